@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Compares src/tables/*.def with what people read: conf/nearcached.conf, docs/ and the README.
+
+Exits 1 and says what differs. Needs no build.
+"""
+import re
+import sys
+
+import gen_docs
+from gen_docs import ROOT
+
+# Flags that are no options (config/arguments.c).
+OTHER_FLAGS = {"config", "test", "describe", "version", "help"}
+# Told apart from options by the configuration's loader.
+OTHER_VARIABLES = {"NEARCACHED_CONFIG"}
+
+problems = []
+
+
+def problem(text):
+    problems.append(text)
+
+
+def check_names(options):
+    """Kubernetes sets such variables for a Service called nearcached (config/load.c)."""
+    for option in options:
+        if re.search(r"_SERVICE_HOST|_SERVICE_PORT|_PORT_|_PORT$", option.variable):
+            problem(f"options.def: {option.name}: variables of this form are ignored")
+    names = [o.name for o in options if not o.is_override]
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        problem(f"options.def: {name} stands there twice")
+
+
+def check_metric_lines():
+    """Lines of one name stand together, and share type, labels and help."""
+    seen, last = {}, None
+    for macro, (identifier, name, labels, text) in gen_docs.table_lines("metrics.def"):
+        label = labels.split("=")[0]
+        if name in seen:
+            if last != name:
+                problem(f"metrics.def: {identifier}: lines of {name} do not stand together")
+            if seen[name] != (macro, label, text):
+                problem(f"metrics.def: {identifier}: differs from others of {name} "
+                        "in type, label name or help")
+        seen[name] = (macro, label, text)
+        last = name
+
+
+def conf_lines():
+    """(line number, section, option, value) for each option line, commented out or not."""
+    section = None
+    for number, line in enumerate((ROOT / "conf/nearcached.conf").read_text().splitlines(), 1):
+        match = re.fullmatch(r"#?\[(\w+)(?: \"[\w.:-]+\")?\]", line)
+        if match:
+            section = match.group(1)
+            continue
+        match = re.fullmatch(r"#?([a-z][a-z0-9-]*) =(?: (.*))?", line)
+        if match:
+            yield number, section, match.group(1), (match.group(2) or "").strip()
+
+
+def check_conf(options):
+    known = {(o.section, o.spelling): o for o in options}
+    found = {}
+    for number, section, name, value in conf_lines():
+        where = f"conf/nearcached.conf:{number}: {name}"
+        option = known.get((section, name))
+        if option is None:
+            problem(f"{where}: [{section}] has no such option")
+            continue
+        if section != "namespace" and (section, name) in found:
+            problem(f"{where}: also on line {found[(section, name)]}")
+        found[(section, name)] = number
+        if section != "namespace" and value != option.initial:
+            problem(f"{where} = {value}: the default is {option.initial!r}")
+    for section, name in known:
+        if (section, name) not in found:
+            problem(f"conf/nearcached.conf: {name} of [{section}] is missing")
+
+
+def check_prose(options, metrics):
+    """Names in the README and in docs/ exist."""
+    flags = {o.spelling for o in options if o.section != "namespace"} | OTHER_FLAGS
+    variables = {o.variable for o in options if o.section != "namespace"} | OTHER_VARIABLES
+    names = {m.name for m in metrics}
+    for metric in metrics:
+        if metric.kind == "histogram":
+            names |= {metric.name + suffix for suffix in ("_bucket", "_sum", "_count")}
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),
+             *sorted((ROOT / "docs").glob("*.[58]"))]
+    for page in pages:
+        if not page.exists():
+            continue
+        for number, line in enumerate(page.read_text().replace("\\-", "-").splitlines(), 1):
+            where = f"{page.relative_to(ROOT)}:{number}"
+            for name in re.findall(r"\bnearcached_[a-z0-9_]+\b(?!\*)", line):
+                if name not in names:
+                    problem(f"{where}: no metric {name}")
+            for name in re.findall(r"\bNEARCACHED_[A-Z0-9_]+\b", line):
+                if name not in variables:
+                    problem(f"{where}: no variable {name}")
+            # Flags of other programs stand in the same pages: only those of a command line of the
+            # daemon, and those that are named alone, are ours.
+            ours = re.findall(r"`(--[a-z][a-z-]*)[^`]*`", line)
+            command = re.search(r"\bnearcached (--?[a-z].*)", line)
+            if command:
+                ours += re.findall(r"(?<!\S)(--[a-z][a-z-]*)", command.group(1).split("`")[0])
+            for flag in ours:
+                if flag[2:] not in flags:
+                    problem(f"{where}: no flag {flag}")
+
+
+def main():
+    options, _ = gen_docs.read_options()
+    check_names(options)
+    check_metric_lines()
+    check_conf(options)
+    check_prose(options, gen_docs.read_metrics())
+    for name in gen_docs.PAGES:
+        old, new = gen_docs.regenerated(name)
+        if old != new:
+            problem(f"{name} is out of date: run scripts/gen_docs.py")
+    for text in problems:
+        print(text)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+#!/bin/bash
+# install-deps.sh - installs the Debian packages that the project needs and that are not there
+#
+#   scripts/install-deps.sh [build] [run] [test] [bench] [dev]        (default: build run test)
+#
+#   build   compiler and libraries       run    what `make run` starts, and a client to try it
+#   test    test frameworks              bench  the servers that are measured against
+#   dev     clang, clang-format, shellcheck, gcovr: fuzzing, formatting, linting, coverage
+#
+# Nothing is done, and nothing asked of the network, when all of it is there. Debian's packages of
+# redis-server and memcached start a service of their own (ports 6379 and 11211): it is neither used
+# nor stopped.
+set -euo pipefail
+
+declare -A packages=(
+    [build]="gcc make pkgconf libc6-dev libevent-dev libhiredis-dev libjemalloc-dev libinih-dev
+        libxxhash-dev libsystemd-dev"
+    [run]="redis-server redis-tools python3 curl"
+    [test]="redis-server redis-tools python3 python3-pytest python3-redis libcmocka-dev"
+    [bench]="redis-server python3 memcached nutcracker xz-utils"
+    [dev]="clang clang-format libclang-rt-dev shellcheck gcovr"
+)
+libraries=(libevent hiredis jemalloc inih libxxhash libsystemd)
+
+fail() {
+    echo "install-deps.sh: $*" >&2
+    exit 1
+}
+
+# Elsewhere than on Debian we only look whether things can be used, as their packages' names differ.
+check_elsewhere() {
+    local group missing=()
+
+    for group in "$@"; do
+        case $group in
+        build)
+            command -v "${CC:-cc}" >/dev/null || missing+=("a C compiler")
+            command -v pkg-config >/dev/null || missing+=(pkg-config)
+            pkg-config --exists "${libraries[@]}" 2>/dev/null ||
+                missing+=("the development files of ${libraries[*]}")
+            ;;
+        run) command -v redis-server >/dev/null || missing+=(redis-server) ;;
+        test)
+            "${PYTHON:-/usr/bin/python3}" -c 'import pytest, redis' 2>/dev/null ||
+                missing+=("pytest and redis-py for ${PYTHON:-/usr/bin/python3}")
+            pkg-config --exists cmocka 2>/dev/null || missing+=(cmocka)
+            ;;
+        bench) command -v nutcracker >/dev/null || missing+=(nutcracker) ;;
+        dev) command -v clang >/dev/null || missing+=(clang) ;;
+        esac
+    done
+    [ "${#missing[@]}" -eq 0 ] && exit 0
+    printf 'missing: %s\n' "${missing[@]}" >&2
+    fail "this is neither Debian nor Ubuntu: install the above by hand, then try again"
+}
+
+groups=("$@")
+[ "${#groups[@]}" -eq 0 ] && groups=(build run test)
+wanted=()
+for group in "${groups[@]}"; do
+    [ -n "${packages[$group]:-}" ] ||
+        fail "no group '$group' (there are: build run test bench dev)"
+    read -r -d '' -a names <<<"${packages[$group]}" || true
+    wanted+=("${names[@]}")
+done
+
+if [ ! -e /etc/debian_version ] || [ ! -x /usr/bin/dpkg-query ]; then
+    check_elsewhere "${groups[@]}"
+fi
+
+# Ask for all of them at once: one process. Packages that dpkg never heard of are not in its answer.
+declare -A installed=()
+while read -r status name; do
+    [ "$status" = installed ] && installed[$name]=1
+done < <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${wanted[@]}" 2>/dev/null || true)
+missing=()
+for name in "${wanted[@]}"; do
+    # pkg-config is the former name of pkgconf.
+    [ "$name" = pkgconf ] && [ -x /usr/bin/pkg-config ] && continue
+    if [ -z "${installed[$name]:-}" ]; then
+        missing+=("$name")
+        installed[$name]=asked
+    fi
+done
+[ "${#missing[@]}" -eq 0 ] && exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo "Missing packages: ${missing[*]}" >&2
+    fail "only root can install them: sudo $0 ${groups[*]}"
+fi
+echo "Installing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt=(apt-get -o DPkg::Lock::Timeout=120 -qq)
+"${apt[@]}" update || echo "install-deps.sh: apt-get update failed; going on with old lists" >&2
+# The log is long and rarely read: it is shown when something went wrong.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
+    cat "$log" >&2
+    fail "apt-get could not install: ${missing[*]}"
+fi

@@ -1,0 +1,547 @@
+#include "admin/cache_command.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "admin/coherence_state.h"
+#include "admin/info.h"
+#include "admin/metric_table.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "coherence/track.h"
+#include "proxy/request.h"
+
+/* One CACHE request on its way to its answer. */
+struct cache_call {
+    struct session *session;
+    struct front *front;
+    const struct bytes *args; /* behind the subcommand */
+    unsigned n_args;
+    struct resp_writer *reply;
+};
+
+struct subcommand {
+    const char *name; /* in capitals */
+    const char *usage;
+    const char *help;
+    unsigned min_args, max_args;
+    bool is_change;
+    void (*run)(struct cache_call *call);
+};
+
+static struct cache *cache_of(const struct cache_call *call)
+{
+    return call->front->proxy->cache;
+}
+
+/* ---- INFO ---- */
+
+static void put_node(const struct backend_node *node, unsigned n, int64_t now_us,
+                     struct resp_writer *text)
+{
+    const struct link *link = &node->links[LINK_TRACKING];
+    const struct track *track = node->track;
+    const struct topology_node *info = node->info;
+
+    if (!link_is_up(link)) {
+        info_line(text, "node%u:addr=%s,role=%s,healthy=%d,tracking_link=down", n, link->name,
+                  info->is_master ? "master" : "replica", info->is_healthy);
+        return;
+    }
+    info_line(text,
+              "node%u:addr=%s,role=%s,healthy=%d,tracking_link=up,coherence=%s,"
+              "watermark_age_ms=%" PRId64,
+              n, link->name, info->is_master ? "master" : "replica", info->is_healthy,
+              track_is_coherent(track) ? "tracking" : "ttl", (now_us - track->watermark_us) / 1000);
+}
+
+/* As this worker sees them. */
+static void put_nodes(const struct front *front, struct resp_writer *text)
+{
+    const int64_t now_us = clock_now_us();
+    unsigned n = 0;
+
+    info_line(text, "\r\n# Nodes");
+    for (const struct backend_node *node = front->backend.nodes; node != NULL; node = node->next) {
+        if (node->info != NULL) {
+            put_node(node, n++, now_us, text);
+        }
+    }
+}
+
+static uint64_t misses_of(unsigned ns)
+{
+    const struct metric_line *line;
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; (line = metric_line_at(i)) != NULL; i++) {
+        if (line->is_by_namespace && strcmp(line->name, "misses_total") == 0) {
+            sum += stats_ns_sum(ns, (enum ns_metric)line->index);
+        }
+    }
+    return sum;
+}
+
+static void put_namespaces(const struct front *front, struct resp_writer *text)
+{
+    const struct config *config = front->config;
+
+    info_line(text, "\r\n# Namespaces");
+    for (unsigned i = 0; i < config->n_namespaces; i++) {
+        const struct config_namespace *ns = &config->namespaces[i];
+        uint64_t n_entries, n_bytes;
+
+        cache_ns_stats(front->proxy->cache, ns->id, &n_entries, &n_bytes);
+        info_line(text,
+                  "%s:match=%s,cache=%s,max_ttl_ms=%" PRId64 ",negative_ttl_ms=%" PRId64
+                  ",max_value_bytes=%zu,entries=%" PRIu64 ",bytes=%" PRIu64 ",hits=%" PRIu64
+                  ",misses=%" PRIu64,
+                  ns->name, ns->match != NULL ? ns->match : "", ns->cache ? "on" : "off",
+                  ns->max_ttl_ms, ns->negative_ttl_ms, ns->max_value, n_entries, n_bytes,
+                  stats_ns_sum(ns->id, NS_METRIC_hits), misses_of(ns->id));
+    }
+}
+
+static void run_info(struct cache_call *call)
+{
+    struct buffer room;
+    struct resp_writer text = {.out = &room};
+
+    buffer_init(&room);
+    info_section(call->front->proxy, &text);
+    put_nodes(call->front, &text);
+    put_namespaces(call->front, &text);
+    call->reply->has_failed = call->reply->has_failed || text.has_failed;
+    resp_put_text(call->reply, buffer_bytes(&room));
+    buffer_fini(&room);
+}
+
+/* ---- STATS ---- */
+
+#define STATS_MAX 128
+
+struct stats_list {
+    struct {
+        char name[64];
+        int64_t value;
+    } items[STATS_MAX];
+    unsigned n;
+};
+
+static void add_stat(struct stats_list *list, const char *name, size_t name_len, const char *suffix,
+                     uint64_t value)
+{
+    if (list->n < STATS_MAX) {
+        snprintf(list->items[list->n].name, sizeof(list->items[0].name), "%.*s%s%s", (int)name_len,
+                 name, suffix[0] != '\0' ? "_" : "", suffix);
+        list->items[list->n++].value = (int64_t)value;
+    }
+}
+
+/* "stale_refused" of reason="stale-refused". */
+static void word_of_label(const char *labels, char *out, size_t size)
+{
+    const char *value = strchr(labels, '"');
+    size_t n = 0;
+
+    if (value != NULL) {
+        for (value++; *value != '"' && *value != '\0' && n + 1 < size; value++) {
+            out[n++] = *value == '-' ? '_' : *value;
+        }
+    }
+    out[n] = '\0';
+}
+
+/* misses_total gives misses, and misses_cold and so on where its lines carry labels. */
+static void add_counters(struct stats_list *list)
+{
+    const struct metric_line *line;
+    const char *former = "";
+
+    for (unsigned i = 0; (line = metric_line_at(i)) != NULL; i++) {
+        const size_t name_len = strlen(line->name) - strlen("_total");
+        char word[32];
+
+        if (line->kind != METRIC_COUNTER) {
+            continue;
+        }
+        if (strcmp(line->name, former) != 0) {
+            add_stat(list, line->name, name_len, "", metric_total(line->name));
+        }
+        if (line->labels[0] != '\0') {
+            word_of_label(line->labels, word, sizeof(word));
+            add_stat(list, line->name, name_len, word, metric_line_sum(line));
+        }
+        former = line->name;
+    }
+}
+
+static void add_cache_stats(struct stats_list *list, struct cache *cache)
+{
+    struct cache_stats stats;
+
+    cache_stats(cache, &stats);
+#define ADD(field) add_stat(list, #field, strlen(#field), "", stats.field)
+    ADD(n_entries);
+    ADD(n_negative);
+    ADD(n_views);
+    ADD(n_flights);
+    ADD(accounted_bytes);
+    ADD(metadata_bytes);
+    ADD(budget_bytes);
+    ADD(maxmemory);
+    ADD(arena_resident_bytes);
+    ADD(arena_active_bytes);
+    ADD(n_small);
+    ADD(n_main);
+#undef ADD
+}
+
+static void run_stats(struct cache_call *call)
+{
+    struct stats_list *list = mem_alloc(sizeof(*list));
+
+    add_cache_stats(list, cache_of(call));
+    add_counters(list);
+    resp_put_map(call->reply, list->n);
+    for (unsigned i = 0; i < list->n; i++) {
+        resp_put_string(call->reply, list->items[i].name);
+        resp_put_integer(call->reply, list->items[i].value);
+    }
+    mem_free(list);
+}
+
+/* ---- GET ---- */
+
+/* Room for the arguments of every view. */
+#define ARGS_ROOM (CACHE_VIEWS_MAX * CACHE_COPY_MAX)
+
+static void put_integer_of(struct resp_writer *reply, const char *name, int64_t value)
+{
+    resp_put_string(reply, name);
+    resp_put_integer(reply, value);
+}
+
+static void put_string_of(struct resp_writer *reply, const char *name, const char *value)
+{
+    resp_put_string(reply, name);
+    resp_put_string(reply, value);
+}
+
+static void put_policy(struct resp_writer *reply, const struct config_namespace *ns)
+{
+    resp_put_string(reply, "policy");
+    resp_put_map(reply, 4);
+    put_string_of(reply, "cache", ns->cache ? "on" : "off");
+    put_integer_of(reply, "max-ttl-ms", ns->max_ttl_ms);
+    put_integer_of(reply, "negative-ttl-ms", ns->negative_ttl_ms);
+    put_integer_of(reply, "max-value-bytes", (int64_t)ns->max_value);
+}
+
+/* A view keeps its arguments as they stood in the request's frame: bulk strings, one by one. */
+static void put_args(struct resp_writer *reply, struct bytes args)
+{
+    struct bytes at = args;
+    struct resp_value value;
+    size_t n = 0;
+
+    while (resp_next(&at, &value)) {
+        n++;
+    }
+    resp_put_string(reply, "args");
+    resp_put_array(reply, n);
+    at = args;
+    while (n > 0 && resp_next(&at, &value)) {
+        resp_put_bulk(reply, value.text);
+        n--;
+    }
+}
+
+static void put_link(struct cache_call *call, uint16_t number)
+{
+    const struct epochs_incarnation *incarnation = epochs_at(cache_epochs(cache_of(call)), number);
+    const epochs_node node = atomic_load_explicit(&incarnation->node, memory_order_relaxed);
+    const struct backend_node *owner = backend_by_id(&call->front->backend, node);
+
+    resp_put_string(call->reply, "link");
+    resp_put_map(call->reply, 4);
+    put_integer_of(call->reply, "incarnation", number);
+    put_integer_of(call->reply, "worker",
+                   atomic_load_explicit(&incarnation->worker, memory_order_relaxed));
+    put_string_of(call->reply, "node", owner != NULL ? owner->links[LINK_TRACKING].name : "");
+    put_integer_of(call->reply, "live", epochs_is_live(incarnation));
+}
+
+static int64_t ttl_left_ms(const struct cache_view_info *view, int64_t now_us)
+{
+    if (view->deadline_us == CACHE_NO_DEADLINE) {
+        return -1;
+    }
+    return view->deadline_us <= now_us ? 0 : (view->deadline_us - now_us) / 1000;
+}
+
+static void put_view(struct cache_call *call, const struct cache_view_info *view, int64_t now_us)
+{
+    const struct command *command = command_at(view->command);
+
+    resp_put_map(call->reply, 10);
+    put_string_of(call->reply, "command", command != NULL ? command->name : "");
+    put_args(call->reply, view->args);
+    put_integer_of(call->reply, "bytes", (int64_t)view->reply_bytes);
+    put_integer_of(call->reply, "entry-bytes", (int64_t)view->entry_bytes);
+    put_integer_of(call->reply, "ttl-left-ms", ttl_left_ms(view, now_us));
+    put_integer_of(call->reply, "hits", view->hits);
+    put_string_of(call->reply, "queue", view->queue);
+    put_integer_of(call->reply, "negative", view->is_negative);
+    put_integer_of(call->reply, "live", view->is_live);
+    put_link(call, view->incarnation);
+}
+
+static void run_get(struct cache_call *call)
+{
+    const struct bytes key = call->args[0];
+    const struct config_namespace *ns = config_namespace_of(call->front->config, key);
+    const int64_t now_us = clock_now_us();
+    struct cache_view_info views[CACHE_VIEWS_MAX];
+    unsigned char *room = mem_try_alloc(ARGS_ROOM);
+    unsigned n = 0;
+
+    if (room == NULL) {
+        resp_put_error(call->reply, "ERR nearcached: out of memory");
+        return;
+    }
+    if (key.len <= CACHE_KEY_MAX) {
+        n = cache_inspect(cache_of(call), key, call->session->db, now_us, views, CACHE_VIEWS_MAX,
+                          room, ARGS_ROOM);
+    }
+    resp_put_map(call->reply, 4);
+    put_string_of(call->reply, "namespace", ns->name);
+    put_policy(call->reply, ns);
+    put_integer_of(call->reply, "db", call->session->db);
+    resp_put_string(call->reply, "views");
+    resp_put_array(call->reply, n);
+    for (unsigned i = 0; i < n; i++) {
+        put_view(call, &views[i], now_us);
+    }
+    mem_free(room);
+}
+
+/* ---- INVALIDATE, CLEAR ---- */
+
+static void run_invalidate(struct cache_call *call)
+{
+    int64_t n = 0;
+
+    for (unsigned i = 0; i < call->n_args; i++) {
+        n += cache_invalidate(cache_of(call), call->args[i]);
+    }
+    stats_add(METRIC_invalidations_admin, (uint64_t)n);
+    resp_put_integer(call->reply, n);
+}
+
+/* One CLEAR: to the control thread, and back to the worker of its session. */
+struct clear {
+    struct mail mail;
+    struct proxy *proxy;
+    struct front *front;
+    struct request *request; /* outlives its session */
+    int ns;                  /* -1: all */
+    uint64_t n_removed;
+};
+
+/* On the request's worker. */
+static void on_cleared(struct mail *mail)
+{
+    struct clear *clear = CONTAINER_OF(mail, struct clear, mail);
+    char line[32];
+    const int length = snprintf(line, sizeof(line), ":%" PRIu64 "\r\n", clear->n_removed);
+
+    request_take_part(clear->request, bytes_make(line, (size_t)length));
+    request_done(clear->request);
+    mem_free(clear);
+}
+
+static void log_clear(const struct clear *clear)
+{
+    static struct log_limit limit; /* control thread */
+    unsigned n_suppressed;
+
+    if (log_limit_pass(&limit, clock_now_ms(), &n_suppressed)) {
+        log_info("admin", "cache cleared", "namespace=%s entries=%" PRIu64 " suppressed=%u",
+                 clear->ns < 0 ? "*" : config_namespace_name((unsigned)clear->ns), clear->n_removed,
+                 n_suppressed);
+    }
+}
+
+/* On the control thread. */
+static void do_clear(struct mail *mail)
+{
+    struct clear *clear = CONTAINER_OF(mail, struct clear, mail);
+
+    if (clear->proxy->n_fronts == 0) {
+        /* Read at the very end of the process: the worker has gone, and the client with it. */
+        mem_free(clear);
+        return;
+    }
+    clear->n_removed = cache_clear(clear->proxy->cache, clear->ns);
+    stats_add(METRIC_invalidations_admin, clear->n_removed);
+    log_clear(clear);
+    clear->mail.run = on_cleared;
+    worker_post(&clear->front->worker, &clear->mail);
+}
+
+/* -1: no namespace was ever called so. */
+static int namespace_by_name(struct bytes name)
+{
+    for (unsigned id = 0; id < config_namespace_count(); id++) {
+        if (bytes_equal(name, bytes_of_string(config_namespace_name(id)))) {
+            return (int)id;
+        }
+    }
+    return -1;
+}
+
+static void run_clear(struct cache_call *call)
+{
+    struct clear *clear;
+    int ns = -1;
+
+    if (call->n_args == 1) {
+        ns = namespace_by_name(call->args[0]);
+        if (ns < 0) {
+            resp_put_error(call->reply, "ERR no such namespace");
+            return;
+        }
+    }
+    clear = mem_alloc(sizeof(*clear));
+    clear->mail.run = do_clear;
+    clear->proxy = call->front->proxy;
+    clear->front = call->front;
+    clear->request = request_queue(call->session, REQUEST_LOCAL, NULL);
+    clear->ns = ns;
+    worker_post(call->front->proxy->control, &clear->mail);
+}
+
+/* ---- AUTH ---- */
+
+static void run_auth(struct cache_call *call)
+{
+    const char *password = call->front->config->cache_password;
+
+    if (password[0] == '\0') {
+        resp_put_error(call->reply,
+                       "ERR CACHE AUTH <password> called without any cache-password configured. "
+                       "Are you sure your configuration is correct?");
+        return;
+    }
+    if (!bytes_equal_secret(call->args[0], password)) {
+        stats_add(METRIC_errors_auth, 1);
+        call->session->may_change_cache = false;
+        resp_put_error(call->reply, "WRONGPASS invalid password for CACHE.");
+        return;
+    }
+    call->session->may_change_cache = true;
+    resp_put_simple(call->reply, "OK");
+}
+
+/* ---- the table ---- */
+
+static void run_help(struct cache_call *call);
+
+static const struct subcommand subcommands[] = {
+    {"AUTH", "<password>", "Allow this connection the subcommands that change tier 1.", 1, 1, false,
+     run_auth},
+    {"CLEAR", "[<namespace>]", "Drop everything, or all of a namespace. Returns how many keys.", 0,
+     1, true, run_clear},
+    {"GET", "<key>", "Show a key's namespace and policy, and what tier 1 holds for it.", 1, 1,
+     false, run_get},
+    {"HELP", "", "Print this help.", 0, 0, false, run_help},
+    {"INFO", "", "Show version, coherence, nodes and namespaces.", 0, 0, false, run_info},
+    {"INVALIDATE", "<key> [<key> ...]", "Drop keys. Returns how many of them were held.", 1,
+     UINT32_MAX, true, run_invalidate},
+    {"STATS", "", "Show counters and sizes as a map of integers.", 0, 0, false, run_stats},
+};
+
+#define N_SUBCOMMANDS (sizeof(subcommands) / sizeof(subcommands[0]))
+
+/* In the form of Redis' own help texts. */
+static void run_help(struct cache_call *call)
+{
+    char line[160];
+
+    resp_put_array(call->reply, 1 + 2 * N_SUBCOMMANDS);
+    resp_put_simple(call->reply, "CACHE <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+    for (unsigned i = 0; i < N_SUBCOMMANDS; i++) {
+        const struct subcommand *subcommand = &subcommands[i];
+
+        snprintf(line, sizeof(line), "%s%s%s", subcommand->name,
+                 subcommand->usage[0] != '\0' ? " " : "", subcommand->usage);
+        resp_put_simple(call->reply, line);
+        snprintf(line, sizeof(line), "    %s", subcommand->help);
+        resp_put_simple(call->reply, line);
+    }
+}
+
+static const struct subcommand *find_subcommand(struct bytes name, unsigned n_args)
+{
+    for (unsigned i = 0; i < N_SUBCOMMANDS; i++) {
+        const struct subcommand *subcommand = &subcommands[i];
+
+        if (bytes_equal_nocase(name, bytes_of_string(subcommand->name))) {
+            return n_args >= subcommand->min_args && n_args <= subcommand->max_args ? subcommand
+                                                                                    : NULL;
+        }
+    }
+    return NULL;
+}
+
+/* False: refused, and said so. */
+static bool may_run(const struct cache_call *call, const struct subcommand *subcommand)
+{
+    const int rule = call->front->config->cache_command;
+
+    if (!subcommand->is_change || rule == CACHE_COMMAND_FREE) {
+        return true;
+    }
+    if (rule == CACHE_COMMAND_OFF) {
+        stats_add(METRIC_errors_refused, 1);
+        resp_put_error(call->reply, "ERR CACHE %s is switched off (cache-command = off)",
+                       subcommand->name);
+        return false;
+    }
+    if (!call->session->may_change_cache) {
+        stats_add(METRIC_errors_auth, 1);
+        resp_put_error(call->reply, "NOAUTH CACHE %s needs CACHE AUTH <password> first.",
+                       subcommand->name);
+        return false;
+    }
+    return true;
+}
+
+void cache_command(struct session *session, const struct bytes *argv, unsigned argc,
+                   struct resp_writer *reply)
+{
+    struct cache_call call = {
+        .session = session,
+        .front = session->front,
+        .args = argv + 2,
+        .n_args = argc - 2,
+        .reply = reply,
+    };
+    const struct subcommand *subcommand;
+
+    if (argc < 2) {
+        resp_put_error(reply, "ERR wrong number of arguments for 'cache' command");
+        return;
+    }
+    subcommand = find_subcommand(argv[1], call.n_args);
+    if (subcommand == NULL) {
+        resp_put_error(reply,
+                       "ERR unknown subcommand or wrong number of arguments for '%.*s'. "
+                       "Try CACHE HELP.",
+                       argv[1].len > 128 ? 128 : (int)argv[1].len, (const char *)argv[1].ptr);
+    } else if (may_run(&call, subcommand)) {
+        subcommand->run(&call);
+    }
+}

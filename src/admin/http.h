@@ -1,0 +1,29 @@
+/*
+ * http.h - the admin port: /metrics, /healthz, /readyz and an index of them
+ *
+ * Purpose:    answer monitoring and orchestration over HTTP on the control thread. Read-only.
+ * Ownership:  the server owns its socket and connections; proxy and discovery are borrowed and
+ *             must outlive it.
+ * Threading:  the control thread.
+ * Errors:     starting returns a negative errno of socket, bind or listen; later errors cost only
+ *             their connection. Without descriptors left, accepting pauses for a moment.
+ *
+ * Limits:     requests of more than 8 KiB of headers or 4 KiB of body, and connections that are
+ *             silent for ten seconds, are closed.
+ */
+#ifndef NC_ADMIN_HTTP_H
+#define NC_ADMIN_HTTP_H
+
+#include "proxy/front.h"
+#include "upstream/discovery.h"
+
+struct admin_http; /* opaque */
+
+/* discovery says why the backend cannot be reached; NULL: nobody knows. */
+NC_MUST_CHECK int admin_http_start(struct admin_http **http, struct proxy *proxy,
+                                   const struct discovery *discovery,
+                                   const struct config_address *address);
+/* Closes everything; answers under way are dropped. Accepts a pointer to NULL. */
+void admin_http_stop(struct admin_http **http);
+
+#endif

@@ -1,0 +1,71 @@
+#include "admin/info.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "admin/coherence_state.h"
+#include "admin/metric_table.h"
+#include "base/clock.h"
+#include "base/version.h"
+
+void info_line(struct resp_writer *text, const char *format, ...)
+{
+    char line[1024];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(line, sizeof(line), format, arguments);
+    va_end(arguments);
+    resp_put_raw(text, bytes_of_string(line));
+    resp_put_raw(text, BYTES("\r\n"));
+}
+
+static void put_process(struct proxy *proxy, struct resp_writer *text)
+{
+    const bool is_ready = atomic_load_explicit(&proxy->is_reachable, memory_order_relaxed);
+
+    info_line(text, "nearcached_version:%s", NC_VERSION);
+    info_line(text, "nearcached_uptime_in_seconds:%" PRId64,
+              (clock_now_us() - proxy->started_at_us) / 1000000);
+    info_line(text, "nearcached_threads:%u", proxy->n_fronts);
+    info_line(text, "nearcached_clients:%u",
+              atomic_load_explicit(&proxy->n_clients, memory_order_relaxed));
+    info_line(text, "nearcached_ready:%d", is_ready);
+}
+
+static void put_coherence(const struct proxy *proxy, struct resp_writer *text)
+{
+    const struct coherence_state state = coherence_state_of(proxy, front_self()->config);
+
+    info_line(text, "nearcached_coherence:%s", state.mode);
+    info_line(text, "nearcached_staleness_bound_ms:%" PRId64, state.staleness_bound_ms);
+    info_line(text, "nearcached_tracking_links:%u", state.n_tracking_links);
+    info_line(text, "nearcached_ttl_links:%u", state.n_ttl_links);
+}
+
+static void put_tier(const struct proxy *proxy, struct resp_writer *text)
+{
+    const uint64_t hits = metric_total("hits_total");
+    const uint64_t misses = metric_total("misses_total");
+    const double ratio = hits == 0 ? 0 : (double)hits / (double)(hits + misses);
+    struct cache_stats stats;
+
+    cache_stats(proxy->cache, &stats);
+    info_line(text, "nearcached_hits:%" PRIu64, hits);
+    info_line(text, "nearcached_misses:%" PRIu64, misses);
+    info_line(text, "nearcached_hit_ratio:%.4f", ratio);
+    info_line(text, "nearcached_invalidations:%" PRIu64, metric_total("invalidations_total"));
+    info_line(text, "nearcached_evictions:%" PRIu64, metric_total("evictions_total"));
+    info_line(text, "nearcached_entries:%" PRIu64, stats.n_entries);
+    info_line(text, "nearcached_memory_bytes:%zu", stats.accounted_bytes);
+    info_line(text, "nearcached_memory_limit_bytes:%zu", stats.maxmemory);
+}
+
+void info_section(struct proxy *proxy, struct resp_writer *text)
+{
+    info_line(text, "# Nearcached");
+    put_process(proxy, text);
+    put_coherence(proxy, text);
+    put_tier(proxy, text);
+}

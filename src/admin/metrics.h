@@ -1,0 +1,43 @@
+/*
+ * metrics.h - /metrics: every line of tables/metrics.def in Prometheus' text format, version 0.0.4
+ *
+ * Purpose:    gather what gauges are read from, and write all samples. Counters and histograms
+ *             come from stats.h; link states are asked of the workers, which own them.
+ * Ownership:  facts are borrowed for the call that hands them out.
+ * Threading:  metrics_gather() and what it calls on the control thread; metrics_write() on any.
+ * Errors:     metrics_write() returns -ENOMEM, and what it wrote so far is of no use.
+ * Units:      as the fields say; samples are in base units (bytes, seconds).
+ *
+ * Source:     https://prometheus.io/docs/instrumenting/exposition_formats/
+ */
+#ifndef NC_ADMIN_METRICS_H
+#define NC_ADMIN_METRICS_H
+
+#include "proxy/front.h"
+
+#include <event2/buffer.h>
+
+#define METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
+
+/* What gauges are read from. */
+struct metrics_facts {
+    struct cache_stats cache;
+    struct {
+        uint64_t n_entries, n_bytes;
+    } namespaces[STATS_NAMESPACES];
+    unsigned n_clients, max_clients;
+    unsigned n_links_up, n_links_down, n_nodes;
+    bool is_tracking, is_ready;
+    int64_t staleness_bound_ms, watermark_age_us, uptime_us;
+    uint64_t process_resident_bytes, allocated_bytes, n_log_dropped;
+};
+
+/* Writes one exposition: HELP and TYPE once per name, then its samples. */
+NC_MUST_CHECK int metrics_write(const struct metrics_facts *facts, struct evbuffer *out);
+
+typedef void (*metrics_ready_fn)(const struct metrics_facts *facts, void *context);
+
+/* Asks every worker, then calls ready in a later turn. */
+void metrics_gather(struct proxy *proxy, metrics_ready_fn ready, void *context);
+
+#endif

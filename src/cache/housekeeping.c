@@ -1,0 +1,325 @@
+/*
+ * A walk visits the flights of a shard, then the buckets of its table, a few under each lock. A
+ * table that is moving is helped along first; one that was replaced meanwhile is walked again from
+ * its start, as entries have changed their places. So a pass misses nothing that was there when it
+ * began: what comes in later was valid when it came.
+ */
+#include "base/clock.h"
+#include "base/log.h"
+#include "cache/shard.h"
+
+/* Under one lock: at most 48 entries, which are as many waits for memory. */
+#define WALK_BUCKETS 4u
+#define WALK_FLIGHT_HEADS 16u
+#define PASS_US 60000000
+/* A pass that something waits for takes 4 seconds. */
+#define HURRY 16u
+/* Sections per shard and tick spent on a budget that became smaller. */
+#define TICK_SECTIONS 256u
+
+/* ---- walking ---- */
+
+struct visitor {
+    uint32_t now_tick;
+    bool is_clearing; /* remove by namespace and void all flights; else: what has expired or ended */
+    int ns;           /* clearing: -1 is all of them */
+    uint64_t n_live;  /* clearing: live entries removed */
+};
+
+static void visit_entry_locked(struct cache *cache, struct shard *shard, struct entry *entry,
+                               struct visitor *visitor, struct shard_work *work)
+{
+    const enum entry_state state = shard_state_of(cache, entry, visitor->now_tick);
+    const bool is_chosen =
+        visitor->is_clearing && (visitor->ns < 0 || entry->ns == visitor->ns);
+
+    if (state != STATE_LIVE || is_chosen) {
+        visitor->n_live += state == STATE_LIVE ? 1 : 0;
+        shard_remove_dead_locked(cache, shard, entry, entry_hash(entry), state, work);
+    }
+}
+
+static void visit_flights_locked(struct cache *cache, struct shard *shard,
+                                 const struct shard_walk *walk, const struct visitor *visitor)
+{
+    const unsigned end = walk->head + WALK_FLIGHT_HEADS;
+
+    for (unsigned i = walk->head; i < end && i < shard->flights.n_heads; i++) {
+        struct cache_flight *flight = shard->flights.heads[i];
+        while (flight != NULL) {
+            struct cache_flight *next = flight->next;
+            if (visitor->is_clearing ||
+                shard_has_ended(cache, flight->incarnation, flight->key)) {
+                flights_void(&shard->flights, flight);
+            }
+            flight = next;
+        }
+    }
+}
+
+static void visit_buckets_locked(struct cache *cache, struct shard *shard,
+                                 struct shard_walk *walk, struct visitor *visitor,
+                                 struct shard_work *work)
+{
+    uint32_t refs[TABLE_SLOTS];
+
+    if (!walk->has_generation || walk->generation != shard->table.generation) {
+        walk->has_generation = true;
+        walk->generation = shard->table.generation;
+        walk->bucket = 0;
+    }
+    const uint32_t end = walk->bucket + WALK_BUCKETS;
+    for (; walk->bucket < end && walk->bucket < shard->table.now.n_buckets; walk->bucket++) {
+        const unsigned n = table_bucket_refs(&shard->table, walk->bucket, refs);
+        for (unsigned i = 0; i < n; i++) {
+            __builtin_prefetch(entry_at(refs[i]));
+        }
+        for (unsigned i = 0; i < n; i++) {
+            visit_entry_locked(cache, shard, entry_at(refs[i]), visitor, work);
+        }
+    }
+}
+
+/* One section. Returns true when it was the last one of the walk's shard: the next is at turn. */
+static bool walk_step(struct cache *cache, struct shard_walk *walk, struct visitor *visitor)
+{
+    struct shard *shard = &cache->shards[walk->shard];
+    struct shard_work work = {0};
+    bool is_done = false;
+
+    pthread_mutex_lock(&shard->lock);
+    if (walk->head < shard->flights.n_heads) {
+        visit_flights_locked(cache, shard, walk, visitor);
+        walk->head += WALK_FLIGHT_HEADS;
+    } else if (!table_is_moving(&shard->table)) {
+        visit_buckets_locked(cache, shard, walk, visitor, &work);
+        is_done = walk->bucket >= shard->table.now.n_buckets;
+    }
+    shard_plan_locked(cache, shard, TABLE_MOVES_PER_INSERT, &work);
+    pthread_mutex_unlock(&shard->lock);
+    shard_finish(cache, shard, &work);
+    if (is_done) {
+        *walk = (struct shard_walk){.shard = walk->shard + 1};
+    }
+    return is_done;
+}
+
+/* ---- sweep and clear ---- */
+
+void cache_sweep(struct cache *cache, size_t n_buckets, int64_t now_us)
+{
+    struct visitor visitor = {.now_tick = entry_tick(now_us)};
+
+    for (size_t n = 0; n < n_buckets; n += WALK_BUCKETS) {
+        if (!cache->is_sweeping) {
+            epochs_sweep_begin(cache->epochs);
+            cache->is_sweeping = true;
+        }
+        if (walk_step(cache, &cache->sweep, &visitor) && cache->sweep.shard == cache->n_shards) {
+            epochs_sweep_end(cache->epochs);
+            cache->is_sweeping = false;
+            cache->sweep = (struct shard_walk){0};
+        }
+    }
+}
+
+size_t cache_sweep_quota(struct cache *cache, int64_t tick_us)
+{
+    const uint64_t n_buckets = atomic_load_explicit(&cache->n_buckets, memory_order_relaxed);
+    const uint64_t per_tick = n_buckets * (uint64_t)tick_us / PASS_US + WALK_BUCKETS;
+
+    return per_tick * (epochs_wants_sweep(cache->epochs) ? HURRY : 1);
+}
+
+uint64_t cache_clear(struct cache *cache, int ns)
+{
+    struct visitor visitor = {.now_tick = entry_tick(clock_now_us()), .is_clearing = true, .ns = ns};
+    struct shard_walk walk = {0};
+
+    while (walk.shard < cache->n_shards) {
+        (void)walk_step(cache, &walk, &visitor);
+    }
+    return visitor.n_live;
+}
+
+/* ---- budget ---- */
+
+static void set_budget(struct cache *cache, size_t budget)
+{
+    atomic_store_explicit(&cache->shard_budget, budget / cache->n_shards, memory_order_relaxed);
+}
+
+static size_t budget_of(const struct cache *cache)
+{
+    return atomic_load_explicit(&cache->shard_budget, memory_order_relaxed) * cache->n_shards;
+}
+
+void cache_set_maxmemory(struct cache *cache, size_t maxmemory)
+{
+    const size_t most = arena_range_bytes() / 3 * 2;
+
+    if (maxmemory > most) {
+        log_warn("cache", "maxmemory is more than the address space reserved at start allows",
+                 "wanted_bytes=%zu used_bytes=%zu", maxmemory, most);
+        maxmemory = most;
+    }
+    atomic_store_explicit(&cache->maxmemory, maxmemory, memory_order_relaxed);
+    set_budget(cache, maxmemory);
+}
+
+static size_t accounted(struct cache *cache)
+{
+    size_t sum = 0;
+
+    for (unsigned i = 0; i < cache->n_shards; i++) {
+        struct shard *shard = &cache->shards[i];
+        pthread_mutex_lock(&shard->lock);
+        sum += shard_used_locked(shard);
+        pthread_mutex_unlock(&shard->lock);
+    }
+    return sum;
+}
+
+/*
+ * What the arena keeps resident beyond the accounted bytes (thin slabs, unused pages, jemalloc's own
+ * structures) may be a sixteenth of maxmemory; what is above that, the entries do without.
+ */
+static void adapt_budget(struct cache *cache)
+{
+    const size_t maxmemory = atomic_load_explicit(&cache->maxmemory, memory_order_relaxed);
+    const size_t tolerated = maxmemory / 16;
+    const size_t present = budget_of(cache);
+    const size_t used = accounted(cache);
+    struct arena_stats arena;
+
+    arena_read_stats(&arena);
+    if (arena.resident_bytes > used + tolerated) {
+        arena_purge();
+        arena_read_stats(&arena);
+    }
+    size_t budget = maxmemory;
+    if (arena.resident_bytes > used + tolerated) {
+        const size_t excess = arena.resident_bytes - used - tolerated;
+        budget = excess < maxmemory - maxmemory / 4 ? maxmemory - excess : maxmemory / 4;
+    }
+    /* Down at once, up slowly: what has been shrunk for stays so for a while. */
+    if (budget > present + maxmemory / 16) {
+        budget = present + maxmemory / 16;
+    }
+    set_budget(cache, budget);
+}
+
+static void shrink_to_budget(struct cache *cache, struct shard *shard, uint32_t now_tick)
+{
+    enum shard_room room = ROOM_LATER;
+
+    for (unsigned i = 0; i < TICK_SECTIONS && room == ROOM_LATER; i++) {
+        struct shard_work work = {0};
+
+        pthread_mutex_lock(&shard->lock);
+        room = shard_make_room_locked(cache, shard, 0, false, now_tick, &work);
+        shard_plan_locked(cache, shard, TABLE_MOVES_PER_INSERT, &work);
+        pthread_mutex_unlock(&shard->lock);
+        shard_finish(cache, shard, &work);
+    }
+}
+
+void cache_tick(struct cache *cache)
+{
+    const uint32_t now_tick = entry_tick(clock_now_us());
+
+    arena_decay();
+    adapt_budget(cache);
+    for (unsigned i = 0; i < cache->n_shards; i++) {
+        shrink_to_budget(cache, &cache->shards[i], now_tick);
+    }
+}
+
+/* ---- figures ---- */
+
+void cache_stats(struct cache *cache, struct cache_stats *stats)
+{
+    struct arena_stats arena;
+
+    *stats = (struct cache_stats){
+        .n_flights = atomic_load_explicit(&cache->n_flights, memory_order_relaxed),
+        .budget_bytes = budget_of(cache),
+        .maxmemory = atomic_load_explicit(&cache->maxmemory, memory_order_relaxed),
+    };
+    for (unsigned i = 0; i < cache->n_shards; i++) {
+        struct shard *shard = &cache->shards[i];
+        const struct policy_list *lists = shard->policy.lists;
+
+        pthread_mutex_lock(&shard->lock);
+        stats->n_entries += policy_count(&shard->policy);
+        stats->n_negative += shard->n_negative;
+        stats->n_views += shard->n_views;
+        stats->accounted_bytes += shard_used_locked(shard);
+        stats->metadata_bytes += shard->metadata_bytes + shard->overhead_bytes;
+        stats->n_small += lists[POLICY_SMALL].n + lists[POLICY_NEGATIVE].n;
+        stats->n_main += lists[POLICY_MAIN].n;
+        pthread_mutex_unlock(&shard->lock);
+    }
+    arena_read_stats(&arena);
+    stats->arena_resident_bytes = arena.resident_bytes;
+    stats->arena_active_bytes = arena.active_bytes;
+}
+
+void cache_ns_stats(struct cache *cache, unsigned ns, uint64_t *n_entries, uint64_t *n_bytes)
+{
+    *n_entries = atomic_load_explicit(&cache->ns_entries[ns], memory_order_relaxed);
+    *n_bytes = atomic_load_explicit(&cache->ns_bytes[ns], memory_order_relaxed);
+}
+
+/* Copies the arguments of one view. False: there is no room for them. */
+static bool keep_args(struct cache_view_info *info, struct bytes args, unsigned char **storage,
+                      size_t *left)
+{
+    if (args.len > *left) {
+        return false;
+    }
+    if (args.len > 0) {
+        memcpy(*storage, args.ptr, args.len);
+    }
+    info->args = bytes_make(*storage, args.len);
+    *storage += args.len;
+    *left -= args.len;
+    return true;
+}
+
+unsigned cache_inspect(struct cache *cache, struct bytes key, uint32_t db, int64_t now_us,
+                       struct cache_view_info *infos, unsigned max, unsigned char *args_storage,
+                       size_t storage_size)
+{
+    const uint64_t key_hash = cache_hash(key);
+    const uint32_t now_tick = entry_tick(now_us);
+    struct shard *shard = shard_of(cache, key_hash);
+    struct entry_view views[CACHE_VIEWS_MAX];
+    unsigned n = 0;
+
+    pthread_mutex_lock(&shard->lock);
+    const uint32_t *slot =
+        shard_find_locked(shard, entry_scoped_hash(key_hash, db), key, db);
+    const struct entry *entry = slot != NULL ? entry_at(*slot) : NULL;
+    const unsigned n_views =
+        entry != NULL ? entry_views(entry, views, max < CACHE_VIEWS_MAX ? max : CACHE_VIEWS_MAX)
+                      : 0;
+    for (unsigned i = 0; i < n_views; i++) {
+        infos[n] = (struct cache_view_info){
+            .command = views[i].command,
+            .reply_bytes = views[i].reply.len,
+            .deadline_us = entry_deadline_us(views[i].deadline, now_us),
+            .is_negative = entry_is_negative(entry),
+            .ns = entry->ns,
+            .hits = entry->hits,
+            .incarnation = entry->incarnation,
+            .is_live = shard_state_of(cache, entry, now_tick) == STATE_LIVE &&
+                       !entry_is_past(views[i].deadline, now_tick),
+            .entry_bytes = entry_measure(entry).cost,
+            .queue = policy_queue_of(entry) == POLICY_MAIN ? "main" : "small",
+        };
+        n += keep_args(&infos[n], views[i].args, &args_storage, &storage_size) ? 1 : 0;
+    }
+    pthread_mutex_unlock(&shard->lock);
+    return n;
+}

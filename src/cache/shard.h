@@ -1,0 +1,207 @@
+/*
+ * shard.h - one part of the cache: lock, table, queues, flights and byte budget
+ *
+ * Purpose:    what cache.c and housekeeping.c share. A shard holds all databases of its keys, so
+ *             that a key's record is under one lock.
+ * Ownership:  part of struct cache. What leaves under the lock is collected in a struct shard_work
+ *             and freed by shard_finish() after it.
+ * Threading:  functions ending in _locked need the shard's lock, a leaf but for those of the
+ *             epochs and of jemalloc's hooks, which are never taken under it.
+ * Errors:     none; what does not fit is declined.
+ * Units:      bytes, ticks of 1/64 s.
+ */
+#ifndef NC_CACHE_SHARD_H
+#define NC_CACHE_SHARD_H
+
+#include <pthread.h>
+
+#include "cache/flight.h"
+#include "cache/policy.h"
+#include "cache/table.h"
+
+#define SHARDS_MAX 64u
+#define SHARD_NOTES 32u
+#define SHARD_PIN_HEADS 16u
+/* Entries looked at for eviction under one lock. */
+#define SHARD_TOUCH_MAX 48u
+
+/* A view too large to keep: readers of such keys relay. A false match costs a relay. */
+struct shard_note {
+    uint32_t hash;
+    uint32_t until_tick;
+};
+
+/* More readers of one object than its 4 bits count. */
+struct shard_pins {
+    arena_ref object;
+    unsigned n;
+    struct shard_pins *next;
+};
+
+struct shard {
+    pthread_mutex_t lock;
+    struct table table;       /* lock */
+    struct policy policy;     /* lock: its queues hold what the table holds */
+    struct flights flights;   /* lock; the pointer itself: init */
+    size_t overhead_bytes;    /* lock: table, ghost, this struct and its arrays */
+    size_t detached_bytes;    /* lock: removed while a reply was being written from them */
+    size_t metadata_bytes;    /* lock: of the entries */
+    size_t negative_bytes;    /* lock */
+    uint64_t n_negative;      /* lock */
+    uint64_t n_views;         /* lock */
+    uint64_t n_scoped;        /* lock: entries outside database 0 */
+    bool is_resizing;         /* lock: somebody makes a new table or ghost */
+    struct shard_pins *pins[SHARD_PIN_HEADS]; /* lock */
+    struct shard_note notes[SHARD_NOTES];     /* lock */
+} __attribute__((aligned(64)));
+
+/* Where a walk over all entries stands. */
+struct shard_walk {
+    unsigned shard, head;
+    uint32_t bucket, generation;
+    bool has_generation;
+};
+
+struct cache {
+    struct epochs *epochs;                    /* init */
+    struct epochs_incarnation *incarnations;  /* init: epochs_at(epochs, 0) */
+    struct shard *shards;                     /* init */
+    unsigned n_shards;                        /* init: a power of two */
+    unsigned negative_percent;                /* init */
+    size_t max_flights;                       /* init */
+    _Atomic(cache_slot_fn) slot_of;           /* atomic */
+    _Atomic size_t n_flights;                 /* atomic: void ones too */
+    _Atomic size_t maxmemory;                 /* atomic */
+    _Atomic size_t shard_budget;              /* atomic: what each shard may use now */
+    _Atomic uint64_t n_buckets;               /* atomic: of all tables, for the sweep's pace */
+    _Atomic uint64_t dbs[CACHE_DBS / 64];     /* atomic: which have had entries; never cleared */
+    _Atomic uint64_t ns_entries[256];         /* atomic */
+    _Atomic uint64_t ns_bytes[256];           /* atomic */
+    struct shard_walk sweep;                  /* control thread */
+    bool is_sweeping;                         /* control thread: between begin and end of a pass */
+};
+
+/* Collected under the lock, done after it. */
+struct shard_work {
+    arena_ref trash; /* linked by their first field */
+    struct table_bucket *retired_table;
+    uint32_t *retired_ghost;
+    size_t wanted_table, wanted_ghost;
+};
+
+enum entry_state { STATE_LIVE, STATE_EXPIRED, STATE_ENDED };
+
+static inline struct shard *shard_of(const struct cache *cache, uint64_t hash)
+{
+    return &cache->shards[(hash >> 8) & (cache->n_shards - 1)];
+}
+
+void shard_init(struct shard *shard, struct cache *cache, struct table_bucket *buckets,
+                unsigned n_flight_heads);
+void shard_fini(struct shard *shard);
+
+/* ---- what an entry depends on ---- */
+
+static inline unsigned shard_slot(const struct cache *cache, struct bytes key)
+{
+    const cache_slot_fn slot_of = atomic_load_explicit(&cache->slot_of, memory_order_relaxed);
+
+    return slot_of != NULL ? slot_of(key) : 0;
+}
+
+/* Its incarnation has ended, or its slot has left the node. */
+static inline bool shard_has_ended(const struct cache *cache, uint16_t number, struct bytes key)
+{
+    const struct epochs_incarnation *incarnation = &cache->incarnations[number];
+
+    return NC_UNLIKELY(!epochs_is_live(incarnation)) ||
+           (NC_UNLIKELY(epochs_has_moves(incarnation)) &&
+            epochs_has_moved(incarnation, shard_slot(cache, key)));
+}
+
+enum entry_state shard_state_of(const struct cache *cache, const struct entry *entry,
+                                uint32_t now_tick);
+
+/* ---- finding ---- */
+
+struct shard_wanted {
+    struct bytes key;
+    uint32_t db;
+};
+
+static inline bool shard_match(uint32_t ref, const void *what)
+{
+    const struct shard_wanted *wanted = what;
+    const struct entry *entry = entry_at(ref);
+
+    /* The reply behind the key is wanted next: its lines come while the key is compared. */
+    __builtin_prefetch((const unsigned char *)entry + 64);
+    __builtin_prefetch((const unsigned char *)entry + 128);
+    return entry_has(entry, wanted->key, wanted->db);
+}
+
+/* The place of the entry's reference in the table, or NULL. hash is the scoped one. */
+static inline uint32_t *shard_find_locked(const struct shard *shard, uint64_t hash,
+                                          struct bytes key, uint32_t db)
+{
+    const struct shard_wanted wanted = {key, db};
+
+    return table_find(&shard->table, hash, shard_match, &wanted);
+}
+
+/* The lowest database above db that has had entries and may have some in this shard; 0: no more. */
+uint32_t shard_next_db_locked(const struct cache *cache, const struct shard *shard, uint32_t db);
+
+/* ---- bytes ---- */
+
+static inline size_t shard_used_locked(const struct shard *shard)
+{
+    return policy_bytes(&shard->policy) + shard->detached_bytes + shard->overhead_bytes;
+}
+
+/* What entries together may take. */
+size_t shard_entry_budget_locked(const struct cache *cache, const struct shard *shard);
+
+/* Around any change of what an entry holds, so that the sums stay exact. */
+struct entry_sizes shard_uncount_locked(struct cache *cache, struct shard *shard,
+                                        const struct entry *entry);
+struct entry_sizes shard_count_locked(struct cache *cache, struct shard *shard,
+                                      const struct entry *entry);
+
+/* ---- removing ---- */
+
+/* An object that no entry refers to any more: to the trash, or left to its readers. */
+void shard_drop_locked(struct shard *shard, struct shard_work *work, void *object, bool is_block);
+/* Takes the entry out of table and queues. hash is the scoped one. */
+void shard_remove_locked(struct cache *cache, struct shard *shard, struct entry *entry,
+                         uint64_t hash, struct shard_work *work);
+/* Counts why it goes (expired, epoch ended) and removes it; a live one is not counted. */
+void shard_remove_dead_locked(struct cache *cache, struct shard *shard, struct entry *entry,
+                              uint64_t hash, enum entry_state state, struct shard_work *work);
+/* Takes one view out of an entry that has several. */
+void shard_remove_view_locked(struct cache *cache, struct shard *shard, struct entry *entry,
+                              const struct entry_view *view, struct shard_work *work);
+
+enum shard_room {
+    ROOM_MADE,
+    ROOM_LATER, /* SHARD_TOUCH_MAX entries have been looked at: leave the lock and come again */
+    ROOM_NONE,  /* nothing is left that could go */
+};
+/* Evicts until need more bytes fit; of negative entries: into their share, too. */
+enum shard_room shard_make_room_locked(struct cache *cache, struct shard *shard, size_t need,
+                            bool is_negative, uint32_t now_tick, struct shard_work *work);
+
+/* ---- leaving the lock ---- */
+
+/* Decides whether table or ghost need another size; moves n buckets of a table that is moving. */
+void shard_plan_locked(struct cache *cache, struct shard *shard, unsigned n_moves,
+                       struct shard_work *work);
+/* After the lock: frees, and makes the table and ghost that were planned. Empties work. */
+void shard_finish(struct cache *cache, struct shard *shard, struct shard_work *work);
+
+/* ---- readers of large replies ---- */
+
+struct cache_entry *shard_pin_locked(struct cache *cache, struct shard *shard,
+                                     const struct entry_view *view);
+
+#endif

@@ -1,0 +1,101 @@
+#include "coherence/coherence.h"
+
+#include "base/clock.h"
+#include "coherence/track.h"
+
+/* Half of the shortest fence interval that is of use; timeouts are told to this grain. */
+#define TICK_MS 10
+
+static void on_tick(evutil_socket_t fd, short what, void *arg)
+{
+    struct coherence *coherence = arg;
+    const int64_t now_us = clock_now_us();
+
+    (void)fd;
+    (void)what;
+    backend_tick(coherence->backend, now_us);
+    for (struct backend_node *node = coherence->backend->nodes; node != NULL; node = node->next) {
+        track_tick(node->track, now_us);
+    }
+    fetch_expire(coherence, now_us);
+}
+
+void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
+                    struct worker *worker, struct backend *backend, const struct config *config)
+{
+    const struct timeval interval = {0, TICK_MS * 1000};
+
+    memset(coherence, 0, sizeof(*coherence));
+    coherence->fleet = fleet;
+    coherence->worker = worker;
+    coherence->cache = fleet->cache;
+    coherence->backend = backend;
+    coherence->config = config;
+    coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
+    CHECK(coherence->tick_event != NULL);
+    event_priority_set(coherence->tick_event, PRIORITY_LINK);
+    event_add(coherence->tick_event, &interval);
+    fleet->members[worker->index] = coherence;
+}
+
+void coherence_fini(struct coherence *coherence)
+{
+    event_free(coherence->tick_event);
+    coherence->tick_event = NULL;
+}
+
+void coherence_set_config(struct coherence *coherence, const struct config *config)
+{
+    coherence->config = config;
+    backend_set_config(coherence->backend, config);
+}
+
+static void on_node_added(struct backend_node *node, void *context)
+{
+    node->track = track_new(context, node);
+}
+
+static void on_node_removed(struct backend_node *node, void *context)
+{
+    struct track *track = node->track;
+
+    (void)context;
+    node->track = NULL;
+    track_free(&track);
+}
+
+const struct backend_events coherence_backend_events = {on_node_added, on_node_removed};
+
+void coherence_drop_key(struct coherence *coherence, struct bytes key)
+{
+    if (cache_invalidate(coherence->cache, key)) {
+        stats_add(METRIC_invalidations_write, 1);
+    }
+}
+
+void coherence_drop_all(struct coherence *coherence, enum metric reason)
+{
+    epochs_close_all(cache_epochs(coherence->cache));
+    stats_add(reason, 1);
+}
+
+/* A slot that nobody owns keeps its word: readers find no node to ask, and the next owner counts.
+ */
+void coherence_apply_topology(struct cache *cache, const struct topology *former,
+                              const struct topology *topology)
+{
+    struct epochs *epochs = cache_epochs(cache);
+    const unsigned n_slots = topology->is_cluster ? EPOCHS_SLOTS : 1;
+
+    if (former != NULL && former->is_cluster != topology->is_cluster) {
+        epochs_close_all(epochs);
+    }
+    cache_set_slot_function(cache, topology->is_cluster ? command_key_slot : NULL);
+    for (unsigned slot = 0; slot < n_slots; slot++) {
+        const struct topology_node *owner = topology_owner(topology, slot);
+
+        if (owner != NULL && epochs_assign(epochs, slot, owner->id)) {
+            stats_add(METRIC_flushes_slots, 1);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+/*
+ * coherence.h - keeping tier 1 true: cached reads, tracking links, fences, the reply rule
+ *
+ * Purpose:    read a view through tier 1 (coherence_read()), apply what tracking links announce,
+ * drop keys at replies, prove links alive. docs/coherence.md states the invariants. Ownership:  one
+ * struct coherence per worker. Waiters are embedded in the caller's requests and answered exactly
+ * once. Threading:  each instance on its worker; instances reach each other by mail. Errors:     a
+ * read that tier 1 cannot serve is answered COHERENCE_RELAY: ask the backend uncached.
+ *
+ * Lock order: no lock of the cache is held while any function here calls out.
+ */
+#ifndef NC_COHERENCE_COHERENCE_H
+#define NC_COHERENCE_COHERENCE_H
+
+#include "base/stats.h"
+#include "cache/cache.h"
+#include "config/config.h"
+#include "resp/command.h"
+#include "upstream/backend.h"
+
+struct coherence;
+struct fetch;
+
+/* All instances of the process; made once, before the workers start. */
+struct coherence_fleet {
+    struct cache *cache;
+    struct coherence **members; /* by worker index */
+    unsigned n_members;
+    /* A redirection or a loss asks for a fresh map: any thread. */
+    void (*request_refresh)(void *context);
+    void *refresh_context;
+};
+
+struct coherence {
+    struct coherence_fleet *fleet;
+    struct worker *worker;
+    struct cache *cache;
+    struct backend *backend;
+    const struct config *config;
+    struct event *tick_event;
+    struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
+    /* Tracking links that are up, by whether they hear of writes; written by the worker. */
+    _Atomic unsigned n_tracking_links, n_ttl_links; /* atomic: read by who reports them */
+};
+
+void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
+                    struct worker *worker, struct backend *backend, const struct config *config);
+/* The backend must be gone already: its links tell their tracks. */
+void coherence_fini(struct coherence *coherence);
+void coherence_set_config(struct coherence *coherence, const struct config *config);
+
+/* For backend_init(): makes and frees the track of each node. */
+extern const struct backend_events coherence_backend_events;
+
+/* ---- cached reads ---- */
+
+enum coherence_answer {
+    COHERENCE_REPLY, /* a whole reply, in RESP3 unless encoding says that both are alike */
+    COHERENCE_RETRY, /* the flight was lost: look it up anew */
+    COHERENCE_RELAY, /* read it uncached */
+};
+
+struct coherence_waiter {
+    struct cache_waiter waiter;
+    /* On the waiter's worker. reply is valid for the call. */
+    void (*on_answer)(struct coherence_waiter *waiter, enum coherence_answer answer,
+                      struct bytes reply, enum cache_encoding encoding);
+    struct cache_flight *flight; /* what it waits for, for identity only; NULL: not under way */
+    bool has_begun;              /* the flight is this waiter's own */
+};
+
+/* Why a read is relayed: the label of its miss. */
+enum coherence_refusal { REFUSED_NOT, REFUSED_LINK, REFUSED_CACHE };
+
+/*
+ * W3c, as in struct cache_offer: own are the flights that earlier reads of the session wait for,
+ * oldest first. All true and none own: nothing stands before this read.
+ */
+struct coherence_order {
+    struct cache_flight *own[8];
+    unsigned n_own;
+    bool may_hit, may_begin;
+};
+
+/*
+ * Hit, join, begin or relay. hit and copy_to as in cache_get(). CACHE_BEGUN: the fetch is on its
+ * way, or handed to its home's worker.
+ */
+enum cache_outcome coherence_read(struct coherence *coherence, const struct cache_query *query,
+                                  const struct command *command, struct coherence_waiter *waiter,
+                                  const struct coherence_order *order, unsigned char *copy_to,
+                                  struct cache_hit *hit, enum coherence_refusal *refusal);
+
+/* ---- reply rule ---- */
+
+/* Drops key in every database, for a reply that named it. */
+void coherence_drop_key(struct coherence *coherence, struct bytes key);
+/* Ends every incarnation: FLUSHALL, FLUSHDB, SWAPDB, a reload. */
+void coherence_drop_all(struct coherence *coherence, enum metric reason);
+
+/* ---- fences ---- */
+
+/* Calls done on the asking worker once every worker's tracking link to the node was read up to now.
+ */
+struct coherence_fence;
+void coherence_fence(struct coherence *coherence, epochs_node node, void (*done)(void *arg),
+                     void *arg);
+
+/* ---- state, for INFO, metrics and the operator ---- */
+
+/* Slots whose owner changed: told by the control thread before any worker routes by the new map. */
+void coherence_apply_topology(struct cache *cache, const struct topology *former,
+                              const struct topology *topology);
+
+#endif

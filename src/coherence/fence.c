@@ -1,0 +1,90 @@
+/*
+ * Design: a fence has one leg per worker. A leg is passed when that worker's tracking link to the
+ * node has answered a PING sent after the fence was asked for, or when the link is down (its epoch
+ * has ended, so nothing it read is served any more). The last leg mails the asker.
+ */
+#include "coherence/track.h"
+
+#include "base/mem.h"
+#include "base/stats.h"
+
+struct fence_leg {
+    struct mail mail;
+    struct fence_leg *next; /* in its track's list */
+    struct coherence_fence *fence;
+    struct coherence *coherence;
+};
+
+struct coherence_fence {
+    struct mail done_mail;
+    struct coherence *asker;
+    _Atomic unsigned n_left;
+    epochs_node node;
+    void (*done)(void *arg);
+    void *arg;
+    struct fence_leg legs[];
+};
+
+struct fence_leg *fence_leg_next(const struct fence_leg *leg)
+{
+    return leg->next;
+}
+
+void fence_leg_set_next(struct fence_leg *leg, struct fence_leg *next)
+{
+    leg->next = next;
+}
+
+static void on_all_passed(struct mail *mail)
+{
+    struct coherence_fence *fence = CONTAINER_OF(mail, struct coherence_fence, done_mail);
+
+    fence->done(fence->arg);
+    mem_free(fence);
+}
+
+void fence_leg_done(struct fence_leg *leg)
+{
+    struct coherence_fence *fence = leg->fence;
+
+    /* acq_rel: the asker sees what every worker dropped before it passed its leg. */
+    if (atomic_fetch_sub_explicit(&fence->n_left, 1, memory_order_acq_rel) == 1) {
+        worker_post(fence->asker->worker, &fence->done_mail);
+    }
+}
+
+static void on_leg(struct mail *mail)
+{
+    struct fence_leg *leg = CONTAINER_OF(mail, struct fence_leg, mail);
+    struct backend_node *node = backend_by_id(leg->coherence->backend, leg->fence->node);
+
+    if (node == NULL) {
+        fence_leg_done(leg);
+        return;
+    }
+    track_add_leg(node->track, leg);
+}
+
+void coherence_fence(struct coherence *coherence, epochs_node node, void (*done)(void *arg),
+                     void *arg)
+{
+    struct coherence_fleet *fleet = coherence->fleet;
+    struct coherence_fence *fence = mem_alloc(sizeof(*fence) +
+                                              fleet->n_members * sizeof(struct fence_leg));
+
+    stats_add(METRIC_fences, 1);
+    fence->done_mail.run = on_all_passed;
+    fence->asker = coherence;
+    fence->node = node;
+    fence->done = done;
+    fence->arg = arg;
+    atomic_store_explicit(&fence->n_left, fleet->n_members, memory_order_relaxed);
+    for (unsigned i = 0; i < fleet->n_members; i++) {
+        struct fence_leg *leg = &fence->legs[i];
+
+        leg->mail.run = on_leg;
+        leg->fence = fence;
+        leg->coherence = fleet->members[i];
+        worker_post(fleet->members[i]->worker, &leg->mail);
+    }
+}

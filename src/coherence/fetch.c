@@ -1,0 +1,478 @@
+/*
+ * Design: a miss becomes a flight in the cache's shard and two commands on a tracking link, PTTL
+ * and the read itself, in one piece of output. PTTL makes the server track the key as well, so any
+ * write between the two is announced between the two replies and voids the flight. Whoever joined
+ * the flight is answered from the one reply: in place on this worker, by mail on the others.
+ */
+#include "coherence/track.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/stats.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#define FETCH_MAGIC 0x66657463u
+/* How long readers of a key whose reply was too large to keep go straight to the backend. */
+#define OVERSIZED_US 10000000
+
+/* One fetch on its way: the flight's bytes on the link, or in the mail to its home's worker. */
+struct fetch {
+    uint32_t magic;
+    struct link_op op;
+    struct mail mail;
+    struct coherence *coherence; /* who sends it */
+    struct track *track;
+    struct cache_flight *flight; /* NULL: given up, its reply means nothing */
+    const struct command *command;
+    struct fetch *next, *prev; /* the worker's list, oldest first */
+    int64_t began_at_us;
+    int64_t pttl;
+    uint8_t ns;
+    bool knows_pttl, may_expire_fields;
+    size_t max_value;
+    int64_t max_ttl_us, negative_ttl_us;
+};
+
+/* ---- answering ---- */
+
+/* The waiters of one other worker, with a copy of what they get. */
+struct answer_mail {
+    struct mail mail;
+    struct cache_waiter *first, **last;
+    enum coherence_answer answer;
+    enum cache_encoding encoding;
+    size_t reply_len;
+    unsigned char reply[];
+};
+
+static void answer_one(struct cache_waiter *waiter, enum coherence_answer answer,
+                       struct bytes reply, enum cache_encoding encoding)
+{
+    struct coherence_waiter *reader = CONTAINER_OF(waiter, struct coherence_waiter, waiter);
+
+    reader->on_answer(reader, answer, reply, encoding);
+}
+
+static void on_answer_mail(struct mail *arrived)
+{
+    struct answer_mail *mail = CONTAINER_OF(arrived, struct answer_mail, mail);
+    struct cache_waiter *waiter = mail->first;
+
+    while (waiter != NULL) {
+        struct cache_waiter *const next = waiter->next;
+
+        answer_one(waiter, mail->answer, bytes_make(mail->reply, mail->reply_len), mail->encoding);
+        waiter = next;
+    }
+    mem_free(mail);
+}
+
+static struct answer_mail *new_answer_mail(enum coherence_answer answer, struct bytes reply,
+                                           enum cache_encoding encoding)
+{
+    struct answer_mail *mail = mem_try_alloc(sizeof(*mail) + reply.len);
+
+    if (mail == NULL) {
+        /* No memory for a copy: these readers ask the backend themselves. */
+        mail = mem_alloc(sizeof(*mail));
+        answer = COHERENCE_RELAY;
+        reply.len = 0;
+    }
+    mail->mail.run = on_answer_mail;
+    mail->first = NULL;
+    mail->last = &mail->first;
+    mail->answer = answer;
+    mail->encoding = encoding;
+    mail->reply_len = reply.len;
+    if (reply.len > 0) {
+        memcpy(mail->reply, reply.ptr, reply.len);
+    }
+    return mail;
+}
+
+static void answer_all(struct coherence *coherence, struct cache_waiter *waiters,
+                       enum coherence_answer answer, struct bytes reply,
+                       enum cache_encoding encoding)
+{
+    struct answer_mail *mails[64] = {NULL};
+
+    while (waiters != NULL) {
+        struct cache_waiter *const waiter = waiters;
+
+        waiters = waiter->next;
+        waiter->next = NULL;
+        if (waiter->worker == coherence->worker->index) {
+            answer_one(waiter, answer, reply, encoding);
+            continue;
+        }
+        if (mails[waiter->worker] == NULL) {
+            mails[waiter->worker] = new_answer_mail(answer, reply, encoding);
+        }
+        *mails[waiter->worker]->last = waiter;
+        mails[waiter->worker]->last = &waiter->next;
+    }
+    for (unsigned i = 0; i < coherence->fleet->n_members; i++) {
+        if (mails[i] != NULL) {
+            worker_post(coherence->fleet->members[i]->worker, &mails[i]->mail);
+        }
+    }
+}
+
+/* ---- completing ---- */
+
+static void unlist(struct fetch *fetch)
+{
+    struct coherence *coherence = fetch->coherence;
+
+    if (fetch->prev != NULL) {
+        fetch->prev->next = fetch->next;
+    } else if (coherence->first_fetch == fetch) {
+        coherence->first_fetch = fetch->next;
+    }
+    if (fetch->next != NULL) {
+        fetch->next->prev = fetch->prev;
+    } else if (coherence->last_fetch == fetch) {
+        coherence->last_fetch = fetch->prev;
+    }
+    fetch->next = fetch->prev = NULL;
+}
+
+static void list(struct fetch *fetch)
+{
+    struct coherence *coherence = fetch->coherence;
+
+    fetch->prev = coherence->last_fetch;
+    if (coherence->last_fetch != NULL) {
+        coherence->last_fetch->next = fetch;
+    } else {
+        coherence->first_fetch = fetch;
+    }
+    coherence->last_fetch = fetch;
+}
+
+/* Ends the flight without a fill and tells its readers what to do instead. */
+static void give_up(struct fetch *fetch, enum coherence_answer answer, struct bytes reply)
+{
+    struct coherence *coherence = fetch->coherence;
+    struct cache_waiter *waiters = NULL;
+
+    if (fetch->flight == NULL) {
+        return;
+    }
+    unlist(fetch);
+    (void)cache_complete(coherence->cache, &fetch->flight, NULL, clock_now_us(),
+                         coherence->config->max_staleness_ms * 1000, &waiters);
+    fetch->flight = NULL;
+    answer_all(coherence, waiters, answer, reply, CACHE_SAME_IN_BOTH);
+}
+
+static bool starts_with(struct bytes reply, const char *prefix)
+{
+    return bytes_start_with(reply, bytes_of_string(prefix));
+}
+
+static void refresh_map(struct coherence *coherence)
+{
+    if (coherence->fleet->request_refresh != NULL) {
+        coherence->fleet->request_refresh(coherence->fleet->refresh_context);
+    }
+}
+
+/* Errors go to all who wait and are never kept; redirections are followed by relaying. */
+static void take_error(struct fetch *fetch, struct bytes reply)
+{
+    struct coherence *coherence = fetch->coherence;
+
+    stats_ns_add(fetch->ns, NS_METRIC_fills_error, 1);
+    if (starts_with(reply, "-ASK ") && fetch->flight != NULL) {
+        epochs_disturb(cache_epochs(coherence->cache), fetch->flight->slot);
+    }
+    if (starts_with(reply, "-MOVED ") || starts_with(reply, "-ASK ") ||
+        starts_with(reply, "-TRYAGAIN")) {
+        refresh_map(coherence);
+        give_up(fetch, COHERENCE_RELAY, BYTES(""));
+        return;
+    }
+    if (starts_with(reply, "-CLUSTERDOWN") || starts_with(reply, "-MASTERDOWN") ||
+        starts_with(reply, "-READONLY") || starts_with(reply, "-LOADING")) {
+        refresh_map(coherence);
+    }
+    give_up(fetch, COHERENCE_REPLY, reply);
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The smallest of what is left at the backend and what the configuration allows. */
+static int64_t deadline_of(const struct fetch *fetch)
+{
+    const struct config *config = fetch->coherence->config;
+    const int64_t sent_us = fetch->flight->t_sent_us;
+    int64_t life_us = fetch->max_ttl_us;
+
+    if (fetch->pttl >= 0) {
+        life_us = earlier(life_us, fetch->pttl * 1000);
+    } else if (fetch->pttl == -2) {
+        life_us = earlier(life_us, fetch->negative_ttl_us);
+    }
+    if (!track_is_coherent(fetch->track)) {
+        life_us = earlier(life_us, config->ttl_mode_max_ms * 1000);
+    }
+    if (fetch->may_expire_fields) {
+        life_us = earlier(life_us, config->hash_ttl_cap_ms * 1000);
+    }
+    return sent_us + life_us;
+}
+
+static bool is_worth_keeping(const struct fetch *fetch, struct bytes reply, int64_t deadline_us,
+                             int64_t now_us)
+{
+    return fetch->knows_pttl && deadline_us > now_us && reply.len <= fetch->max_value;
+}
+
+static void take_reply(struct fetch *fetch, struct bytes reply)
+{
+    struct coherence *coherence = fetch->coherence;
+    const int64_t now_us = clock_now_us();
+    struct cache_waiter *waiters = NULL;
+    struct cache_fill fill = {
+        .reply = reply,
+        .encoding = resp_is_same_in_both(reply) ? CACHE_SAME_IN_BOTH : CACHE_RESP3,
+        .deadline_us = deadline_of(fetch),
+        .ns = fetch->ns,
+        .is_negative = fetch->pttl == -2,
+        .max_key_bytes = fetch->max_value,
+        .is_sole = !track_is_coherent(fetch->track),
+    };
+    const bool may_keep = is_worth_keeping(fetch, reply, fill.deadline_us, now_us);
+
+    if (reply.len > fetch->max_value) {
+        cache_note_oversized(coherence->cache, fetch->flight->hash, now_us + OVERSIZED_US);
+        stats_ns_add(fetch->ns, NS_METRIC_fills_large, 1);
+    }
+    unlist(fetch);
+    switch (cache_complete(coherence->cache, &fetch->flight, may_keep ? &fill : NULL, now_us,
+                           coherence->config->max_staleness_ms * 1000, &waiters)) {
+    case CACHE_FILLED:
+        stats_ns_add(fetch->ns, NS_METRIC_fills, 1);
+        break;
+    case CACHE_DECLINED:
+        stats_ns_add(fetch->ns, NS_METRIC_fills_admission, 1);
+        break;
+    case CACHE_VOIDED:
+        if (reply.len <= fetch->max_value) {
+            stats_ns_add(fetch->ns, NS_METRIC_fills_void, 1);
+        }
+        break;
+    }
+    fetch->flight = NULL;
+    answer_all(coherence, waiters, COHERENCE_REPLY, reply, fill.encoding);
+}
+
+/* ---- the link's side ---- */
+
+static void take_pttl(struct fetch *fetch, struct bytes reply)
+{
+    struct bytes at = reply;
+    struct resp_value value;
+
+    fetch->knows_pttl = resp_next(&at, &value) && value.type == ':' &&
+                        bytes_to_int64(value.text, &fetch->pttl) && fetch->pttl != 0;
+}
+
+static void on_fetch_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
+                           bool is_first, bool is_last)
+{
+    struct fetch *fetch = CONTAINER_OF(op, struct fetch, op);
+
+    (void)link;
+    CHECK(fetch->magic == FETCH_MAGIC);
+    if (index == 0) {
+        if (is_last) {
+            take_pttl(fetch, part);
+        }
+        return;
+    }
+    if (fetch->flight != NULL) {
+        if (!is_last || !is_first) {
+            /* Larger than anything tier 1 keeps: its readers stream it from a relay link. */
+            cache_note_oversized(fetch->coherence->cache, fetch->flight->hash,
+                                 clock_now_us() + OVERSIZED_US);
+            stats_ns_add(fetch->ns, NS_METRIC_fills_large, 1);
+            give_up(fetch, COHERENCE_RELAY, BYTES(""));
+        } else if (part.ptr[0] == '-' || part.ptr[0] == '!') {
+            take_error(fetch, part);
+        } else {
+            take_reply(fetch, part);
+        }
+    }
+    if (is_last) {
+        track_advance(fetch->track, op->sent_at_us);
+        mem_free(fetch);
+    }
+}
+
+static void on_fetch_lost(struct link_op *op, struct link *link, enum link_loss loss)
+{
+    struct fetch *fetch = CONTAINER_OF(op, struct fetch, op);
+
+    (void)link;
+    /* A link that died of silence would let its readers wait again: they ask the backend. */
+    give_up(fetch, loss == LINK_LOST_TIMEOUT ? COHERENCE_RELAY : COHERENCE_RETRY, BYTES(""));
+    mem_free(fetch);
+}
+
+static const struct link_op_type fetch_type = {on_fetch_reply, on_fetch_lost};
+
+static unsigned count_args(struct bytes args)
+{
+    unsigned n = 0;
+
+    while (args.len > 0 && resp_skip(&args)) {
+        n++;
+    }
+    return n;
+}
+
+/* PTTL key, then the command itself: args are its further arguments as they stood on the wire. */
+static int send_fetch(struct fetch *fetch)
+{
+    const struct cache_flight *flight = fetch->flight;
+    const char *name = fetch->command->name;
+    char pttl[64], head[96];
+    struct bytes parts[7];
+    const int n_pttl = snprintf(pttl, sizeof(pttl), "*2\r\n$4\r\nPTTL\r\n$%zu\r\n",
+                                flight->key.len);
+    const int n_head = snprintf(head, sizeof(head), "\r\n*%u\r\n$%zu\r\n%s\r\n$%zu\r\n",
+                                2 + count_args(flight->args), strlen(name), name, flight->key.len);
+
+    parts[0] = bytes_make(pttl, (size_t)n_pttl);
+    parts[1] = flight->key;
+    parts[2] = bytes_make(head, (size_t)n_head);
+    parts[3] = flight->key;
+    parts[4] = BYTES("\r\n");
+    parts[5] = flight->args;
+    return link_send(fetch->track->link, flight->db, parts, flight->args.len > 0 ? 6 : 5, 2,
+                     &fetch->op);
+}
+
+/* On the worker whose link must carry it. */
+static void launch(struct fetch *fetch)
+{
+    struct coherence *coherence = fetch->coherence;
+    const struct cache_flight *flight = fetch->flight;
+    const struct epochs_incarnation *incarnation = epochs_at(cache_epochs(coherence->cache),
+                                                             flight->incarnation);
+    struct backend_node *node = backend_by_id(coherence->backend, incarnation->node);
+
+    list(fetch);
+    fetch->track = node != NULL ? node->track : NULL;
+    if (fetch->track == NULL || fetch->track->incarnation != flight->incarnation ||
+        !link_is_up(fetch->track->link) || send_fetch(fetch) != 0) {
+        /*
+         * The link it was meant for is gone, or full. A new link may not carry it: what the
+         * session read on the old one is asked for again later, and would be newer.
+         */
+        give_up(fetch, COHERENCE_RETRY, BYTES(""));
+        mem_free(fetch);
+        return;
+    }
+    stats_ns_add(fetch->ns, NS_METRIC_fetches, 1);
+}
+
+static void on_handed_over(struct mail *mail)
+{
+    launch(CONTAINER_OF(mail, struct fetch, mail));
+}
+
+static struct fetch *new_fetch(struct coherence *coherence, struct cache_flight *flight,
+                               const struct command *command)
+{
+    const struct config_namespace *ns = config_namespace_of(coherence->config, flight->key);
+    const struct topology *topology = coherence->backend->topology;
+    struct fetch *fetch = mem_alloc(sizeof(*fetch));
+
+    fetch->magic = FETCH_MAGIC;
+    fetch->op.type = &fetch_type;
+    fetch->mail.run = on_handed_over;
+    fetch->flight = flight;
+    fetch->command = command;
+    fetch->ns = ns->id;
+    fetch->began_at_us = flight->t_sent_us;
+    fetch->max_value = ns->max_value;
+    fetch->op.collect = ns->max_value > LINK_COLLECT_MIN ? ns->max_value : LINK_COLLECT_MIN;
+    fetch->max_ttl_us = ns->max_ttl_ms * 1000;
+    fetch->negative_ttl_us = ns->negative_ttl_ms * 1000;
+    fetch->may_expire_fields = topology != NULL && topology->has_field_ttl &&
+                               command->name[0] == 'h';
+    return fetch;
+}
+
+enum cache_outcome coherence_read(struct coherence *coherence, const struct cache_query *query,
+                                  const struct command *command, struct coherence_waiter *waiter,
+                                  const struct coherence_order *order, unsigned char *copy_to,
+                                  struct cache_hit *hit, enum coherence_refusal *refusal)
+{
+    const unsigned slot = coherence->backend->topology != NULL &&
+                                  coherence->backend->topology->is_cluster
+                              ? command_key_slot(query->key)
+                              : 0;
+    struct backend_node *node = backend_owner(coherence->backend, slot);
+    struct cache_offer offer = {
+        .worker = (uint8_t)coherence->worker->index,
+        .own = order->own,
+        .n_own = order->n_own,
+        .may_hit = order->may_hit,
+        .may_begin = order->may_begin,
+    };
+    struct cache_flight *flight = NULL;
+    enum cache_outcome outcome;
+
+    *refusal = REFUSED_NOT;
+    if (node != NULL) {
+        link_wake(&node->links[LINK_TRACKING]);
+        offer.node = node->id;
+        offer.incarnation = track_incarnation(node->track, query->now_us);
+    }
+    waiter->flight = NULL;
+    waiter->has_begun = false;
+    waiter->waiter.worker = offer.worker;
+    outcome = cache_lookup(coherence->cache, query, &offer,
+                           (unsigned)coherence->config->max_waiters, &waiter->waiter, copy_to, hit,
+                           &flight);
+    if (outcome == CACHE_JOINED || outcome == CACHE_BEGUN) {
+        waiter->flight = flight;
+    }
+    if (outcome == CACHE_RELAY) {
+        *refusal = offer.incarnation == EPOCHS_NONE ? REFUSED_LINK : REFUSED_CACHE;
+    }
+    if (outcome == CACHE_BEGUN) {
+        struct fetch *fetch = new_fetch(coherence, flight, command);
+
+        waiter->has_begun = true;
+        fetch->coherence = coherence->fleet->members[flight->worker];
+        if (fetch->coherence == coherence) {
+            launch(fetch);
+        } else {
+            stats_add(METRIC_handoffs, 1);
+            worker_post(fetch->coherence->worker, &fetch->mail);
+        }
+    }
+    return outcome;
+}
+
+/* Readers whose fetch is overdue ask the backend themselves; its reply, should it come, fills
+ * nothing. */
+void fetch_expire(struct coherence *coherence, int64_t now_us)
+{
+    const int64_t limit_us = coherence->config->flight_timeout_ms * 1000;
+
+    while (coherence->first_fetch != NULL &&
+           now_us - coherence->first_fetch->began_at_us > limit_us) {
+        give_up(coherence->first_fetch, COHERENCE_RELAY, BYTES(""));
+    }
+}

@@ -1,0 +1,326 @@
+/*
+ * Design: default-mode tracking on the very connection that fetches. Redis then sends the
+ * invalidation of a key in order with the replies, so applying messages as they are read is
+ * enough: no value can be stored after its invalidation. A separate invalidation connection
+ * (REDIRECT) was rejected: its messages and the replies would race.
+ *
+ * The watermark is the send time of the newest request whose reply has been read: every message
+ * that the node sent before has been applied here. One test of its age covers a half-open link, a
+ * stopped node, a partition and a pause of this process.
+ */
+#include "coherence/track.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/stats.h"
+
+#define TRACK_MAGIC 0x7472616bu
+/* How often a server that refused CLIENT TRACKING is asked again. */
+#define RETRY_TRACKING_US 1000000
+
+static void on_ping_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
+                          bool is_first, bool is_last);
+static void on_ping_lost(struct link_op *op, struct link *link, enum link_loss loss);
+static void on_retry_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
+                           bool is_first, bool is_last);
+static void on_retry_lost(struct link_op *op, struct link *link, enum link_loss loss);
+
+static const struct link_op_type ping_type = {on_ping_reply, on_ping_lost};
+static const struct link_op_type retry_type = {on_retry_reply, on_retry_lost};
+
+struct track *track_new(struct coherence *coherence, struct backend_node *node)
+{
+    struct track *track = mem_alloc(sizeof(*track));
+
+    track->magic = TRACK_MAGIC;
+    track->coherence = coherence;
+    track->node = node;
+    track->link = &node->links[LINK_TRACKING];
+    track->ping.type = &ping_type;
+    track->ping.collect = LINK_COLLECT_MIN;
+    track->retry.type = &retry_type;
+    track->retry.collect = LINK_COLLECT_MIN;
+    track->link->owner = track;
+    track->link->events = &track_link_events;
+    return track;
+}
+
+static struct epochs *epochs_of(const struct track *track)
+{
+    return cache_epochs(track->coherence->cache);
+}
+
+static void pass_legs(struct fence_leg **list)
+{
+    struct fence_leg *leg = *list;
+
+    *list = NULL;
+    while (leg != NULL) {
+        struct fence_leg *const next = fence_leg_next(leg);
+
+        fence_leg_done(leg);
+        leg = next;
+    }
+}
+
+static void end_incarnation(struct track *track)
+{
+    epochs_close(epochs_of(track), track->incarnation);
+    track->incarnation = EPOCHS_NONE;
+}
+
+void track_free(struct track **track)
+{
+    end_incarnation(*track);
+    pass_legs(&(*track)->legs_sent);
+    pass_legs(&(*track)->legs_next);
+    mem_free(*track);
+    *track = NULL;
+}
+
+bool track_is_coherent(const struct track *track)
+{
+    return track->is_confirmed;
+}
+
+uint16_t track_incarnation(struct track *track, int64_t now_us)
+{
+    struct epochs *epochs = epochs_of(track);
+    const struct config *config = track->coherence->config;
+
+    if (!link_is_up(track->link) || track->node->info == NULL || !track->node->info->is_healthy ||
+        (!track->is_confirmed && config->coherence == COHERENCE_TRACKING)) {
+        return EPOCHS_NONE;
+    }
+    if (now_us - track->watermark_us > config->max_staleness_ms * 1000) {
+        return EPOCHS_NONE;
+    }
+    if (track->incarnation != EPOCHS_NONE &&
+        epochs_is_live(epochs_at(epochs, track->incarnation))) {
+        return track->incarnation;
+    }
+    track->incarnation = epochs_open(epochs, track->node->id, track->coherence->worker->index,
+                                     now_us);
+    if (track->incarnation != EPOCHS_NONE) {
+        epochs_advance(epochs, track->incarnation, track->watermark_us);
+    }
+    return track->incarnation;
+}
+
+void track_advance(struct track *track, int64_t sent_at_us)
+{
+    if (sent_at_us > track->watermark_us) {
+        track->watermark_us = sent_at_us;
+        if (track->incarnation != EPOCHS_NONE) {
+            epochs_advance(epochs_of(track), track->incarnation, sent_at_us);
+        }
+    }
+}
+
+/* ---- PING ---- */
+
+static void send_ping(struct track *track)
+{
+    const struct bytes frame = BYTES("*1\r\n$4\r\nPING\r\n");
+
+    if (track->is_ping_sent || !link_is_up(track->link) ||
+        link_send(track->link, track->link->db, &frame, 1, 1, &track->ping) != 0) {
+        return;
+    }
+    track->is_ping_sent = true;
+    track->ping_sent_at_us = track->ping.sent_at_us;
+    track->legs_sent = track->legs_next;
+    track->legs_next = NULL;
+}
+
+static void on_ping_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
+                          bool is_first, bool is_last)
+{
+    struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
+
+    (void)index;
+    (void)is_first;
+    if (!is_last) {
+        return;
+    }
+    track->is_ping_sent = false;
+    /* -BUSY and -LOADING prove that the link is alive, not that earlier writes were told. */
+    if (part.len > 0 && part.ptr[0] == '+') {
+        track_advance(track, op->sent_at_us);
+    }
+    pass_legs(&track->legs_sent);
+    if (track->legs_next != NULL) {
+        send_ping(track);
+    }
+}
+
+static void on_ping_lost(struct link_op *op, struct link *link, enum link_loss loss)
+{
+    struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
+
+    (void)op;
+    (void)loss;
+    track->is_ping_sent = false;
+}
+
+void track_add_leg(struct track *track, struct fence_leg *leg)
+{
+    if (!link_is_up(track->link)) {
+        /* Its epoch has ended: whatever it had read is gone. */
+        fence_leg_done(leg);
+        return;
+    }
+    fence_leg_set_next(leg, track->legs_next);
+    track->legs_next = leg;
+    send_ping(track);
+}
+
+/* ---- the link ---- */
+
+/* Leaves the count it is in, for another one or none. */
+static void count_in(struct track *track, _Atomic unsigned *count)
+{
+    if (track->counted_in != NULL) {
+        atomic_fetch_sub_explicit(track->counted_in, 1, memory_order_relaxed);
+    }
+    if (count != NULL) {
+        atomic_fetch_add_explicit(count, 1, memory_order_relaxed);
+    }
+    track->counted_in = count;
+}
+
+static void on_up(struct link *link)
+{
+    struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
+
+    track->is_confirmed = !link->tracking_refused;
+    count_in(track, track->is_confirmed ? &track->coherence->n_tracking_links
+                                        : &track->coherence->n_ttl_links);
+    track->watermark_us = clock_now_us();
+    track->ping_sent_at_us = track->watermark_us;
+    track->retry_at_us = track->watermark_us + RETRY_TRACKING_US;
+    if (!track->is_confirmed && track->coherence->config->coherence == COHERENCE_AUTO) {
+        log_warn("coherence", "the backend refuses tracking, entries are bounded by time alone",
+                 "addr=%s mode=ttl bound_ms=%lld", link->name,
+                 (long long)track->coherence->config->ttl_mode_max_ms);
+    }
+}
+
+static void on_down(struct link *link)
+{
+    struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
+
+    if (track->incarnation != EPOCHS_NONE) {
+        stats_add(METRIC_flushes_link, 1);
+    }
+    end_incarnation(track);
+    track->is_confirmed = false;
+    count_in(track, NULL);
+    pass_legs(&track->legs_sent);
+    pass_legs(&track->legs_next);
+    if (track->coherence->fleet->request_refresh != NULL) {
+        track->coherence->fleet->request_refresh(track->coherence->fleet->refresh_context);
+    }
+}
+
+/* `>2 invalidate [key ...]` or `>2 invalidate null`; other kinds of push mean nothing to us. */
+static bool on_push(struct link *link, struct bytes frame)
+{
+    struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
+    struct resp_value head, kind, keys, key;
+
+    if (!resp_next(&frame, &head) || head.n_children < 1 || !resp_next(&frame, &kind) ||
+        kind.type != '$') {
+        return false;
+    }
+    if (!bytes_equal(kind.text, BYTES("invalidate"))) {
+        return true;
+    }
+    if (head.n_children != 2 || !resp_next(&frame, &keys)) {
+        return false;
+    }
+    stats_add(METRIC_invalidation_messages, 1);
+    if (keys.is_null) {
+        stats_add(METRIC_flushes_null, 1);
+        end_incarnation(track);
+        return true;
+    }
+    if (keys.type != '*') {
+        return false;
+    }
+    for (size_t i = 0; i < keys.n_children; i++) {
+        if (!resp_next(&frame, &key) || key.type != '$' || key.is_null) {
+            return false;
+        }
+        if (cache_invalidate(track->coherence->cache, key.text)) {
+            stats_add(METRIC_invalidations_tracking, 1);
+        }
+    }
+    return true;
+}
+
+const struct link_events track_link_events = {on_up, on_down, on_push};
+
+/* ---- tracking refused: ask again now and then ---- */
+
+static void on_retry_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
+                           bool is_first, bool is_last)
+{
+    struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
+
+    (void)op;
+    (void)index;
+    (void)is_first;
+    if (!is_last) {
+        return;
+    }
+    track->is_retry_sent = false;
+    if (part.len > 0 && part.ptr[0] == '+') {
+        /* What was read so far hears of nothing: it goes. */
+        end_incarnation(track);
+        track->is_confirmed = true;
+        count_in(track, &track->coherence->n_tracking_links);
+        log_info("coherence", "the backend accepts tracking again", "addr=%s mode=tracking",
+                 link->name);
+    }
+}
+
+static void on_retry_lost(struct link_op *op, struct link *link, enum link_loss loss)
+{
+    struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
+
+    (void)op;
+    (void)loss;
+    track->is_retry_sent = false;
+}
+
+static void retry_tracking(struct track *track, int64_t now_us)
+{
+    const struct bytes frame = BYTES("*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n");
+
+    if (track->is_confirmed || track->is_retry_sent || now_us < track->retry_at_us ||
+        track->coherence->config->coherence == COHERENCE_TTL) {
+        return;
+    }
+    track->retry_at_us = now_us + RETRY_TRACKING_US;
+    track->is_retry_sent = link_send(track->link, track->link->db, &frame, 1, 1, &track->retry) ==
+                           0;
+}
+
+void track_tick(struct track *track, int64_t now_us)
+{
+    const struct config *config = track->coherence->config;
+
+    if (!link_is_up(track->link)) {
+        return;
+    }
+    if (now_us - track->watermark_us > config->link_timeout_ms * 1000) {
+        link_close(track->link, "no sign of life within link-timeout");
+        return;
+    }
+    retry_tracking(track, now_us);
+    if (now_us - track->ping_sent_at_us >= config->fence_interval_ms * 1000) {
+        send_ping(track);
+    }
+}

@@ -1,0 +1,62 @@
+/*
+ * track.h - what coherence keeps about one tracking link: incarnation, watermark, fences
+ *
+ * Purpose:    open an incarnation when the link may fetch, end it when the link is lost or told to
+ *             forget, apply invalidations in their order, and prove by PING that nothing is under
+ *             way (the watermark).
+ * Ownership:  one per node and worker, made and freed with the node.
+ * Threading:  its worker only; the watermark is published through the cache's epochs.
+ * Units:      clock_now_us().
+ *
+ * Source: COHERENCE rules in docs/coherence.md; https://redis.io/docs/manual/client-side-caching/
+ */
+#ifndef NC_COHERENCE_TRACK_H
+#define NC_COHERENCE_TRACK_H
+
+#include "coherence/coherence.h"
+
+struct fence_leg;
+
+struct track {
+    uint32_t magic;
+    struct coherence *coherence;
+    struct backend_node *node;
+    struct link *link;
+    uint16_t incarnation; /* EPOCHS_NONE: none opened */
+    bool is_confirmed;    /* CLIENT TRACKING was accepted on the link as it is */
+    bool is_ping_sent;    /* one PING is in flight */
+    struct link_op ping;
+    struct link_op retry; /* CLIENT TRACKING ON once more, while it is refused */
+    bool is_retry_sent;
+    int64_t ping_sent_at_us, retry_at_us;
+    int64_t watermark_us;         /* every message sent before it has been applied */
+    _Atomic unsigned *counted_in; /* of its coherence's counts of links; NULL while it is down */
+    struct fence_leg *legs_next;  /* wait for the next PING */
+    struct fence_leg *legs_sent;  /* wait for the PONG under way */
+};
+
+struct track *track_new(struct coherence *coherence, struct backend_node *node);
+void track_free(struct track **track);
+
+/* A live incarnation under which the link may fetch now, or EPOCHS_NONE. */
+uint16_t track_incarnation(struct track *track, int64_t now_us);
+/* True when entries read on it hear of writes; false where time alone bounds them. */
+bool track_is_coherent(const struct track *track);
+/* A reply to a request queued at sent_at_us has come: all messages before it were applied. */
+void track_advance(struct track *track, int64_t sent_at_us);
+/* Has the link carried messages up to now? Done when the answer to a PING sent from now on is
+ * there. */
+void track_add_leg(struct track *track, struct fence_leg *leg);
+void track_tick(struct track *track, int64_t now_us);
+
+/* fence.c: one leg of a fence has been passed. */
+void fence_leg_done(struct fence_leg *leg);
+struct fence_leg *fence_leg_next(const struct fence_leg *leg);
+void fence_leg_set_next(struct fence_leg *leg, struct fence_leg *next);
+
+extern const struct link_events track_link_events;
+
+/* fetch.c: gives up fetches older than flight-timeout. */
+void fetch_expire(struct coherence *coherence, int64_t now_us);
+
+#endif

@@ -1,0 +1,184 @@
+/*
+ * config.h - the configuration: one immutable snapshot from file, environment and command line
+ *
+ * Purpose:    every option is a line of tables/options.def; the struct's fields, the parser with
+ *             its bounds, --describe and the reference pages are made from it. The command line
+ *             (--max-staleness 2s) counts more than the environment (NEARCACHED_MAX_STALENESS),
+ *             that more than the file (max-staleness = 2s under [coherence]).
+ * Ownership:  snapshots are reference counted and never change; a reload makes a new one. What a
+ *             snapshot points to lives as long as the snapshot; names of namespaces live as long
+ *             as the process.
+ * Threading:  any thread may read; references are atomic. Loading and reloading belong to one
+ *             thread at a time (inih keeps its limits in globals).
+ * Errors:     loading writes one line per error to the FILE given, each naming where (file:line,
+ *             variable or flag), option, value and what was expected, returns -EINVAL and leaves
+ *             *out alone. Values of secrets are never written.
+ * Units:      sizes are bytes, times are milliseconds (fields end in _ms).
+ */
+#ifndef NC_CONFIG_CONFIG_H
+#define NC_CONFIG_CONFIG_H
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "config/address.h"
+#include "config/backend_url.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+
+/* In the order of WORDS() in tables/options.def; log_level holds an enum log_level (base/log.h). */
+enum { COHERENCE_AUTO, COHERENCE_TRACKING, COHERENCE_TTL };
+enum { SCRIPT_KEYS_UNDECLARED, SCRIPT_KEYS_DECLARED };
+enum { CONFIG_COMMAND_ON, CONFIG_COMMAND_GET, CONFIG_COMMAND_OFF };
+enum { CACHE_COMMAND_FREE, CACHE_COMMAND_PASSWORD, CACHE_COMMAND_OFF };
+enum { LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON };
+
+#define CONFIG_LIST_MAX 16
+/* "default" included; ids are one byte, and 255 is kept for "none". */
+#define CONFIG_NAMESPACES_MAX 255
+
+struct config_list {
+    unsigned n;
+    char *items[CONFIG_LIST_MAX];
+};
+
+/* CONFIG_FIELD(type, name): the field that holds an option, as in `bool cache` or `int64_t x_ms`.
+ */
+#define CONFIG_FIELD(type, name) CONFIG_FIELD_##type(name)
+#define CONFIG_FIELD_BOOL(name) bool name
+#define CONFIG_FIELD_INT(name) int64_t name
+#define CONFIG_FIELD_SIZE(name) size_t name
+#define CONFIG_FIELD_TIME(name) int64_t name##_ms
+#define CONFIG_FIELD_TEXT(name) char *name
+#define CONFIG_FIELD_SECRET(name) char *name
+#define CONFIG_FIELD_LIST(name) struct config_list name
+#define CONFIG_FIELD_ENUM_coherence(name) int name
+#define CONFIG_FIELD_ENUM_script_keys(name) int name
+#define CONFIG_FIELD_ENUM_config_command(name) int name
+#define CONFIG_FIELD_ENUM_cache_command(name) int name
+#define CONFIG_FIELD_ENUM_log_level(name) int name
+#define CONFIG_FIELD_ENUM_log_format(name) int name
+
+/* CONFIG_GLOBAL(section, code) is code unless the section is [namespace]; CONFIG_LOCAL if it is. */
+#define CONFIG_GLOBAL(section, ...) CONFIG_GLOBAL_##section(__VA_ARGS__)
+#define CONFIG_GLOBAL_server(...) __VA_ARGS__
+#define CONFIG_GLOBAL_backend(...) __VA_ARGS__
+#define CONFIG_GLOBAL_cache(...) __VA_ARGS__
+#define CONFIG_GLOBAL_coherence(...) __VA_ARGS__
+#define CONFIG_GLOBAL_admin(...) __VA_ARGS__
+#define CONFIG_GLOBAL_log(...) __VA_ARGS__
+#define CONFIG_GLOBAL_namespace(...)
+#define CONFIG_LOCAL(section, ...) CONFIG_LOCAL_##section(__VA_ARGS__)
+#define CONFIG_LOCAL_server(...)
+#define CONFIG_LOCAL_backend(...)
+#define CONFIG_LOCAL_cache(...)
+#define CONFIG_LOCAL_coherence(...)
+#define CONFIG_LOCAL_admin(...)
+#define CONFIG_LOCAL_log(...)
+#define CONFIG_LOCAL_namespace(...) __VA_ARGS__
+
+struct config_namespace {
+    const char *name;
+    uint8_t id; /* stable for the life of the process, by name; 0 is "default" */
+    /*
+     * match (NULL for "default"), cache, and the options of [cache] that a namespace may override,
+     * resolved: max_ttl_ms, negative_ttl_ms, max_value.
+     */
+#define WORDS(list, words)
+#define OPTION(section, name, type, def, min, max, reload, help)                                   \
+    CONFIG_LOCAL(section, CONFIG_FIELD(type, name);)
+#define OVERRIDE(name, type) CONFIG_FIELD(type, name);
+#include "tables/options.def"
+#undef OPTION
+#undef OVERRIDE
+};
+
+struct config_matcher; /* opaque: patterns prepared for config_namespace_of() */
+struct config_source;  /* opaque: file name and flags, kept for config_reload() */
+
+struct config {
+    /*
+     * One field per option outside [namespace], in the table's order: bool name (BOOL),
+     * int64_t name (INT), size_t name (SIZE), int64_t name_ms (TIME), char *name (TEXT, SECRET;
+     * never NULL), int name (ENUM_*), struct config_list name (LIST).
+     */
+#define OPTION(section, name, type, def, min, max, reload, help)                                   \
+    CONFIG_GLOBAL(section, CONFIG_FIELD(type, name);)
+#define OVERRIDE(name, type)
+#include "tables/options.def"
+#undef OPTION
+#undef OVERRIDE
+#undef WORDS
+
+    /* What some of the texts above mean. */
+    struct config_address listeners[CONFIG_LIST_MAX]; /* listen */
+    unsigned n_listeners;
+    struct config_address admin_address; /* admin */
+    bool has_admin;
+    struct config_backend target; /* backend, backend_user and backend_password */
+    unsigned unix_mode;           /* unix_socket_mode */
+
+    struct config_namespace *namespaces; /* [0] is "default"; then longest pattern first */
+    unsigned n_namespaces;
+    struct config_matcher *matcher;
+    struct config_source *source;
+    _Atomic unsigned n_refs;
+};
+
+/* What the command line asks for. */
+enum config_action {
+    CONFIG_RUN,
+    CONFIG_TEST, /* -t: the caller says that the configuration is good, and exits */
+    CONFIG_DESCRIBE_CONFIG,
+    CONFIG_DESCRIBE_METRICS,
+    CONFIG_VERSION,
+    CONFIG_HELP,
+};
+
+/*
+ * Reads the file that --config (or NEARCACHED_CONFIG) names, the environment and the flags. *out is
+ * a first reference for CONFIG_RUN and CONFIG_TEST; the other actions need no configuration and
+ * leave *out alone. Secrets among the arguments are overwritten in place, also when loading fails:
+ * call it before anything else looks at argv.
+ */
+NC_MUST_CHECK int config_load(int argc, char **argv, enum config_action *action,
+                              struct config **out, FILE *errors);
+
+/*
+ * Reads the file again, under the environment and the flags of the first time. Besides all other
+ * errors, an option that needs a restart (START) must not have changed. current, or what it was
+ * reloaded from, came from config_load().
+ */
+NC_MUST_CHECK int config_reload(const struct config *current, struct config **out, FILE *errors);
+
+/* Defaults and the given text alone, as for a file of this name: for tests and fuzzing. */
+NC_MUST_CHECK int config_parse(struct bytes text, const char *file_name, struct config **out,
+                               FILE *errors);
+
+/* The file that was read, or NULL when there is none. */
+const char *config_file_name(const struct config *config);
+
+struct config *config_ref(struct config *config);
+/* Accepts a pointer to NULL; clears the pointer. */
+void config_unref(struct config **config);
+
+/*
+ * The namespace of a key: that of the longest matching pattern (in characters, as written; of
+ * equals the one with the longer part before its first wildcard, then the one that stands first),
+ * else "default". Never NULL.
+ */
+const struct config_namespace *config_namespace_of(const struct config *config, struct bytes key);
+
+/*
+ * Every namespace name that any configuration of this process had, by id: 0 is "default", ids are
+ * handed out upwards and never reused. id must be below config_namespace_count(). Any thread.
+ */
+unsigned config_namespace_count(void);
+const char *config_namespace_name(unsigned id);
+
+/* --help, --describe config and --describe metrics. */
+void config_usage(FILE *out);
+void config_describe(FILE *out);
+void config_describe_metrics(FILE *out);
+
+#endif

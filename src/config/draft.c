@@ -1,0 +1,543 @@
+/*
+ * A value is set as soon as it is read; a wrong one is reported and leaves the former in place, so
+ * that the checks across options always find usable values and one error does not cause others.
+ */
+#include "config/draft.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "config/namespaces.h"
+
+#define ERRORS_SHOWN_MAX 50
+#define OPTIONS_MAX 128
+
+/* Where a value came from; a zeroed one is the table. */
+struct origin {
+    enum config_layer layer;
+    unsigned line;
+};
+
+struct draft_namespace {
+    char *name;
+    unsigned line;
+    struct config_namespace values;
+    struct origin origins[OPTIONS_MAX]; /* by index in the option table */
+};
+
+struct config_draft {
+    struct config *config;
+    char *file_name;
+    FILE *errors;
+    unsigned n_errors;
+    struct origin origins[OPTIONS_MAX];                    /* by index in the option table */
+    struct draft_namespace *spaces[CONFIG_NAMESPACES_MAX]; /* in the file's order */
+    unsigned n_spaces;
+};
+
+static unsigned index_of(const struct config_option *option)
+{
+    unsigned n;
+
+    return (unsigned)(option - config_options(&n));
+}
+
+/* -- Errors ----------------------------------------------------------------------------------- */
+
+static void print_place(const struct config_draft *draft, enum config_layer layer, unsigned line)
+{
+    static const char *const layers[] = {
+        [LAYER_DEFAULT] = "default",
+        [LAYER_ENVIRONMENT] = "environment",
+        [LAYER_COMMAND_LINE] = "command line",
+    };
+
+    if (layer != LAYER_FILE) {
+        fprintf(draft->errors, "%s", layers[layer]);
+    } else if (line == 0) {
+        fprintf(draft->errors, "%s", draft->file_name);
+    } else {
+        fprintf(draft->errors, "%s:%u", draft->file_name, line);
+    }
+}
+
+/* Counts an error; false when its text is withheld, as enough were shown. */
+static bool begin_error(struct config_draft *draft)
+{
+    draft->n_errors++;
+    return draft->n_errors <= ERRORS_SHOWN_MAX;
+}
+
+void draft_error(struct config_draft *draft, enum config_layer layer, unsigned line,
+                 const char *format, ...)
+{
+    va_list arguments;
+
+    if (!begin_error(draft)) {
+        return;
+    }
+    print_place(draft, layer, line);
+    fputs(": ", draft->errors);
+    va_start(arguments, format);
+    (void)vfprintf(draft->errors, format, arguments);
+    va_end(arguments);
+    fputc('\n', draft->errors);
+}
+
+unsigned draft_n_errors(const struct config_draft *draft)
+{
+    return draft->n_errors;
+}
+
+/* The option as its layer spells it. */
+static const char *spelling_in(enum config_layer layer, const struct config_option *option,
+                               char *out, size_t size)
+{
+    if (layer == LAYER_ENVIRONMENT) {
+        return option->variable;
+    }
+    (void)snprintf(out, size, "%s%s", layer == LAYER_COMMAND_LINE ? "--" : "", option->spelling);
+    return out;
+}
+
+static void value_error(struct config_draft *draft, const struct config_option *option,
+                        struct origin origin, const char *value, const char *why)
+{
+    char spelling[64];
+
+    draft_error(draft, origin.layer, origin.line, "%s = %s: %s",
+                spelling_in(origin.layer, option, spelling, sizeof(spelling)),
+                config_option_shown(option, value), why);
+}
+
+/* -- Values ----------------------------------------------------------------------------------- */
+
+struct config_draft *draft_new(const char *file_name, FILE *errors)
+{
+    struct config_draft *const draft = mem_alloc(sizeof(*draft));
+    unsigned n;
+    const struct config_option *const options = config_options(&n);
+
+    CHECK(n <= OPTIONS_MAX);
+    draft->config = mem_alloc(sizeof(*draft->config));
+    draft->file_name = mem_strdup(file_name != NULL ? file_name : "(no file)");
+    draft->errors = errors;
+    for (unsigned i = 0; i < n; i++) {
+        char why[OPTION_TEXT_MAX];
+
+        if (!options[i].is_local) {
+            CHECK(config_option_set(&options[i], draft->config, options[i].initial, why));
+        }
+    }
+    return draft;
+}
+
+static void free_space(struct draft_namespace *space)
+{
+    mem_free(space->values.match);
+    mem_free(space->name);
+    mem_free(space);
+}
+
+void draft_free(struct config_draft **draft)
+{
+    if (*draft == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i < (*draft)->n_spaces; i++) {
+        free_space((*draft)->spaces[i]);
+    }
+    draft_discard_config((*draft)->config);
+    mem_free((*draft)->file_name);
+    mem_free(*draft);
+    *draft = NULL;
+}
+
+void draft_discard_config(struct config *config)
+{
+    unsigned n;
+    const struct config_option *const options = config_options(&n);
+
+    if (config == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (!options[i].is_local) {
+            config_option_clear(&options[i], config);
+        }
+    }
+    config_matcher_free(&config->matcher);
+    for (unsigned i = 0; i < config->n_namespaces; i++) {
+        mem_free(config->namespaces[i].match);
+    }
+    mem_free(config->namespaces);
+    config_backend_fini(&config->target);
+    mem_free(config);
+}
+
+/* One line of a file for each option; lists may have more. False: reported. */
+static bool is_first_in_file(struct config_draft *draft, const struct config_option *option,
+                             struct origin before, unsigned line)
+{
+    if (before.layer == LAYER_FILE && before.line != 0 && option->type != OPTION_LIST) {
+        draft_error(draft, LAYER_FILE, line, "%s is given twice, first on line %u",
+                    option->spelling, before.line);
+        return false;
+    }
+    return true;
+}
+
+void draft_set(struct config_draft *draft, const struct config_option *option,
+               enum config_layer layer, unsigned line, const char *value)
+{
+    struct origin *const origin = &draft->origins[index_of(option)];
+    const struct origin now = {layer, line};
+    char why[OPTION_TEXT_MAX];
+
+    if (layer == LAYER_FILE && !is_first_in_file(draft, option, *origin, line)) {
+        return;
+    }
+    if (option->type == OPTION_LIST && origin->layer != layer) {
+        config_option_clear(option, draft->config);
+    }
+    *origin = now;
+    if (!config_option_set(option, draft->config, value, why)) {
+        value_error(draft, option, now, value, why);
+    }
+}
+
+struct draft_namespace *draft_add_namespace(struct config_draft *draft, const char *name,
+                                            unsigned line)
+{
+    if (!namespace_name_is_valid(name)) {
+        draft_error(draft, LAYER_FILE, line,
+                    "namespace %s: expected a name of 1 to %d letters, digits and . _ - :",
+                    log_quote(bytes_of_string(name)), NAMESPACE_NAME_MAX);
+        return NULL;
+    }
+    for (unsigned i = 0; i < draft->n_spaces; i++) {
+        if (strcmp(draft->spaces[i]->name, name) == 0) {
+            draft_error(draft, LAYER_FILE, line, "namespace %s is given twice, first on line %u",
+                        name, draft->spaces[i]->line);
+            return NULL;
+        }
+    }
+    if (draft->n_spaces == CONFIG_NAMESPACES_MAX) {
+        draft_error(draft, LAYER_FILE, line, "namespace %s: expected at most %d namespaces", name,
+                    CONFIG_NAMESPACES_MAX - 1);
+        return NULL;
+    }
+
+    struct draft_namespace *const space = mem_alloc(sizeof(*space));
+
+    space->name = mem_strdup(name);
+    space->line = line;
+    draft->spaces[draft->n_spaces++] = space;
+    return space;
+}
+
+void draft_set_in_namespace(struct config_draft *draft, struct draft_namespace *space,
+                            const struct config_option *option, unsigned line, const char *value)
+{
+    struct origin *const origin = &space->origins[index_of(option)];
+    const struct origin now = {LAYER_FILE, line};
+    char why[OPTION_TEXT_MAX];
+
+    if (!is_first_in_file(draft, option, *origin, line)) {
+        return;
+    }
+    *origin = now;
+    if (!config_option_set(option, &space->values, value, why)) {
+        value_error(draft, option, now, value, why);
+    }
+}
+
+/* -- Checks across options -------------------------------------------------------------------- */
+
+static struct origin origin_of(const struct config_draft *draft, const char *spelling)
+{
+    return draft->origins[index_of(config_option_find(false, spelling))];
+}
+
+static void print_value(const struct config_draft *draft, const char *name)
+{
+    const struct config_option *const option = config_option_find(false, name);
+    char spelling[64], value[OPTION_TEXT_MAX];
+
+    config_option_format(option, draft->config, value);
+    fprintf(draft->errors, "%s = %s",
+            spelling_in(origin_of(draft, name).layer, option, spelling, sizeof(spelling)), value);
+}
+
+/* "x.conf:9: reconnect-min = 5s must not be above reconnect-max = 2s (default)" */
+static void pair_error(struct config_draft *draft, const char *one, const char *relation,
+                       const char *other)
+{
+    const struct origin first = origin_of(draft, one), second = origin_of(draft, other);
+
+    if (!begin_error(draft)) {
+        return;
+    }
+    print_place(draft, first.layer, first.line);
+    fputs(": ", draft->errors);
+    print_value(draft, one);
+    fputs(relation, draft->errors);
+    print_value(draft, other);
+    fputs(" (", draft->errors);
+    print_place(draft, second.layer, second.line);
+    fputs(")\n", draft->errors);
+}
+
+static void check_pairs(struct config_draft *draft)
+{
+    const struct config *const config = draft->config;
+
+    if (config->client_output_soft_limit > config->client_output_limit) {
+        pair_error(draft, "client-output-soft-limit", " must not be above ", "client-output-limit");
+    }
+    if (config->reconnect_min_ms > config->reconnect_max_ms) {
+        pair_error(draft, "reconnect-min", " must not be above ", "reconnect-max");
+    }
+    if (config->link_timeout_ms <= config->fence_interval_ms) {
+        pair_error(draft, "link-timeout", " must be above ", "fence-interval");
+    }
+    if (config->max_staleness_ms <= config->fence_interval_ms) {
+        pair_error(draft, "max-staleness", " must be above ", "fence-interval");
+    }
+    if (config->cache_command == CACHE_COMMAND_PASSWORD && config->cache_password[0] == '\0') {
+        pair_error(draft, "cache-command", " needs a password in ", "cache-password");
+    }
+}
+
+/* -- What texts mean -------------------------------------------------------------------------- */
+
+static bool is_listener(const struct config *config, const struct config_address *address)
+{
+    for (unsigned i = 0; i < config->n_listeners; i++) {
+        if (config_address_equal(&config->listeners[i], address)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Texts that were wrong are reported and not in the draft, so what is there parses. */
+static void take_addresses(struct config_draft *draft)
+{
+    struct config *const config = draft->config;
+    const struct origin listen = origin_of(draft, "listen"), admin = origin_of(draft, "admin");
+
+    for (unsigned i = 0; i < config->listen.n; i++) {
+        struct config_address address;
+
+        if (!config_address_parse(&address, config->listen.items[i])) {
+            continue;
+        }
+        if (is_listener(config, &address)) {
+            draft_error(draft, listen.layer, listen.line, "listen: %s is given twice",
+                        log_quote(bytes_of_string(config->listen.items[i])));
+        } else {
+            config->listeners[config->n_listeners++] = address;
+        }
+    }
+    config->has_admin = config_address_parse(&config->admin_address, config->admin);
+    if (config->has_admin && config->admin_address.is_unix) {
+        draft_error(draft, admin.layer, admin.line,
+                    "admin = %s: the admin port is a TCP port, expected HOST:PORT", config->admin);
+    } else if (config->has_admin && is_listener(config, &config->admin_address)) {
+        draft_error(draft, admin.layer, admin.line, "admin = %s: clients are served there (listen)",
+                    config->admin);
+    }
+}
+
+static void take_backend(struct config_draft *draft)
+{
+    struct config *const config = draft->config;
+    struct config_backend *const target = &config->target;
+    const struct origin origin = origin_of(draft, "backend-user");
+    const char *why;
+
+    if (!config_backend_parse(target, config->backend, &why)) {
+        return;
+    }
+    if (target->user == NULL && config->backend_user[0] != '\0') {
+        target->user = mem_strdup(config->backend_user);
+    }
+    if (target->password == NULL && config->backend_password[0] != '\0') {
+        target->password = mem_strdup(config->backend_password);
+    }
+    if (target->user != NULL && target->password == NULL) {
+        draft_error(draft, origin.layer, origin.line,
+                    "backend-user (or the user in the URL of backend) needs backend-password");
+    }
+}
+
+/* -- Namespaces ------------------------------------------------------------------------------- */
+
+/* Fills what the namespace is silent about: [cache] for overrides, the table for the rest. */
+static void resolve(const struct config *config, struct draft_namespace *space)
+{
+    unsigned n;
+    const struct config_option *const options = config_options(&n);
+
+    for (unsigned i = 0; i < n; i++) {
+        const struct config_option *const option = &options[i];
+        char why[OPTION_TEXT_MAX];
+
+        if (!option->is_local || space->origins[i].layer != LAYER_DEFAULT) {
+            continue;
+        }
+        if (option->is_override) {
+            config_option_copy(option, &space->values, config_option_find(false, option->spelling),
+                               config);
+        } else if (option->type != OPTION_TEXT) {
+            CHECK(config_option_set(option, &space->values, option->initial, why));
+        }
+    }
+}
+
+static bool is_default(const struct draft_namespace *space)
+{
+    return strcmp(space->name, "default") == 0;
+}
+
+static void check_match(struct config_draft *draft, unsigned at)
+{
+    const struct draft_namespace *const space = draft->spaces[at];
+    const unsigned match_index = index_of(config_option_find(true, "match"));
+    const unsigned line = space->origins[match_index].line;
+
+    if (is_default(space)) {
+        if (line != 0) {
+            draft_error(draft, LAYER_FILE, line,
+                        "match: the namespace default has the keys that match no other");
+        }
+        return;
+    }
+    if (line == 0) {
+        draft_error(draft, LAYER_FILE, space->line, "namespace %s has no match", space->name);
+    }
+    for (unsigned i = 0; i < at; i++) {
+        const struct draft_namespace *const other = draft->spaces[i];
+
+        if (space->values.match != NULL && other->values.match != NULL &&
+            strcmp(space->values.match, other->values.match) == 0) {
+            draft_error(draft, LAYER_FILE, line, "match = %s: namespace %s has this pattern",
+                        log_quote(bytes_of_string(space->values.match)), other->name);
+        }
+    }
+}
+
+/* "default" comes first, with or without a section of its own. */
+static void put_default_first(struct config_draft *draft)
+{
+    unsigned at = 0;
+
+    while (at < draft->n_spaces && !is_default(draft->spaces[at])) {
+        at++;
+    }
+    if (at == draft->n_spaces) {
+        if (at == CONFIG_NAMESPACES_MAX) {
+            draft_error(draft, LAYER_FILE, draft->spaces[at - 1]->line,
+                        "expected at most %d namespaces", CONFIG_NAMESPACES_MAX - 1);
+            return;
+        }
+        (void)draft_add_namespace(draft, "default", 0);
+    }
+
+    struct draft_namespace *const first = draft->spaces[at];
+
+    memmove(&draft->spaces[1], &draft->spaces[0], at * sizeof(draft->spaces[0]));
+    draft->spaces[0] = first;
+}
+
+/* Last of all checks, as an id, once given, stays. */
+static void take_ids(struct config_draft *draft)
+{
+    for (unsigned i = 0; i < draft->n_spaces; i++) {
+        struct draft_namespace *const space = draft->spaces[i];
+        const int id = namespace_register(space->name, &space->values.name);
+
+        if (id < 0) {
+            draft_error(draft, LAYER_FILE, space->line,
+                        "namespace %s: %d other names were used since the start; a restart "
+                        "forgets those that are gone",
+                        space->name, CONFIG_NAMESPACES_MAX - 1);
+            return;
+        }
+        space->values.id = (uint8_t)id;
+    }
+}
+
+static void take_namespaces(struct config_draft *draft)
+{
+    struct config *const config = draft->config;
+
+    config->namespaces = mem_alloc(draft->n_spaces * sizeof(*config->namespaces));
+    config->n_namespaces = draft->n_spaces;
+    for (unsigned i = 0; i < draft->n_spaces; i++) {
+        resolve(config, draft->spaces[i]);
+        config->namespaces[i] = draft->spaces[i]->values;
+        draft->spaces[i]->values.match = NULL;
+    }
+    namespaces_sort(config->namespaces, config->n_namespaces);
+    config->matcher = config_matcher_new(config->namespaces, config->n_namespaces);
+}
+
+/* -- The end ---------------------------------------------------------------------------------- */
+
+static void check_restart(struct config_draft *draft, const struct config *in_force)
+{
+    unsigned n;
+    const struct config_option *const options = config_options(&n);
+
+    for (unsigned i = 0; i < n; i++) {
+        const struct config_option *const option = &options[i];
+        char now[OPTION_TEXT_MAX], before[OPTION_TEXT_MAX], spelling[64];
+
+        if (!option->needs_restart || option->is_local ||
+            config_option_equal(option, draft->config, in_force)) {
+            continue;
+        }
+        config_option_format(option, draft->config, now);
+        config_option_format(option, in_force, before);
+        draft_error(draft, draft->origins[i].layer, draft->origins[i].line,
+                    "%s = %s: a change needs a restart, in force is %s",
+                    spelling_in(draft->origins[i].layer, option, spelling, sizeof(spelling)), now,
+                    before);
+    }
+}
+
+struct config *draft_finish(struct config_draft *draft, const struct config *in_force)
+{
+    put_default_first(draft);
+    for (unsigned i = 0; i < draft->n_spaces; i++) {
+        check_match(draft, i);
+    }
+    check_pairs(draft);
+    take_addresses(draft);
+    take_backend(draft);
+    draft->config->unix_mode = (unsigned)strtoul(draft->config->unix_socket_mode, NULL, 8);
+    if (in_force != NULL && draft->n_errors == 0) {
+        check_restart(draft, in_force);
+    }
+    if (draft->n_errors == 0) {
+        take_ids(draft);
+    }
+    if (draft->n_errors > ERRORS_SHOWN_MAX) {
+        fprintf(draft->errors, "%u more errors\n", draft->n_errors - ERRORS_SHOWN_MAX);
+    }
+    if (draft->n_errors > 0) {
+        return NULL;
+    }
+    take_namespaces(draft);
+
+    struct config *const config = draft->config;
+
+    atomic_init(&config->n_refs, 1);
+    draft->config = NULL;
+    return config;
+}

@@ -1,0 +1,477 @@
+/*
+ * nearcached - a near cache in front of Redis
+ *
+ * Process life: options, start, run, reload, drain. The main thread becomes the control thread:
+ * signals, accepting, topology, admin port and the cache's housekeeping; the workers do the rest.
+ */
+#include "admin/cache_command.h"
+#include "admin/http.h"
+#include "admin/info.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/stats.h"
+#include "base/version.h"
+#include "cache/cache.h"
+#include "config/config.h"
+#include "proxy/front.h"
+#include "proxy/listener.h"
+#include "upstream/discovery.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#define SWEEP_TICK_MS 10
+#define HOUSEKEEPING_TICK_MS 1000
+#define DRAIN_TICK_MS 20
+#define WATCH_TICK_MS 50
+/* Descriptors that are no clients: links, listeners, admin port, epoll and event descriptors. */
+#define SPARE_DESCRIPTORS 256
+
+struct daemon {
+    struct config *config;
+    struct worker control;
+    struct cache *cache;
+    struct proxy proxy;
+    struct discovery *discovery;
+    struct topology *topology; /* last published */
+    struct admin_http *http;
+    struct listener *listeners[CONFIG_LIST_MAX];
+    struct event *signals[3];
+    struct event *sweep_event, *housekeeping_event, *drain_event, *watch_event;
+    int64_t drain_until_us;
+    bool is_draining, was_reachable;
+    _Atomic bool is_refresh_asked; /* by any worker; one mail at a time */
+    struct mail refresh_mail;
+};
+
+/* ---- topology ---- */
+
+static void on_topology(struct topology *topology, void *context)
+{
+    struct daemon *daemon = context;
+
+    /* Epochs first: no worker may route by the new map while entries of the old one look valid. */
+    coherence_apply_topology(daemon->cache, daemon->topology, topology);
+    topology_unref(&daemon->topology);
+    daemon->topology = topology_ref(topology);
+    proxy_set_topology(&daemon->proxy, topology);
+}
+
+static void on_refresh_mail(struct mail *mail)
+{
+    struct daemon *daemon = CONTAINER_OF(mail, struct daemon, refresh_mail);
+
+    atomic_store_explicit(&daemon->is_refresh_asked, false, memory_order_release);
+    if (daemon->discovery != NULL) {
+        discovery_refresh(daemon->discovery);
+    }
+}
+
+/* Any thread. */
+static void request_refresh(void *context)
+{
+    struct daemon *daemon = context;
+
+    /* acq_rel: the mail belongs to whoever turned the flag. */
+    if (!atomic_exchange_explicit(&daemon->is_refresh_asked, true, memory_order_acq_rel)) {
+        worker_post(&daemon->control, &daemon->refresh_mail);
+    }
+}
+
+/* ---- timers ---- */
+
+static void on_sweep(evutil_socket_t fd, short what, void *arg)
+{
+    struct daemon *daemon = arg;
+
+    (void)fd;
+    (void)what;
+    cache_sweep(daemon->cache, cache_sweep_quota(daemon->cache, SWEEP_TICK_MS * 1000),
+                clock_now_us());
+}
+
+static void watch_backend(struct daemon *daemon)
+{
+    const bool is_reachable = daemon->topology != NULL && discovery_is_reachable(daemon->discovery);
+
+    atomic_store_explicit(&daemon->proxy.is_reachable, is_reachable, memory_order_relaxed);
+    if (is_reachable == daemon->was_reachable) {
+        return;
+    }
+    daemon->was_reachable = is_reachable;
+    if (is_reachable) {
+        log_info("main", "backend reachable", "nodes=%u cluster=%s version=%s",
+                 daemon->topology->n_nodes, daemon->topology->is_cluster ? "yes" : "no",
+                 daemon->topology->server_version);
+    } else {
+        log_error("main", "backend unreachable", "reason=%s",
+                  log_quote(bytes_of_string(discovery_last_error(daemon->discovery))));
+    }
+}
+
+static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
+{
+    struct daemon *daemon = arg;
+
+    (void)fd;
+    (void)what;
+    cache_tick(daemon->cache);
+}
+
+/* ---- signals ---- */
+
+static void stop_accepting(struct daemon *daemon)
+{
+    for (unsigned i = 0; i < CONFIG_LIST_MAX; i++) {
+        listener_close(&daemon->listeners[i]);
+    }
+}
+
+static void on_drain_tick(evutil_socket_t fd, short what, void *arg)
+{
+    struct daemon *daemon = arg;
+    const unsigned n_left = atomic_load_explicit(&daemon->proxy.n_clients, memory_order_relaxed);
+
+    (void)fd;
+    (void)what;
+    if (n_left == 0 || clock_now_us() >= daemon->drain_until_us) {
+        log_info("main", "stopping", "clients_left=%u", n_left);
+        worker_stop(&daemon->control);
+    }
+}
+
+static void begin_drain(struct daemon *daemon, int signal_number)
+{
+    const struct timeval tick = {0, DRAIN_TICK_MS * 1000};
+
+    log_info("main", "draining", "signal=%d clients=%u limit_ms=%lld", signal_number,
+             atomic_load_explicit(&daemon->proxy.n_clients, memory_order_relaxed),
+             (long long)daemon->config->drain_timeout_ms);
+    sd_notify(0, "STOPPING=1");
+    daemon->is_draining = true;
+    daemon->drain_until_us = clock_now_us() + daemon->config->drain_timeout_ms * 1000;
+    stop_accepting(daemon);
+    proxy_drain(&daemon->proxy);
+    event_add(daemon->drain_event, &tick);
+}
+
+static void on_terminate(evutil_socket_t signal_number, short what, void *arg)
+{
+    struct daemon *daemon = arg;
+
+    (void)what;
+    if (daemon->is_draining) {
+        log_warn("main", "second signal, exit at once", "signal=%d", signal_number);
+        _exit(0);
+    }
+    begin_drain(daemon, signal_number);
+}
+
+static void set_log(const struct config *config)
+{
+    log_set_level((enum log_level)config->log_level);
+    log_set_json(config->log_format == LOG_FORMAT_JSON);
+}
+
+static unsigned fit_max_clients(const struct config *config)
+{
+    struct rlimit limit;
+    const rlim_t wanted = (rlim_t)config->maxclients + SPARE_DESCRIPTORS;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return (unsigned)config->maxclients;
+    }
+    if (limit.rlim_cur < wanted) {
+        limit.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    if (limit.rlim_cur >= wanted) {
+        return (unsigned)config->maxclients;
+    }
+    log_warn("main", "maxclients lowered to the descriptor limit", "maxclients=%lld limit=%llu",
+             (long long)config->maxclients, (unsigned long long)limit.rlim_cur);
+    return limit.rlim_cur > 2 * SPARE_DESCRIPTORS ? (unsigned)(limit.rlim_cur - SPARE_DESCRIPTORS)
+                                                  : (unsigned)(limit.rlim_cur / 2);
+}
+
+/* One log line per line that the parser wrote. */
+static void log_errors(char *text)
+{
+    for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        log_error("main", "reload refused", "error=%s", log_quote(bytes_of_string(line)));
+    }
+}
+
+static void reload(struct daemon *daemon)
+{
+    struct config *fresh = NULL;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *errors = open_memstream(&text, &size);
+    int error = errors != NULL ? config_reload(daemon->config, &fresh, errors) : -ENOMEM;
+
+    if (errors != NULL) {
+        (void)fclose(errors);
+    }
+    if (error != 0) {
+        stats_add(METRIC_reload_failures, 1);
+        if (text != NULL) {
+            log_errors(text);
+        }
+        log_error("main", "reload failed, the old configuration stays in force", NULL);
+    } else {
+        struct config *former = daemon->config;
+
+        daemon->config = fresh;
+        set_log(fresh);
+        cache_set_maxmemory(daemon->cache, fresh->maxmemory);
+        atomic_store_explicit(&daemon->proxy.max_clients, fit_max_clients(fresh),
+                              memory_order_relaxed);
+        discovery_configure(daemon->discovery, fresh);
+        proxy_set_config(&daemon->proxy, fresh);
+        stats_add(METRIC_reloads, 1);
+        log_info("main", "configuration reloaded", "file=%s",
+                 config_file_name(fresh) != NULL ? config_file_name(fresh) : "none");
+        config_unref(&former);
+    }
+    free(text);
+}
+
+static void on_hangup(evutil_socket_t signal_number, short what, void *arg)
+{
+    struct daemon *daemon = arg;
+
+    (void)signal_number;
+    (void)what;
+    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_now_us());
+    reload(daemon);
+    sd_notify(0, "READY=1");
+}
+
+/* ---- start ---- */
+
+static void make_run_id(char out[41])
+{
+    static const char digits[] = "0123456789abcdef";
+    unsigned char random_bytes[20];
+
+    if (getrandom(random_bytes, sizeof(random_bytes), 0) != (ssize_t)sizeof(random_bytes)) {
+        memset(random_bytes, 0, sizeof(random_bytes));
+    }
+    for (unsigned i = 0; i < 20; i++) {
+        out[2 * i] = digits[random_bytes[i] >> 4];
+        out[2 * i + 1] = digits[random_bytes[i] & 15];
+    }
+    out[40] = '\0';
+}
+
+static unsigned worker_count(const struct config *config)
+{
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (config->threads > 0) {
+        return (unsigned)config->threads;
+    }
+    return cores < 1 ? 1 : (cores > 4 ? 4 : (unsigned)cores);
+}
+
+static int start_cache(struct daemon *daemon)
+{
+    const struct cache_options options = {
+        .maxmemory = daemon->config->maxmemory,
+        .negative_percent = (unsigned)daemon->config->negative_share,
+        .max_flights = (size_t)daemon->config->max_flights,
+    };
+    const int error = cache_new(&options, &daemon->cache);
+
+    if (error != 0) {
+        log_error("main", "cannot reserve memory for tier 1", "maxmemory=%zu reason=%s",
+                  options.maxmemory, log_quote(bytes_of_string(strerror(-error))));
+    }
+    return error;
+}
+
+static int start_listeners(struct daemon *daemon)
+{
+    const struct config *config = daemon->config;
+
+    for (unsigned i = 0; i < config->n_listeners; i++) {
+        const int error = listener_open(&daemon->proxy, &config->listeners[i], config->unix_mode,
+                                        config->tcp_keepalive_ms, &daemon->listeners[i]);
+
+        if (error != 0) {
+            log_error("main", "cannot listen", "addr=%s reason=%s", config->listen.items[i],
+                      log_quote(bytes_of_string(strerror(-error))));
+            return error;
+        }
+    }
+    return 0;
+}
+
+static int start_admin(struct daemon *daemon)
+{
+    int error;
+
+    if (!daemon->config->has_admin) {
+        return 0;
+    }
+    error = admin_http_start(&daemon->http, &daemon->proxy, daemon->discovery,
+                             &daemon->config->admin_address);
+    if (error != 0) {
+        log_error("main", "cannot listen", "addr=%s reason=%s", daemon->config->admin,
+                  log_quote(bytes_of_string(strerror(-error))));
+    }
+    return error;
+}
+
+static struct event *new_timer(struct daemon *daemon, event_callback_fn fn, int interval_ms)
+{
+    struct event *timer = event_new(daemon->control.base, -1, EV_PERSIST, fn, daemon);
+    const struct timeval interval = {interval_ms / 1000, interval_ms % 1000 * 1000};
+
+    CHECK(timer != NULL);
+    if (interval_ms > 0) {
+        event_add(timer, &interval);
+    }
+    return timer;
+}
+
+static void on_watch(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    watch_backend(arg);
+}
+
+static void start_signals(struct daemon *daemon)
+{
+    daemon->signals[0] = evsignal_new(daemon->control.base, SIGTERM, on_terminate, daemon);
+    daemon->signals[1] = evsignal_new(daemon->control.base, SIGINT, on_terminate, daemon);
+    daemon->signals[2] = evsignal_new(daemon->control.base, SIGHUP, on_hangup, daemon);
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK(daemon->signals[i] != NULL);
+        event_add(daemon->signals[i], NULL);
+    }
+}
+
+static int start(struct daemon *daemon)
+{
+    struct proxy *proxy = &daemon->proxy;
+    int error = worker_init(&daemon->control, worker_count(daemon->config));
+
+    if (error == 0) {
+        error = start_cache(daemon);
+    }
+    if (error == 0) {
+        error = proxy_init(proxy, daemon->cache, &daemon->control, daemon->config,
+                           worker_count(daemon->config), &daemon->config->target);
+    }
+    if (error != 0) {
+        return error;
+    }
+    make_run_id(proxy->run_id);
+    proxy->cache_command = cache_command;
+    proxy->info_section = info_section;
+    proxy->fleet.request_refresh = request_refresh;
+    proxy->fleet.refresh_context = daemon;
+    daemon->refresh_mail.run = on_refresh_mail;
+    atomic_store_explicit(&proxy->max_clients, fit_max_clients(daemon->config),
+                          memory_order_relaxed);
+    start_signals(daemon);
+    daemon->sweep_event = new_timer(daemon, on_sweep, SWEEP_TICK_MS);
+    daemon->housekeeping_event = new_timer(daemon, on_housekeeping, HOUSEKEEPING_TICK_MS);
+    daemon->drain_event = new_timer(daemon, on_drain_tick, 0);
+    daemon->watch_event = new_timer(daemon, on_watch, WATCH_TICK_MS);
+    error = start_listeners(daemon);
+    if (error == 0) {
+        error = proxy_start(proxy);
+    }
+    if (error == 0) {
+        daemon->discovery = discovery_new(daemon->control.base, daemon->config, on_topology,
+                                          daemon);
+        error = start_admin(daemon);
+    }
+    return error;
+}
+
+static void stop(struct daemon *daemon)
+{
+    stop_accepting(daemon);
+    event_free(daemon->sweep_event);
+    event_free(daemon->housekeeping_event);
+    event_free(daemon->drain_event);
+    event_free(daemon->watch_event);
+    for (unsigned i = 0; i < 3; i++) {
+        event_free(daemon->signals[i]);
+    }
+    proxy_stop(&daemon->proxy);
+    admin_http_stop(&daemon->http);
+    discovery_free(&daemon->discovery);
+    proxy_fini(&daemon->proxy);
+    /* Mail on its way home, and what a name service still holds. */
+    event_base_loop(daemon->control.base, EVLOOP_NONBLOCK);
+    topology_unref(&daemon->topology);
+    worker_fini(&daemon->control);
+    cache_free(&daemon->cache);
+    config_unref(&daemon->config);
+    buffer_pool_fini();
+}
+
+static int run(struct config *config)
+{
+    struct daemon daemon = {.config = config};
+    char backend[256];
+
+    set_log(config);
+    (void)signal(SIGPIPE, SIG_IGN);
+    config_backend_text(&config->target, backend, sizeof(backend));
+    if (start(&daemon) != 0) {
+        return 1;
+    }
+    log_info("main", "started", "version=%s pid=%d workers=%u maxmemory=%zu backend=%s", NC_VERSION,
+             (int)getpid(), daemon.proxy.n_fronts, config->maxmemory, backend);
+    sd_notify(0, "READY=1");
+    worker_run(&daemon.control);
+    stop(&daemon);
+    log_info("main", "stopped", NULL);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    enum config_action action = CONFIG_RUN;
+    struct config *config = NULL;
+
+    if (config_load(argc, argv, &action, &config, stderr) != 0) {
+        return 1;
+    }
+    switch (action) {
+    case CONFIG_RUN:
+        return run(config);
+    case CONFIG_TEST:
+        printf("the configuration is good\n");
+        config_unref(&config);
+        return 0;
+    case CONFIG_DESCRIBE_CONFIG:
+        config_describe(stdout);
+        return 0;
+    case CONFIG_DESCRIBE_METRICS:
+        config_describe_metrics(stdout);
+        return 0;
+    case CONFIG_VERSION:
+        printf("nearcached %s\n", NC_VERSION);
+        return 0;
+    case CONFIG_HELP:
+        config_usage(stdout);
+        return 0;
+    }
+    return 1;
+}

@@ -1,0 +1,313 @@
+#include "proxy/dispatch.h"
+
+#include "base/stats.h"
+#include "proxy/fanout.h"
+#include "proxy/local.h"
+#include "proxy/read.h"
+#include "proxy/relay.h"
+#include "proxy/split.h"
+
+#include <stdio.h>
+
+/* ---- W3 ---- */
+
+bool dispatch_conflicts(const struct session *session, uint64_t hash, uint64_t mask, bool cached)
+{
+    const uint64_t bit = key_bit(hash);
+
+    if (NC_LIKELY((mask & bit) == 0)) {
+        return false;
+    }
+    for (const struct request *request = session->first; request != NULL; request = request->next) {
+        if ((cached ? request->counts_cached : request->counts_relayed) &&
+            (request->key_mask & bit) != 0 &&
+            (!request->has_one_key || request->key_hash == hash)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- keys and routes ---- */
+
+/* What a relayed call touches: its keys' slot and their bits. */
+struct route {
+    struct command_key_list keys;
+    bool is_cross_slot;
+    bool is_cached; /* a key belongs to a namespace that is cached: the reply must drop it */
+    uint16_t slot;
+    uint64_t mask, first_hash;
+};
+
+static void find_route(const struct session *session, const struct dispatch_call *call,
+                       struct route *route)
+{
+    const struct front *front = session->front;
+    const bool is_cluster = front->backend.topology != NULL && front->backend.topology->is_cluster;
+
+    *route = (struct route){0};
+    if (call->command == NULL ||
+        !command_find_keys(call->command, call->argv, call->argc, &route->keys)) {
+        return;
+    }
+    for (unsigned i = 0; i < route->keys.n; i++) {
+        const struct bytes key = call->argv[route->keys.at[i]];
+        const uint16_t slot = is_cluster ? command_key_slot(key) : 0;
+        const uint64_t hash = cache_hash(key);
+
+        if (i == 0) {
+            route->slot = slot;
+            route->first_hash = hash;
+        }
+        route->is_cross_slot = route->is_cross_slot || slot != route->slot;
+        route->mask |= key_bit(hash);
+        route->is_cached = route->is_cached || config_namespace_of(front->config, key)->cache;
+    }
+    if ((call->command->flags & COMMAND_CHANNEL) != 0) {
+        route->is_cached = false;
+    }
+}
+
+/* W3b: unanswered cached reads of its keys go first. */
+static bool must_wait(const struct session *session, const struct dispatch_call *call,
+                      const struct route *route, bool is_opaque)
+{
+    if (session->n_cached == 0) {
+        return false;
+    }
+    if (is_opaque) {
+        return true;
+    }
+    if ((session->cached_mask & route->mask) == 0) {
+        return false;
+    }
+    for (unsigned i = 0; i < route->keys.n; i++) {
+        if (dispatch_conflicts(session, cache_hash(call->argv[route->keys.at[i]]),
+                               session->cached_mask, true)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A script without keys always meets the same node. */
+static uint16_t slot_of_script(const struct session *session, const struct dispatch_call *call)
+{
+    const struct topology *topology = session->front->backend.topology;
+
+    return topology != NULL && topology->is_cluster && call->argc > 1
+               ? command_key_slot(call->argv[1])
+               : 0;
+}
+
+static bool is_opaque(const struct session *session, const struct dispatch_call *call)
+{
+    const struct command *command = call->command;
+
+    if (command == NULL) {
+        return true;
+    }
+    if (command_shows_unnamed(command, call->argv, call->argc)) {
+        return true;
+    }
+    if ((command->flags & COMMAND_OPAQUE) == 0) {
+        return false;
+    }
+    return (command->class != CLASS_SCRIPT && command->class != CLASS_SCRIPT_READ) ||
+           session->front->config->script_keys != SCRIPT_KEYS_DECLARED;
+}
+
+static struct backend_node *any_node(const struct front *front)
+{
+    struct backend_node *node = backend_owner(&front->backend, 0);
+
+    return node != NULL ? node : backend_next_master(&front->backend, 0);
+}
+
+static enum verdict relay_by(struct session *session, const struct dispatch_call *call,
+                             struct route *route)
+{
+    struct front *front = session->front;
+    const bool opaque = is_opaque(session, call);
+    struct backend_node *node;
+    struct request *request;
+    int error = 0;
+
+    if (must_wait(session, call, route, opaque)) {
+        stats_add(METRIC_stalls_order, 1);
+        return VERDICT_STALL;
+    }
+    if (route->is_cross_slot) {
+        stats_add(METRIC_errors_crossslot, 1);
+        session_error(session, "CROSSSLOT Keys in request don't hash to the same slot");
+        return VERDICT_TAKEN;
+    }
+    stats_add(METRIC_commands_relayed, 1);
+    request = request_queue(session, REQUEST_RELAYED, call->command);
+    request->config_serial = front->config_serial;
+    if (route->keys.n > 0) {
+        request->slot = route->slot;
+        request->key_mask = route->mask;
+        request->key_hash = route->first_hash;
+        request->has_one_key = route->keys.n == 1;
+    } else if (opaque) {
+        request->slot = slot_of_script(session, call);
+    }
+    if (opaque) {
+        request->key_mask = UINT64_MAX;
+        request->has_one_key = false;
+        request->needs_fence = true;
+    }
+    request->drops_all = call->command != NULL && (call->command->flags & COMMAND_FLUSHES) != 0;
+    if (route->is_cached) {
+        error = relay_store_keys(request, call->argv, &route->keys);
+    }
+    request_count(request, false, true);
+    if (error != 0) {
+        request_fail(request, "ERR nearcached: out of memory");
+        return VERDICT_TAKEN;
+    }
+    node = route->keys.n > 0 || opaque ? backend_owner(&front->backend, request->slot)
+                                       : any_node(front);
+    relay_send(request, node, call->frame);
+    return VERDICT_TAKEN;
+}
+
+enum verdict dispatch_relay(struct session *session, const struct dispatch_call *call)
+{
+    struct route route;
+    enum verdict verdict;
+
+    find_route(session, call, &route);
+    verdict = relay_by(session, call, &route);
+    command_key_list_fini(&route.keys);
+    return verdict;
+}
+
+enum verdict dispatch_anywhere(struct session *session, const struct dispatch_call *call)
+{
+    struct request *request = request_queue(session, REQUEST_RELAYED, call->command);
+
+    request->config_serial = session->front->config_serial;
+    request_count(request, false, true);
+    stats_add(METRIC_commands_relayed, 1);
+    relay_send(request, any_node(session->front), call->frame);
+    return VERDICT_TAKEN;
+}
+
+/* ---- by class ---- */
+
+static bool is_login_needed(const struct session *session, const struct command *command)
+{
+    const char *password = session->front->config->requirepass;
+
+    return !session->is_authed && password[0] != '\0' &&
+           (command == NULL || (command->flags & COMMAND_NO_AUTH) == 0);
+}
+
+static enum verdict refuse(struct session *session, const char *name, const char *why)
+{
+    stats_add(METRIC_errors_refused, 1);
+    session_error(session, "ERR command '%s' is not supported by nearcached%s", name, why);
+    return VERDICT_TAKEN;
+}
+
+/* XREAD and XREADGROUP without BLOCK are plain multi-key commands. */
+static enum verdict dispatch_pinned(struct session *session, const struct dispatch_call *call)
+{
+    if (call->command->keys == KEYS_STREAMS &&
+        !command_blocks(call->command, call->argv, call->argc)) {
+        return dispatch_relay(session, call);
+    }
+    return refuse(session, call->command->name, " yet");
+}
+
+static enum verdict dispatch_admin(struct session *session, const struct dispatch_call *call)
+{
+    if (!session->front->config->admin_commands) {
+        return refuse(session, call->command->name, " unless admin-commands is on");
+    }
+    return fanout_dispatch(session, call);
+}
+
+/* Before login nothing reaches the backend: what it would say first is said here. */
+static enum verdict refuse_stranger(struct session *session, const struct dispatch_call *call)
+{
+    char text[160] = "", name[160];
+    size_t length = 0;
+
+    stats_add(METRIC_errors_auth, 1);
+    snprintf(name, sizeof(name), "%.*s", call->argv[0].len > 128 ? 128 : (int)call->argv[0].len,
+             (const char *)call->argv[0].ptr);
+    if (call->command == NULL) {
+        for (unsigned i = 1; i < call->argc && length < 128; i++) {
+            const size_t room = 128 - length;
+
+            snprintf(text + length, sizeof(text) - length, "'%.*s' ",
+                     (int)(call->argv[i].len < room ? call->argv[i].len : room),
+                     (const char *)call->argv[i].ptr);
+            length = strlen(text);
+        }
+        session_error(session, "ERR unknown command '%s', with args beginning with: %s", name,
+                      text);
+    } else if (!command_arity_fits(call->command, call->argc)) {
+        snprintf(name, sizeof(name), "%s", call->command->name);
+        for (char *at = name; *at != '\0'; at++) {
+            *at = *at == ' ' ? '|' : *at;
+        }
+        session_error(session, "ERR wrong number of arguments for '%s' command", name);
+    } else {
+        session_error(session, "NOAUTH Authentication required.");
+    }
+    return VERDICT_TAKEN;
+}
+
+enum verdict dispatch_request(struct session *session, const struct dispatch_call *call)
+{
+    const struct command *command = call->command;
+
+    if (NC_UNLIKELY(is_login_needed(session, command))) {
+        return refuse_stranger(session, call);
+    }
+    if (command == NULL) {
+        return dispatch_relay(session, call);
+    }
+    if (NC_UNLIKELY(!command_arity_fits(command, call->argc) && !session->is_authed &&
+                    session->front->config->requirepass[0] != '\0')) {
+        return refuse_stranger(session, call);
+    }
+    if (NC_UNLIKELY(!command_arity_fits(command, call->argc)) && command->class != CLASS_PROXY) {
+        /* Nothing was executed: the backend words the error. */
+        return command->class == CLASS_REFUSED || command->class == CLASS_PINNED
+                   ? refuse(session, command->name, "")
+                   : dispatch_anywhere(session, call);
+    }
+    switch ((enum command_class)command->class) {
+    case CLASS_CACHED_READ:
+        return read_dispatch(session, call);
+    case CLASS_SPLIT_READ:
+    case CLASS_SPLIT_WRITE:
+        return split_dispatch(session, call);
+    case CLASS_READ:
+    case CLASS_WRITE:
+    case CLASS_MULTI_READ:
+    case CLASS_MULTI_WRITE:
+    case CLASS_SCRIPT:
+    case CLASS_SCRIPT_READ:
+        return dispatch_relay(session, call);
+    case CLASS_PINNED:
+        return dispatch_pinned(session, call);
+    case CLASS_CONNECTION:
+    case CLASS_LOCAL:
+    case CLASS_PROXY:
+        return local_dispatch(session, call);
+    case CLASS_ALL_NODES:
+        return fanout_dispatch(session, call);
+    case CLASS_ADMIN:
+        return dispatch_admin(session, call);
+    case CLASS_REFUSED:
+    case N_COMMAND_CLASSES:
+        break;
+    }
+    return refuse(session, command->name, "");
+}

@@ -1,0 +1,46 @@
+/*
+ * dispatch.h - from a framed request to the code that answers it, by its class in the command table
+ *
+ * Purpose:    login check, look-up, keys, order (W3) and route.
+ * Threading:  the session's worker.
+ */
+#ifndef NC_PROXY_DISPATCH_H
+#define NC_PROXY_DISPATCH_H
+
+#include "proxy/session.h"
+
+enum verdict {
+    VERDICT_TAKEN, /* answered or queued: go on with what follows */
+    VERDICT_STALL, /* must wait for earlier requests of the session: look at it again then */
+};
+
+/* One request on its way through. frame is a multibulk frame and holds what argv points into. */
+struct dispatch_call {
+    const struct command *command; /* NULL: nobody knows it */
+    const struct bytes *argv;
+    unsigned argc;
+    struct bytes frame;
+    int64_t now_us;
+};
+
+enum verdict dispatch_request(struct session *session, const struct dispatch_call *call);
+
+/* Relays call whole to one node, by its keys or (none) by `slot`. Opaque: a fence before its reply.
+ */
+enum verdict dispatch_relay(struct session *session, const struct dispatch_call *call);
+
+/* Relays call to any one node, and drops nothing: the backend words an error or a static answer. */
+enum verdict dispatch_anywhere(struct session *session, const struct dispatch_call *call);
+
+/* ---- W3 ---- */
+
+static inline uint64_t key_bit(uint64_t hash)
+{
+    return UINT64_C(1) << (hash >> 58);
+}
+
+/* An unanswered request of the session that reads a view of this key / was relayed and touches it.
+ */
+bool dispatch_conflicts(const struct session *session, uint64_t hash, uint64_t mask, bool cached);
+
+#endif

@@ -1,0 +1,292 @@
+#include "proxy/front.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/stats.h"
+#include "proxy/relay.h"
+#include "proxy/request.h"
+#include "proxy/session.h"
+
+#include <errno.h>
+
+#define FRONT_MAGIC 0x66726f6eu
+#define IDLE_TICK_MS 250
+
+struct front *front_self(void)
+{
+    struct worker *worker = worker_self();
+
+    CHECK(worker != NULL && worker->context != NULL);
+    return worker->context;
+}
+
+/* ---- time ---- */
+
+static void close_idle_sessions(struct front *front, int64_t now_us)
+{
+    const int64_t limit_us = front->config->client_idle_timeout_ms * 1000;
+    struct session *session = front->sessions;
+
+    while (session != NULL) {
+        struct session *const next = session->next;
+
+        if (limit_us > 0 && session->first == NULL && now_us - session->active_at_us > limit_us) {
+            stats_add(METRIC_clients_closed_idle, 1);
+            session_close(session);
+        } else if (session->above_soft_since_us != 0) {
+            (void)session_check_output(session);
+        }
+        session = next;
+    }
+}
+
+static void on_idle_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct front *front = arg;
+
+    (void)fd;
+    (void)what;
+    close_idle_sessions(front, clock_now_us());
+}
+
+/* ---- life ---- */
+
+static int init_front(struct front *front, struct proxy *proxy, struct config *config,
+                      unsigned index)
+{
+    const struct timeval tick = {0, IDLE_TICK_MS * 1000};
+    const int error = worker_init(&front->worker, index);
+
+    if (error != 0) {
+        return error;
+    }
+    front->magic = FRONT_MAGIC;
+    front->proxy = proxy;
+    front->worker.context = front;
+    front->config = config_ref(config);
+    front->spare_reader = resp_reader_new();
+    front->again_reader = resp_reader_new();
+    buffer_init(&front->scratch);
+    buffer_init(&front->answer);
+    backend_init(&front->backend, &front->worker, proxy->login, config, &coherence_backend_events,
+                 &front->coherence);
+    coherence_init(&front->coherence, &proxy->fleet, &front->worker, &front->backend, config);
+    front->retry_event = event_new(front->worker.base, -1, 0, relay_on_retry_timer, front);
+    front->idle_event = event_new(front->worker.base, -1, EV_PERSIST, on_idle_timer, front);
+    CHECK(front->retry_event != NULL && front->idle_event != NULL);
+    event_add(front->idle_event, &tick);
+    return 0;
+}
+
+int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
+               struct config *config, unsigned n_workers, const struct config_backend *login)
+{
+    CHECK(n_workers > 0 && n_workers <= 64);
+    proxy->cache = cache;
+    proxy->control = control;
+    proxy->login = login;
+    proxy->fronts = mem_alloc(n_workers * sizeof(*proxy->fronts));
+    proxy->fleet.cache = cache;
+    proxy->fleet.members = mem_alloc(n_workers * sizeof(struct coherence *));
+    proxy->fleet.n_members = n_workers;
+    proxy->started_at_us = clock_now_us();
+    atomic_store_explicit(&proxy->next_session_id, 1, memory_order_relaxed);
+    for (unsigned i = 0; i < n_workers; i++) {
+        const int error = init_front(&proxy->fronts[i], proxy, config, i);
+
+        if (error != 0) {
+            return error;
+        }
+        proxy->n_fronts++;
+    }
+    return 0;
+}
+
+int proxy_start(struct proxy *proxy)
+{
+    for (unsigned i = 0; i < proxy->n_fronts; i++) {
+        const int error = worker_start(&proxy->fronts[i].worker);
+
+        if (error != 0) {
+            return error;
+        }
+    }
+    return 0;
+}
+
+void proxy_stop(struct proxy *proxy)
+{
+    for (unsigned i = 0; i < proxy->n_fronts; i++) {
+        worker_stop(&proxy->fronts[i].worker);
+    }
+    for (unsigned i = 0; i < proxy->n_fronts; i++) {
+        worker_join(&proxy->fronts[i].worker);
+    }
+}
+
+/* The worker's thread has ended; what is left is this thread's to free. */
+static void fini_front(struct front *front)
+{
+    while (front->sessions != NULL) {
+        session_close(front->sessions);
+    }
+    backend_fini(&front->backend);
+    coherence_fini(&front->coherence);
+    event_free(front->retry_event);
+    event_free(front->idle_event);
+    worker_run_deferred(&front->worker);
+    while (front->first_retry != NULL) {
+        struct request *const request = front->first_retry;
+
+        front->first_retry = request->next_retry;
+        if (!request->is_part) {
+            request_free(request);
+        }
+    }
+    front_free_spare_requests(front);
+    resp_reader_free(&front->spare_reader);
+    resp_reader_free(&front->again_reader);
+    buffer_fini(&front->scratch);
+    buffer_fini(&front->answer);
+    config_unref(&front->config);
+    worker_fini(&front->worker);
+}
+
+void proxy_fini(struct proxy *proxy)
+{
+    for (unsigned i = 0; i < proxy->n_fronts; i++) {
+        fini_front(&proxy->fronts[i]);
+    }
+    mem_free(proxy->fleet.members);
+    mem_free(proxy->fronts);
+    proxy->fronts = NULL;
+    proxy->n_fronts = 0;
+}
+
+/* ---- visits: one mail per worker, then one home ---- */
+
+struct visit_leg {
+    struct mail mail;
+    struct visit *visit;
+    struct front *front;
+};
+
+struct visit {
+    struct mail done_mail;
+    struct proxy *proxy;
+    void (*fn)(struct front *front, void *context);
+    void (*done)(void *context);
+    void *context;
+    _Atomic unsigned n_left;
+    struct visit_leg legs[];
+};
+
+static void on_visits_done(struct mail *mail)
+{
+    struct visit *visit = CONTAINER_OF(mail, struct visit, done_mail);
+
+    if (visit->done != NULL) {
+        visit->done(visit->context);
+    }
+    mem_free(visit);
+}
+
+static void on_visit(struct mail *mail)
+{
+    struct visit_leg *leg = CONTAINER_OF(mail, struct visit_leg, mail);
+    struct visit *visit = leg->visit;
+
+    visit->fn(leg->front, visit->context);
+    /* acq_rel: done sees what every fn wrote. */
+    if (atomic_fetch_sub_explicit(&visit->n_left, 1, memory_order_acq_rel) == 1) {
+        worker_post(visit->proxy->control, &visit->done_mail);
+    }
+}
+
+void proxy_on_all_workers(struct proxy *proxy, void (*fn)(struct front *front, void *context),
+                          void (*done)(void *context), void *context)
+{
+    struct visit *visit = mem_alloc(sizeof(*visit) + proxy->n_fronts * sizeof(struct visit_leg));
+
+    visit->done_mail.run = on_visits_done;
+    visit->proxy = proxy;
+    visit->fn = fn;
+    visit->done = done;
+    visit->context = context;
+    atomic_store_explicit(&visit->n_left, proxy->n_fronts, memory_order_relaxed);
+    for (unsigned i = 0; i < proxy->n_fronts; i++) {
+        visit->legs[i].mail.run = on_visit;
+        visit->legs[i].visit = visit;
+        visit->legs[i].front = &proxy->fronts[i];
+        worker_post(&proxy->fronts[i].worker, &visit->legs[i].mail);
+    }
+}
+
+/* ---- snapshots ---- */
+
+static void take_topology(struct front *front, void *context)
+{
+    backend_set_topology(&front->backend, context);
+    /* Tracking links are up before the first miss asks for one. */
+    for (struct backend_node *node = front->backend.nodes; node != NULL; node = node->next) {
+        if (node->info != NULL && node->info->is_master) {
+            link_wake(&node->links[LINK_TRACKING]);
+        }
+    }
+}
+
+static void forget_topology(void *context)
+{
+    struct topology *topology = context;
+
+    topology_unref(&topology);
+}
+
+void proxy_set_topology(struct proxy *proxy, struct topology *topology)
+{
+    proxy_on_all_workers(proxy, take_topology, forget_topology, topology_ref(topology));
+}
+
+static void take_config(struct front *front, void *context)
+{
+    struct config *former = front->config;
+
+    front->config = config_ref(context);
+    front->config_serial++;
+    coherence_set_config(&front->coherence, front->config);
+    config_unref(&former);
+}
+
+static void forget_config(void *context)
+{
+    struct config *config = context;
+
+    config_unref(&config);
+}
+
+void proxy_set_config(struct proxy *proxy, struct config *config)
+{
+    proxy_on_all_workers(proxy, take_config, forget_config, config_ref(config));
+}
+
+/* ---- drain ---- */
+
+static void drain_front(struct front *front, void *context)
+{
+    struct session *session = front->sessions;
+
+    (void)context;
+    while (session != NULL) {
+        struct session *const next = session->next;
+
+        session_close_after_reply(session);
+        session = next;
+    }
+}
+
+void proxy_drain(struct proxy *proxy)
+{
+    atomic_store_explicit(&proxy->is_draining, true, memory_order_relaxed);
+    proxy_on_all_workers(proxy, drain_front, NULL, NULL);
+}

@@ -1,0 +1,95 @@
+/*
+ * front.h - what the proxy floor keeps per process (struct proxy) and per worker (struct front)
+ *
+ * Purpose:    the state that sessions of one worker share: its links, its coherence, the
+ *             configuration in force, spare readers and requests.
+ * Ownership:  main.c makes one proxy; it owns its fronts.
+ * Threading:  a front belongs to its worker; the proxy's fields name their guard.
+ */
+#ifndef NC_PROXY_FRONT_H
+#define NC_PROXY_FRONT_H
+
+#include "base/worker.h"
+#include "coherence/coherence.h"
+#include "config/config.h"
+#include "resp/command.h"
+#include "resp/writer.h"
+#include "upstream/backend.h"
+
+struct session;
+struct request;
+struct proxy;
+
+/* Answers CACHE for the admin floor: composes the reply, or keeps the request and answers later. */
+typedef void (*proxy_cache_fn)(struct session *session, const struct bytes *argv, unsigned argc,
+                               struct resp_writer *reply);
+/* Appends the lines of the "# Nearcached" section of INFO. */
+typedef void (*proxy_info_fn)(struct proxy *proxy, struct resp_writer *text);
+
+struct front {
+    uint32_t magic;
+    struct proxy *proxy;
+    struct worker worker;
+    struct backend backend;
+    struct coherence coherence;
+    struct config *config;  /* the snapshot in force here */
+    uint32_t config_serial; /* how often it was replaced */
+
+    struct session *sessions; /* newest first */
+    unsigned n_sessions;
+    uint64_t n_hits; /* reads answered from tier 1 here */
+    struct resp_reader *spare_reader;
+    struct request *spare_requests;
+    unsigned n_spare_requests;
+    struct resp_reader *again_reader; /* for frames that are looked at once more */
+    struct buffer scratch;            /* a local reply while it is composed */
+    struct buffer answer;             /* a reply while it is put into RESP2 */
+
+    struct request *first_retry, *last_retry; /* redirected requests that wait a moment */
+    struct event *retry_event;
+    struct event *idle_event;
+    unsigned char copy[CACHE_COPY_MAX + 64]; /* a hit that cannot go straight to the output */
+};
+
+struct proxy {
+    struct cache *cache;
+    struct coherence_fleet fleet;
+    struct worker *control;
+    struct front *fronts;
+    unsigned n_fronts;
+    const struct config_backend *login;
+    proxy_cache_fn cache_command; /* init */
+    proxy_info_fn info_section;   /* init */
+
+    _Atomic uint64_t next_session_id; /* atomic */
+    _Atomic unsigned n_clients;       /* atomic: sessions open or on their way to a worker */
+    _Atomic unsigned max_clients;     /* atomic: fitted to the descriptor limit */
+    _Atomic bool is_draining;         /* atomic */
+    _Atomic bool is_reachable;        /* atomic: set by the control thread */
+    int64_t started_at_us;            /* init */
+    char run_id[41];                  /* init: 40 hex digits */
+};
+
+/* Threads are not started. */
+NC_MUST_CHECK int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
+                             struct config *config, unsigned n_workers,
+                             const struct config_backend *login);
+NC_MUST_CHECK int proxy_start(struct proxy *proxy);
+/* Stops and joins the workers, closing what is left. */
+void proxy_stop(struct proxy *proxy);
+void proxy_fini(struct proxy *proxy);
+
+/* Control thread: every worker takes these into use in its own next turn. */
+void proxy_set_topology(struct proxy *proxy, struct topology *topology);
+void proxy_set_config(struct proxy *proxy, struct config *config);
+/* Sessions close as soon as nothing is owed to them; n_clients tells when all have gone. */
+void proxy_drain(struct proxy *proxy);
+
+/* Runs fn on every worker, then done on the control thread. fn and done get context. */
+void proxy_on_all_workers(struct proxy *proxy, void (*fn)(struct front *front, void *context),
+                          void (*done)(void *context), void *context);
+
+/* The front of the worker this thread runs. */
+struct front *front_self(void);
+
+#endif

@@ -1,0 +1,181 @@
+#include "proxy/listener.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/stats.h"
+#include "proxy/session.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+#define LISTENER_MAGIC 0x6c697374u
+/* Out of descriptors: others may close some meanwhile. */
+#define PAUSE_MS 100
+
+struct listener {
+    uint32_t magic;
+    struct proxy *proxy;
+    struct event *event, *resume_event;
+    struct config_address address;
+    struct endpoint endpoint;
+    int64_t keepalive_ms;
+    int fd;
+    unsigned next_front;
+};
+
+/* A connection on its way to its worker. */
+struct arrival {
+    struct mail mail;
+    struct front *front;
+    uint64_t id;
+    int fd;
+    bool is_unix;
+};
+
+static void on_arrival(struct mail *mail)
+{
+    struct arrival *arrival = CONTAINER_OF(mail, struct arrival, mail);
+
+    session_open(arrival->front, arrival->fd, arrival->is_unix, arrival->id);
+    mem_free(arrival);
+}
+
+static void set_options(const struct listener *listener, int fd)
+{
+    const int on = 1, idle = (int)(listener->keepalive_ms / 1000);
+
+    if (listener->address.is_unix) {
+        return;
+    }
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (idle > 0) {
+        const int interval = idle / 3 > 0 ? idle / 3 : 1, count = 3;
+
+        (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+    }
+}
+
+static void refuse(int fd)
+{
+    static const char text[] = "-ERR max number of clients reached\r\n";
+
+    stats_add(METRIC_connections_refused, 1);
+    (void)!write(fd, text, sizeof(text) - 1);
+    close(fd);
+}
+
+static void hand_out(struct listener *listener, int fd)
+{
+    struct proxy *proxy = listener->proxy;
+    struct front *front = &proxy->fronts[listener->next_front++ % proxy->n_fronts];
+    struct arrival *arrival;
+
+    if (atomic_fetch_add_explicit(&proxy->n_clients, 1, memory_order_relaxed) >=
+        atomic_load_explicit(&proxy->max_clients, memory_order_relaxed)) {
+        atomic_fetch_sub_explicit(&proxy->n_clients, 1, memory_order_relaxed);
+        refuse(fd);
+        return;
+    }
+    set_options(listener, fd);
+    stats_add(METRIC_connections_accepted, 1);
+    arrival = mem_alloc(sizeof(*arrival));
+    arrival->mail.run = on_arrival;
+    arrival->front = front;
+    arrival->fd = fd;
+    arrival->is_unix = listener->address.is_unix;
+    arrival->id = atomic_fetch_add_explicit(&proxy->next_session_id, 1, memory_order_relaxed);
+    worker_post(&front->worker, &arrival->mail);
+}
+
+static void on_resume(evutil_socket_t fd, short what, void *arg)
+{
+    struct listener *listener = OBJ_FROM(arg, struct listener, LISTENER_MAGIC);
+
+    (void)fd;
+    (void)what;
+    event_add(listener->event, NULL);
+}
+
+static void on_acceptable(evutil_socket_t socket, short what, void *arg)
+{
+    struct listener *listener = OBJ_FROM(arg, struct listener, LISTENER_MAGIC);
+    static struct log_limit limit;
+    unsigned suppressed;
+
+    (void)what;
+    for (;;) {
+        const int fd = accept4(socket, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+        if (fd >= 0) {
+            hand_out(listener, fd);
+            continue;
+        }
+        if (errno == EINTR || errno == ECONNABORTED) {
+            continue;
+        }
+        if (errno != EAGAIN) {
+            const struct timeval pause = {0, PAUSE_MS * 1000};
+
+            if (log_limit_pass(&limit, clock_now_ms(), &suppressed)) {
+                log_error("proxy", "cannot accept", "reason=%s suppressed=%u",
+                          log_quote(bytes_of_string(strerror(errno))), suppressed);
+            }
+            event_del(listener->event);
+            event_add(listener->resume_event, &pause);
+        }
+        return;
+    }
+}
+
+int listener_open(struct proxy *proxy, const struct config_address *address, unsigned unix_mode,
+                  int64_t keepalive_ms, struct listener **listener)
+{
+    struct listener *made = mem_alloc(sizeof(*made));
+    int error;
+
+    made->magic = LISTENER_MAGIC;
+    made->proxy = proxy;
+    made->address = *address;
+    made->keepalive_ms = keepalive_ms;
+    error = address->is_unix ? endpoint_from_path(&made->endpoint, address->path)
+                             : endpoint_from_ip(&made->endpoint, address->host, address->port);
+    if (error == 0) {
+        error = stream_listen(&made->endpoint, (mode_t)unix_mode);
+    }
+    if (error < 0) {
+        mem_free(made);
+        return error;
+    }
+    made->fd = error;
+    made->event = event_new(proxy->control->base, made->fd, EV_READ | EV_PERSIST, on_acceptable,
+                            made);
+    made->resume_event = event_new(proxy->control->base, -1, 0, on_resume, made);
+    CHECK(made->event != NULL && made->resume_event != NULL);
+    event_add(made->event, NULL);
+    log_info("proxy", "listening", "addr=%s", made->endpoint.text);
+    *listener = made;
+    return 0;
+}
+
+void listener_close(struct listener **listener)
+{
+    struct listener *gone = *listener;
+
+    if (gone == NULL) {
+        return;
+    }
+    event_free(gone->event);
+    event_free(gone->resume_event);
+    close(gone->fd);
+    if (gone->address.is_unix) {
+        (void)unlink(gone->address.path);
+    }
+    mem_free(gone);
+    *listener = NULL;
+}

@@ -1,0 +1,547 @@
+/*
+ * Design: a hit with nothing queued before it is copied from the shard straight into the session's
+ * output, and that is all that happens. Everything else takes a place in the queue.
+ *
+ * W3, for one key and one session: (a) a read behind an unanswered relayed request is relayed
+ * behind it; (c) a read behind an unanswered cached read joins that flight or waits, or begins a
+ * flight on the same link when all the flights it would wait for are the session's own and live.
+ */
+#include "proxy/read.h"
+
+#include "base/clock.h"
+#include "base/stats.h"
+#include "proxy/group.h"
+#include "proxy/relay.h"
+
+static void on_answer(struct coherence_waiter *waiter, enum coherence_answer answer,
+                      struct bytes reply, enum cache_encoding encoding);
+
+static bool describe(struct read_call *read, const struct dispatch_call *call)
+{
+    const unsigned char *end = call->frame.ptr + call->frame.len;
+
+    read->command = call->command;
+    read->argv = call->argv;
+    read->argc = call->argc;
+    read->key = call->argv[1];
+    /* Behind the key and its CRLF. */
+    read->args = bytes_make(read->key.ptr + read->key.len + 2,
+                            (size_t)(end - (read->key.ptr + read->key.len + 2)));
+    read->hash = cache_hash(read->key);
+    return read->key.len <= CACHE_KEY_MAX && read->args.len <= CACHE_COPY_MAX;
+}
+
+static struct cache_query query_of(const struct front *front, const struct read_call *read,
+                                   uint32_t db, int64_t now_us)
+{
+    return (struct cache_query){
+        .key = read->key,
+        .hash = read->hash,
+        .db = db,
+        .command = read->command->number,
+        .args = read->args,
+        .now_us = now_us,
+        .max_staleness_us = front->config->max_staleness_ms * 1000,
+    };
+}
+
+/* ---- hits ---- */
+
+static void unpin(void *entry)
+{
+    cache_unpin(front_self()->proxy->cache, entry);
+}
+
+/* Copies a hit to the end of out, in the protocol version wanted. False: out of memory. */
+static bool copy_hit(struct front *front, struct buffer *out, const struct cache_hit *hit,
+                     unsigned proto, enum resp_downgrade how)
+{
+    const int error = proto == 2 && hit->encoding == CACHE_RESP3
+                          ? resp_downgrade(hit->reply, how, out)
+                          : buffer_append(out, hit->reply);
+
+    if (hit->pinned != NULL) {
+        cache_unpin(front->proxy->cache, hit->pinned);
+    }
+    return error == 0;
+}
+
+/* The same; a large reply that needs no downgrade is queued by reference. */
+static bool put_hit(struct front *front, struct outq *out, const struct cache_hit *hit,
+                    unsigned proto, enum resp_downgrade how)
+{
+    if (hit->pinned != NULL && (proto == 3 || hit->encoding == CACHE_SAME_IN_BOTH)) {
+        return outq_append_ref(out, hit->reply, unpin, hit->pinned) == 0;
+    }
+    return copy_hit(front, &out->tail, hit, proto, how);
+}
+
+static void count_hit(struct front *front, const struct cache_hit *hit)
+{
+    front->n_hits++;
+    stats_ns_add(hit->ns, NS_METRIC_hits, 1);
+    if (hit->is_negative) {
+        stats_ns_add(hit->ns, NS_METRIC_hits_negative, 1);
+    }
+}
+
+/* True: answered. room: the session's output, where a small reply was copied to. */
+static bool take_direct_hit(struct session *session, const struct read_call *read,
+                            const struct cache_hit *hit, unsigned char *room)
+{
+    struct front *front = session->front;
+
+    count_hit(front, hit);
+    if (hit->pinned == NULL && (session->proto == 3 || hit->encoding == CACHE_SAME_IN_BOTH)) {
+        outq_commit(&session->out, hit->reply.len);
+        return true;
+    }
+    if (hit->pinned == NULL) {
+        struct cache_hit moved = *hit;
+
+        memcpy(front->copy, room, hit->reply.len);
+        moved.reply.ptr = front->copy;
+        return put_hit(front, &session->out, &moved, 2,
+                       command_downgrade(read->command, read->argv, read->argc));
+    }
+    return put_hit(front, &session->out, hit, session->proto,
+                   command_downgrade(read->command, read->argv, read->argc));
+}
+
+bool read_try_hit(struct session *session, const struct read_call *read, struct buffer *tally)
+{
+    struct front *front = session->front;
+    const struct cache_query query = query_of(front, read, session->db, session->active_at_us);
+    struct cache_hit hit;
+    enum cache_miss miss;
+    unsigned char *room;
+    bool is_put = true;
+
+    if (outq_reserve(&session->out, CACHE_COPY_MAX, &room) != 0 ||
+        !cache_get(front->proxy->cache, &query, room, &hit, &miss)) {
+        return false;
+    }
+    if (hit.pinned == NULL && (session->proto == 3 || hit.encoding == CACHE_SAME_IN_BOTH)) {
+        outq_commit(&session->out, hit.reply.len);
+    } else {
+        if (hit.pinned == NULL) {
+            memcpy(front->copy, room, hit.reply.len);
+            hit.reply.ptr = front->copy;
+        }
+        is_put = copy_hit(front, &session->out.tail, &hit, session->proto, DOWNGRADE_PLAIN);
+    }
+    return is_put &&
+           buffer_append(tally, bytes_make((unsigned char[]){hit.ns, hit.is_negative}, 2)) == 0;
+}
+
+void read_count_hits(struct front *front, const struct buffer *tally)
+{
+    const struct bytes hits = buffer_bytes(tally);
+
+    front->n_hits += hits.len / 2;
+    for (size_t i = 0; i + 1 < hits.len; i += 2) {
+        stats_ns_add(hits.ptr[i], NS_METRIC_hits, 1);
+        stats_ns_add(hits.ptr[i], NS_METRIC_hits_negative, hits.ptr[i + 1]);
+    }
+}
+
+/* A hit that has to wait for earlier requests. */
+static void queue_hit(struct session *session, const struct read_call *read,
+                      const struct cache_hit *hit)
+{
+    struct request *request;
+
+    count_hit(session->front, hit);
+    request = request_queue(session, REQUEST_LOCAL, read->command);
+    if (request->is_muted) {
+        if (hit->pinned != NULL) {
+            cache_unpin(session->front->proxy->cache, hit->pinned);
+        }
+    } else if (!put_hit(session->front, &request->reply, hit, session->proto,
+                        command_downgrade(read->command, read->argv, read->argc))) {
+        session_close(session);
+        return;
+    }
+    request->held_bytes = outq_len(&request->reply);
+    session->held_bytes += request->held_bytes;
+    request_done(request);
+}
+
+static enum ns_metric miss_metric(enum cache_miss miss)
+{
+    switch (miss) {
+    case CACHE_EXPIRED:
+        return NS_METRIC_misses_expired;
+    case CACHE_EPOCH:
+        return NS_METRIC_misses_epoch;
+    case CACHE_STALE:
+        return NS_METRIC_misses_stale;
+    case CACHE_COLD:
+        break;
+    }
+    return NS_METRIC_misses_cold;
+}
+
+/* ---- misses ---- */
+
+static bool touches(const struct request *request, uint64_t hash, uint64_t bit)
+{
+    return (request->key_mask & bit) != 0 && (!request->has_one_key || request->key_hash == hash);
+}
+
+/* What W3c allows behind the session's unanswered cached reads of this key, those before `until`.
+ */
+static void order_behind(const struct session *session, uint64_t hash, const struct request *until,
+                         struct coherence_order *order)
+{
+    const uint64_t bit = key_bit(hash);
+    const unsigned n_max = sizeof(order->own) / sizeof(order->own[0]);
+
+    *order = (struct coherence_order){.may_hit = true, .may_begin = true};
+    for (struct request *request = session->first; request != until && request != NULL;
+         request = request->next) {
+        if (!request->counts_cached || !touches(request, hash, bit)) {
+            continue;
+        }
+        order->may_hit = false;
+        order->may_begin = order->may_begin && order->n_own < n_max && request->waiter.has_begun &&
+                           request->waiter.flight != NULL;
+        if (order->n_own == n_max) {
+            order->n_own--;
+        }
+        /* The last one is what may be joined; a group's is none. */
+        order->own[order->n_own++] = request->waiter.flight;
+    }
+}
+
+static enum cache_outcome look_up(struct request *request, const struct read_call *read,
+                                  const struct coherence_order *order, struct cache_hit *hit,
+                                  enum coherence_refusal *refusal)
+{
+    struct front *front = request->front;
+    const struct cache_query query = query_of(front, read, request->db, clock_now_us());
+
+    request->waiter.on_answer = on_answer;
+    return coherence_read(&front->coherence, &query, read->command, &request->waiter, order,
+                          front->copy, hit, refusal);
+}
+
+static void prepare(struct request *request, const struct read_call *read)
+{
+    request->key_hash = read->hash;
+    request->key_mask = key_bit(read->hash);
+    request->has_one_key = true;
+    request->downgrade = (uint8_t)command_downgrade(read->command, read->argv, read->argc);
+}
+
+static void count_relayed_miss(uint8_t ns, enum coherence_refusal refusal, enum cache_miss miss)
+{
+    stats_ns_add(ns,
+                 refusal == REFUSED_LINK && miss == CACHE_COLD ? NS_METRIC_misses_link
+                                                               : miss_metric(miss),
+                 1);
+}
+
+static enum verdict miss_for_session(struct session *session, const struct dispatch_call *call,
+                                     const struct read_call *read, enum cache_miss miss,
+                                     const struct coherence_order *order)
+{
+    const struct config_namespace *ns = config_namespace_of(session->front->config, read->key);
+    struct request *request;
+    struct cache_hit hit;
+    enum coherence_refusal refusal;
+
+    if (!ns->cache) {
+        stats_ns_add(ns->id, NS_METRIC_misses_bypass, 1);
+        return dispatch_relay(session, call);
+    }
+    request = request_queue(session, REQUEST_CACHED, read->command);
+    request->ns = ns->id;
+    prepare(request, read);
+    if (request_store(request, call->frame) != 0) {
+        request_fail(request, "ERR nearcached: out of memory");
+        return VERDICT_TAKEN;
+    }
+    request_count(request, true, false);
+    switch (look_up(request, read, order, &hit, &refusal)) {
+    case CACHE_HIT:
+        /* Filled between the two look-ups. */
+        request_unqueue(request);
+        queue_hit(session, read, &hit);
+        return VERDICT_TAKEN;
+    case CACHE_JOINED:
+        stats_ns_add(ns->id, miss_metric(miss), 1);
+        stats_ns_add(ns->id, NS_METRIC_coalesced, 1);
+        return VERDICT_TAKEN;
+    case CACHE_BEGUN:
+        stats_ns_add(ns->id, miss_metric(miss), 1);
+        return VERDICT_TAKEN;
+    case CACHE_RELAY:
+        break;
+    }
+    request_unqueue(request);
+    if (!order->may_hit) {
+        return VERDICT_STALL;
+    }
+    count_relayed_miss(ns->id, refusal, miss);
+    return dispatch_relay(session, call);
+}
+
+enum verdict read_dispatch(struct session *session, const struct dispatch_call *call)
+{
+    struct front *front = session->front;
+    struct coherence_order order = {.may_hit = true, .may_begin = true};
+    struct read_call read;
+    struct cache_query query;
+    struct cache_hit hit;
+    enum cache_miss miss = CACHE_COLD;
+    unsigned char *room;
+
+    if (!describe(&read, call)) {
+        return dispatch_relay(session, call);
+    }
+    if (dispatch_conflicts(session, read.hash, session->relayed_mask, false)) {
+        stats_ns_add(config_namespace_of(front->config, read.key)->id, NS_METRIC_misses_order, 1);
+        return dispatch_relay(session, call);
+    }
+    if (dispatch_conflicts(session, read.hash, session->cached_mask, true)) {
+        order_behind(session, read.hash, NULL, &order);
+        return miss_for_session(session, call, &read, miss, &order);
+    }
+    query = query_of(front, &read, session->db, call->now_us);
+    if (session->first == NULL && session->reply_mode == REPLY_ON) {
+        if (outq_reserve(&session->out, CACHE_COPY_MAX, &room) == 0 &&
+            cache_get(front->proxy->cache, &query, room, &hit, &miss)) {
+            if (!take_direct_hit(session, &read, &hit, room)) {
+                session_close(session);
+            }
+            return VERDICT_TAKEN;
+        }
+    } else if (cache_get(front->proxy->cache, &query, front->copy, &hit, &miss)) {
+        queue_hit(session, &read, &hit);
+        return VERDICT_TAKEN;
+    }
+    return miss_for_session(session, call, &read, miss, &order);
+}
+
+/* ---- parts of MGET and EXISTS ---- */
+
+bool read_part(struct group *group, struct session *session, const struct read_call *read,
+               unsigned *part)
+{
+    struct front *front = session->front;
+    const struct config_namespace *ns = config_namespace_of(front->config, read->key);
+    const struct coherence_order order = {.may_hit = true, .may_begin = true};
+    struct request *request;
+    struct cache_hit hit;
+    enum coherence_refusal refusal;
+    struct buffer frame;
+    struct bytes argv[2] = {bytes_of_string(read->command->name), read->key};
+    int error;
+
+    if (!ns->cache || read->key.len > CACHE_KEY_MAX) {
+        return false;
+    }
+    buffer_init(&frame);
+    error = resp_write_request(&frame, argv, 2);
+    request = group_add(group, REQUEST_CACHED, read->command);
+    *part = group->n_parts - 1;
+    request->ns = ns->id;
+    prepare(request, read);
+    if (error == 0) {
+        error = request_store(request, buffer_bytes(&frame));
+    }
+    buffer_fini(&frame);
+    if (error != 0) {
+        request_fail(request, "ERR nearcached: out of memory");
+        return true;
+    }
+    switch (look_up(request, read, &order, &hit, &refusal)) {
+    case CACHE_HIT:
+        count_hit(front, &hit);
+        if (!copy_hit(front, &request->reply.tail, &hit, request->proto, DOWNGRADE_PLAIN)) {
+            group_part_failed(request);
+        }
+        request_done(request);
+        return true;
+    case CACHE_JOINED:
+        stats_ns_add(ns->id, NS_METRIC_misses_cold, 1);
+        stats_ns_add(ns->id, NS_METRIC_coalesced, 1);
+        return true;
+    case CACHE_BEGUN:
+        stats_ns_add(ns->id, NS_METRIC_misses_cold, 1);
+        return true;
+    case CACHE_RELAY:
+        break;
+    }
+    count_relayed_miss(ns->id, refusal, CACHE_COLD);
+    group_drop_last(group);
+    return false;
+}
+
+/* ---- answers ---- */
+
+static void on_answer(struct coherence_waiter *waiter, enum coherence_answer answer,
+                      struct bytes reply, enum cache_encoding encoding)
+{
+    struct request *request = CONTAINER_OF(waiter, struct request, waiter);
+    struct front *front = request->front;
+
+    request->waiter.flight = NULL;
+    if (request->must_repeat) {
+        answer = COHERENCE_RELAY;
+    }
+    if (answer != COHERENCE_REPLY) {
+        request->again = answer == COHERENCE_RETRY ? AGAIN_LOOKUP : AGAIN_RELAY;
+        relay_retry(request);
+        return;
+    }
+    if (request->proto == 2 && encoding == CACHE_RESP3) {
+        struct buffer *scratch = &front->answer;
+
+        if (resp_downgrade(reply, request->downgrade, scratch) != 0) {
+            buffer_consume(scratch, buffer_len(scratch));
+            request_fail(request, "ERR nearcached: the reply could not be put into RESP2");
+            return;
+        }
+        request_take_part(request, buffer_bytes(scratch));
+        buffer_consume(scratch, buffer_len(scratch));
+    } else {
+        request_take_part(request, reply);
+    }
+    request_done(request);
+}
+
+/* ---- again ---- */
+
+int read_store_keys_of_frame(struct request *request, struct bytes frame)
+{
+    struct front *front = request->front;
+    const struct resp_reader_limits limits = {INT32_MAX, SIZE_MAX / 2, SIZE_MAX / 2};
+    struct resp_request parsed;
+    struct command_key_list keys = {0};
+    size_t wanted;
+    const char *error;
+    int result = 0;
+
+    resp_reader_reset(front->again_reader);
+    if (request->command == NULL || resp_read_request(front->again_reader, frame, &limits, true,
+                                                      &parsed, &wanted, &error) != RESP_OK) {
+        return 0;
+    }
+    if (command_find_keys(request->command, parsed.argv, parsed.argc, &keys)) {
+        result = relay_store_keys(request, parsed.argv, &keys);
+        command_key_list_fini(&keys);
+    }
+    return result;
+}
+
+/*
+ * A cached read that is relayed after all takes the session's later cached reads of its key with
+ * it: their answers could otherwise overtake its own. They are asked again, behind it.
+ */
+static void take_later_reads_along(const struct request *request)
+{
+    const struct request *in_queue = request->is_part ? request->group->owner : request;
+
+    if (in_queue->session == NULL) {
+        return;
+    }
+    for (struct request *later = in_queue->next; later != NULL; later = later->next) {
+        if (!later->counts_cached || !touches(later, request->key_hash, request->key_mask)) {
+            continue;
+        }
+        later->must_repeat = later->kind == REQUEST_CACHED;
+        for (unsigned i = 0; later->group != NULL && i < later->group->n_parts; i++) {
+            struct request *part = later->group->parts[i];
+
+            part->must_repeat = part->kind == REQUEST_CACHED && !part->is_done &&
+                                part->key_hash == request->key_hash;
+        }
+    }
+}
+
+static void relay_instead(struct request *request, struct bytes frame, const struct read_call *read)
+{
+    struct front *front = request->front;
+    const bool is_cluster = front->backend.topology != NULL && front->backend.topology->is_cluster;
+
+    take_later_reads_along(request);
+    request->must_repeat = false;
+    request->kind = REQUEST_RELAYED;
+    request->slot = is_cluster ? command_key_slot(read->key) : 0;
+    request_count(request, false, true);
+    stats_add(METRIC_commands_relayed, 1);
+    if (read_store_keys_of_frame(request, frame) != 0) {
+        request_fail(request, "ERR nearcached: out of memory");
+        return;
+    }
+    relay_send(request, backend_owner(&front->backend, request->slot), frame);
+}
+
+static void look_up_again(struct request *request, struct bytes frame, const struct read_call *read)
+{
+    struct coherence_order order = {.may_hit = true, .may_begin = true};
+    struct cache_hit hit;
+    enum coherence_refusal refusal;
+
+    if (request->session != NULL) {
+        order_behind(request->session, read->hash, request, &order);
+    }
+    switch (look_up(request, read, &order, &hit, &refusal)) {
+    case CACHE_HIT:
+        on_answer(&request->waiter, COHERENCE_REPLY, hit.reply, hit.encoding);
+        if (hit.pinned != NULL) {
+            cache_unpin(request->front->proxy->cache, hit.pinned);
+        }
+        return;
+    case CACHE_JOINED:
+    case CACHE_BEGUN:
+        return;
+    case CACHE_RELAY:
+        break;
+    }
+    if (!order.may_hit) {
+        /* Behind another cached read of its session: not on a second connection. */
+        request->again = AGAIN_LOOKUP;
+        relay_retry(request);
+        return;
+    }
+    relay_instead(request, frame, read);
+}
+
+void read_again(struct request *request)
+{
+    const struct resp_reader_limits limits = {INT32_MAX, SIZE_MAX / 2, SIZE_MAX / 2};
+    struct front *front = request->front;
+    struct dispatch_call call = {.command = request->command};
+    struct resp_request parsed;
+    struct read_call read;
+    struct buffer frame;
+    size_t wanted;
+    const char *error;
+
+    if (!request->is_part && request->session == NULL) {
+        request_free(request);
+        return;
+    }
+    buffer_init(&frame);
+    resp_reader_reset(front->again_reader);
+    if (buffer_append(&frame, bytes_make(request->stored, request->stored_bytes)) != 0 ||
+        resp_read_request(front->again_reader, buffer_bytes(&frame), &limits, true, &parsed,
+                          &wanted, &error) != RESP_OK) {
+        buffer_fini(&frame);
+        request_fail(request, "ERR nearcached: out of memory");
+        return;
+    }
+    call.argv = parsed.argv;
+    call.argc = parsed.argc;
+    call.frame = buffer_bytes(&frame);
+    (void)describe(&read, &call);
+    if (request->again == AGAIN_LOOKUP && !request->must_repeat) {
+        look_up_again(request, buffer_bytes(&frame), &read);
+    } else {
+        relay_instead(request, buffer_bytes(&frame), &read);
+    }
+    buffer_fini(&frame);
+}

@@ -1,0 +1,44 @@
+/*
+ * read.h - reads that tier 1 may answer
+ *
+ * Purpose:    hit, join, begin or relay one cacheable read, for a session or as a part of MGET and
+ *             EXISTS; keep W3 (requests of one session on one key never overlap on two
+ * connections). Ownership:  as request.h. Threading:  the session's worker.
+ */
+#ifndef NC_PROXY_READ_H
+#define NC_PROXY_READ_H
+
+#include "proxy/dispatch.h"
+#include "proxy/request.h"
+
+/* A cacheable read with its key as first argument. args: what follows the key, as on the wire. */
+struct read_call {
+    const struct command *command;
+    const struct bytes *argv;
+    unsigned argc;
+    struct bytes key, args;
+    uint64_t hash;
+};
+
+/* Answers, queues or stalls. */
+enum verdict read_dispatch(struct session *session, const struct dispatch_call *call);
+
+/*
+ * Tries tier 1 alone and copies the reply (in the session's protocol) to its output, so that the
+ * caller may take it back; large values are copied too. False: no hit. tally remembers the hit
+ * for read_count_hits().
+ */
+bool read_try_hit(struct session *session, const struct read_call *read, struct buffer *tally);
+void read_count_hits(struct front *front, const struct buffer *tally);
+
+/* A part of a split read: hit, join or begin; false: relay it with its slot's other keys. */
+bool read_part(struct group *group, struct session *session, const struct read_call *read,
+               unsigned *part);
+
+/* The retry list: looks a lost read up anew, or relays it. */
+void read_again(struct request *request);
+
+/* Keys of a stored frame, for the reply rule. */
+NC_MUST_CHECK int read_store_keys_of_frame(struct request *request, struct bytes frame);
+
+#endif

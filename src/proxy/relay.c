@@ -1,0 +1,425 @@
+/*
+ * Design: a relayed reply is forwarded as it is framed; only its first bytes are looked at, for a
+ * redirection. The reply rule runs at the first part: every key that the command names leaves
+ * tier 1 before a byte of the reply leaves this process. A void flight or a later read may
+ * therefore be newer than what tier 1 held, never older than what a client was shown.
+ */
+#include "proxy/relay.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/stats.h"
+#include "proxy/group.h"
+#include "proxy/read.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+/* Replies up to this size are handed on whole; larger ones stream. */
+#define RELAY_COLLECT ((size_t)16 * 1024)
+/* Long enough for a new map to arrive, short enough to go unnoticed. */
+#define RETRY_PAUSE_US 2000
+
+static const struct bytes asking = {(const unsigned char *)"*1\r\n$6\r\nASKING\r\n", 16};
+
+static void on_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
+                     bool is_first, bool is_last);
+static void on_lost(struct link_op *op, struct link *link, enum link_loss loss);
+
+static const struct link_op_type relay_type = {on_reply, on_lost};
+
+/* ---- the reply rule ---- */
+
+static void drop_keys(struct request *request)
+{
+    struct coherence *coherence = &request->front->coherence;
+    size_t at = 0;
+
+    if (request->drops_all) {
+        coherence_drop_all(coherence, METRIC_flushes_command);
+    } else if (request->config_serial != request->front->config_serial) {
+        /* Its keys may have belonged to an uncached namespace then, and no longer do. */
+        coherence_drop_all(coherence, METRIC_flushes_reload);
+    }
+    while (at < request->stored_bytes) {
+        uint32_t len;
+
+        memcpy(&len, request->stored + at, sizeof(len));
+        at += sizeof(len);
+        coherence_drop_key(coherence, bytes_make(request->stored + at, len));
+        at += len;
+    }
+}
+
+int relay_store_keys(struct request *request, const struct bytes *argv,
+                     const struct command_key_list *keys)
+{
+    unsigned char *room = request->few;
+    size_t total = 0;
+
+    for (unsigned i = 0; i < keys->n; i++) {
+        total += sizeof(uint32_t) + argv[keys->at[i]].len;
+    }
+    if (total > sizeof(request->few)) {
+        room = mem_try_alloc(total);
+        if (room == NULL) {
+            return -ENOMEM;
+        }
+    }
+    if (request->stored != request->few) {
+        mem_free(request->stored);
+    }
+    request->stored = room;
+    request->stored_bytes = total;
+    for (unsigned i = 0; i < keys->n; i++) {
+        const struct bytes key = argv[keys->at[i]];
+        const uint32_t len = (uint32_t)key.len;
+
+        memcpy(room, &len, sizeof(len));
+        memcpy(room + sizeof(len), key.ptr, key.len);
+        room += sizeof(len) + key.len;
+    }
+    return 0;
+}
+
+/* ---- sending ---- */
+
+static void fail_unreachable(struct request *request, const struct backend_node *node,
+                             const struct link *link, int error)
+{
+    if (error == -ENOBUFS) {
+        stats_add(METRIC_errors_busy, 1);
+        request_fail(request, "ERR nearcached: too many requests are waiting for %s", link->name);
+        return;
+    }
+    stats_add(METRIC_errors_backend, 1);
+    if (node == NULL) {
+        request_fail(request, "CLUSTERDOWN nearcached: no backend node is known for this request");
+        return;
+    }
+    request_fail(request, "ERR nearcached: no connection to the backend %s (%s)", link->name,
+                 link->error);
+}
+
+void relay_send(struct request *request, struct backend_node *node, struct bytes frame)
+{
+    const enum link_kind kind = request->proto == 3 ? LINK_RELAY3 : LINK_RELAY2;
+    struct bytes parts[2];
+    unsigned n = 0;
+    int error;
+
+    if (node == NULL) {
+        fail_unreachable(request, NULL, NULL, -ENOTCONN);
+        return;
+    }
+    request->node = node->id;
+    request->op.type = &relay_type;
+    request->op.collect = RELAY_COLLECT;
+    if (request->is_asking) {
+        parts[n++] = asking;
+    }
+    parts[n++] = frame;
+    error = link_send(&node->links[kind], request->db, parts, n, n, &request->op);
+    if (error != 0) {
+        fail_unreachable(request, node, &node->links[kind], error);
+    }
+}
+
+/* ---- redirections ---- */
+
+/* "-MOVED 3999 127.0.0.1:6381" and "-ASK ..." name a node; the host may be empty or an IPv6
+ * address. */
+static struct backend_node *named_node(struct request *request, struct bytes line,
+                                       struct backend_node *from)
+{
+    const unsigned char *at = memchr(line.ptr, ' ', line.len);
+    const unsigned char *end = line.ptr + line.len - 2;
+    const unsigned char *colon = NULL;
+    int64_t port;
+
+    at = at != NULL ? memchr(at + 1, ' ', (size_t)(end - at - 1)) : NULL;
+    if (at == NULL) {
+        return NULL;
+    }
+    at++;
+    for (const unsigned char *scan = at; scan < end; scan++) {
+        if (*scan == ':') {
+            colon = scan;
+        }
+    }
+    if (colon == NULL || !bytes_to_int64(bytes_make(colon + 1, (size_t)(end - colon - 1)), &port) ||
+        port < 1 || port > 65535) {
+        return NULL;
+    }
+    return backend_by_address(&request->front->backend, bytes_make(at, (size_t)(colon - at)),
+                              (unsigned)port, from);
+}
+
+/*
+ * Reads behind a request that is sent again must not show what it has yet to do: their replies are
+ * discarded, and they are sent again behind it.
+ */
+static void repeat_later_reads(const struct request *request)
+{
+    const struct request *in_queue = request->is_part ? request->group->owner : request;
+
+    if (in_queue->session == NULL) {
+        return;
+    }
+    for (struct request *later = in_queue->next; later != NULL; later = later->next) {
+        if (later->kind == REQUEST_RELAYED && !later->is_done && later->slot == request->slot &&
+            later->command != NULL && (later->command->flags & COMMAND_WRITES) == 0) {
+            later->must_repeat = true;
+        }
+    }
+}
+
+static void ask_for_map(struct request *request)
+{
+    const struct coherence_fleet *fleet = request->front->coherence.fleet;
+
+    fleet->request_refresh(fleet->refresh_context);
+}
+
+/* The frame without the ASKING that may stand before it. */
+static struct bytes frame_of(const struct request *request, const struct link *link)
+{
+    struct bytes frame = link_op_bytes(link, &request->op);
+
+    if (request->is_asking && frame.len >= asking.len) {
+        frame.ptr += asking.len;
+        frame.len -= asking.len;
+    }
+    return frame;
+}
+
+/*
+ * Keeps the frame in the request for the retry list; its keys were dropped already. to: the node a
+ * redirection named; NULL: whoever owns the slot then.
+ */
+static void resend_later(struct request *request, struct bytes frame, const struct backend_node *to)
+{
+    request->node = to != NULL ? to->id : 0;
+    request->again = AGAIN_RESEND;
+    if (request_store(request, frame) != 0) {
+        request_fail(request, "ERR nearcached: out of memory");
+        return;
+    }
+    relay_retry(request);
+}
+
+static void resend_now(struct request *request, struct backend_node *node, struct bytes frame)
+{
+    unsigned char *copy;
+
+    /* The frame stands in a link's buffer, which sending may move. */
+    copy = mem_try_alloc(frame.len);
+    if (copy == NULL) {
+        request_fail(request, "ERR nearcached: out of memory");
+        return;
+    }
+    memcpy(copy, frame.ptr, frame.len);
+    relay_send(request, node, bytes_make(copy, frame.len));
+    mem_free(copy);
+}
+
+/* True when the reply was a redirection and the request is on its way again. */
+static bool follow(struct request *request, struct link *link, struct bytes line)
+{
+    struct front *front = request->front;
+    struct backend_node *from = backend_by_id(&front->backend, request->node);
+    struct backend_node *to;
+    struct bytes frame;
+
+    const bool is_moved = bytes_start_with(line, BYTES("-MOVED "));
+    const bool is_ask = bytes_start_with(line, BYTES("-ASK "));
+    const bool is_tryagain = bytes_start_with(line, BYTES("-TRYAGAIN"));
+
+    if (!(is_moved || is_ask || is_tryagain) || !link->settings.keeps_requests) {
+        return false;
+    }
+    /* TRYAGAIN lasts as long as the move of the keys: it is bounded by time, not by number. */
+    if (is_tryagain
+            ? clock_now_us() - request->began_at_us > front->config->request_timeout_ms * 1000
+            : request->n_redirects >= front->config->max_redirects) {
+        return false;
+    }
+    frame = frame_of(request, link);
+    if (frame.len == 0 || from == NULL) {
+        return false;
+    }
+    request->n_redirects += !is_tryagain;
+    repeat_later_reads(request);
+    stats_add(is_moved ? METRIC_redirects_moved
+                       : (is_ask ? METRIC_redirects_ask : METRIC_redirects_tryagain),
+              1);
+    if (is_tryagain) {
+        /* From the importing node it comes while keys are under way: ask there again. */
+        resend_later(request, frame, request->is_asking ? from : NULL);
+        return true;
+    }
+    ask_for_map(request);
+    to = named_node(request, line, from);
+    request->is_asking = is_ask && to != NULL;
+    if (to == NULL || front->first_retry != NULL) {
+        resend_later(request, frame, to);
+        return true;
+    }
+    resend_now(request, to, frame);
+    return true;
+}
+
+/* ---- the retry list ---- */
+
+void relay_retry(struct request *request)
+{
+    struct front *front = request->front;
+
+    request->next_retry = NULL;
+    if (front->last_retry != NULL) {
+        front->last_retry->next_retry = request;
+    } else {
+        front->first_retry = request;
+    }
+    front->last_retry = request;
+    if (!event_pending(front->retry_event, EV_TIMEOUT, NULL)) {
+        const struct timeval pause = {0, RETRY_PAUSE_US};
+
+        event_add(front->retry_event, &pause);
+    }
+}
+
+static void resend(struct request *request)
+{
+    struct front *front = request->front;
+    struct backend_node *node;
+    unsigned char *frame;
+    size_t len = request->stored_bytes;
+
+    if (!request->is_part && request->session == NULL) {
+        /* The client left before its request was accepted anywhere. */
+        request_free(request);
+        return;
+    }
+    frame = mem_try_alloc(len);
+    if (frame == NULL) {
+        request_fail(request, "ERR nearcached: out of memory");
+        return;
+    }
+    memcpy(frame, request->stored, len);
+    request->stored_bytes = 0;
+    if (read_store_keys_of_frame(request, bytes_make(frame, len)) != 0) {
+        mem_free(frame);
+        request_fail(request, "ERR nearcached: out of memory");
+        return;
+    }
+    node = request->node != 0 ? backend_by_id(&front->backend, request->node) : NULL;
+    if (node == NULL) {
+        node = backend_owner(&front->backend, request->slot);
+        request->is_asking = false;
+    }
+    relay_send(request, node, bytes_make(frame, len));
+    mem_free(frame);
+}
+
+void relay_on_retry_timer(evutil_socket_t fd, short what, void *arg)
+{
+    struct front *front = arg;
+    struct request *request = front->first_retry;
+
+    (void)fd;
+    (void)what;
+    front->first_retry = front->last_retry = NULL;
+    while (request != NULL) {
+        struct request *const next = request->next_retry;
+
+        request->next_retry = NULL;
+        if (request->again == AGAIN_RESEND) {
+            resend(request);
+        } else {
+            read_again(request);
+        }
+        request = next;
+    }
+}
+
+/* ---- receiving ---- */
+
+static void on_fence_passed(void *arg)
+{
+    struct request *request = arg;
+
+    request->is_held = false;
+    request_done(request);
+}
+
+static void complete(struct request *request)
+{
+    if (request->needs_fence) {
+        coherence_fence(&request->front->coherence, request->node, on_fence_passed, request);
+        return;
+    }
+    request_done(request);
+}
+
+/* A read behind a retried request: what it shows may be too old. True: it is asked again. */
+static bool repeat(struct request *request, struct link *link)
+{
+    const struct bytes frame = frame_of(request, link);
+
+    if (!request->must_repeat || frame.len == 0) {
+        return false;
+    }
+    request->must_repeat = false;
+    request->is_asking = false;
+    resend_later(request, frame, NULL);
+    return true;
+}
+
+static void on_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
+                     bool is_first, bool is_last)
+{
+    struct request *request = CONTAINER_OF(op, struct request, op);
+
+    if (index + 1 < op->n_replies) {
+        return; /* of ASKING */
+    }
+    if (is_first) {
+        const bool is_line = is_last && part.ptr[0] == '-';
+
+        drop_keys(request);
+        if (is_last && repeat(request, link)) {
+            return;
+        }
+        if (is_line && follow(request, link, part)) {
+            return;
+        }
+        request->is_held = request->needs_fence;
+    }
+    request_take_part(request, part);
+    if (is_last) {
+        complete(request);
+    }
+}
+
+static void on_lost(struct link_op *op, struct link *link, enum link_loss loss)
+{
+    struct request *request = CONTAINER_OF(op, struct request, op);
+
+    drop_keys(request);
+    request->is_held = false;
+    if (loss == LINK_LOST_UNSENT) {
+        stats_add(METRIC_errors_backend, 1);
+        request_fail(request, "ERR nearcached: no connection to the backend %s (%s)", link->name,
+                     link->error);
+    } else if (loss == LINK_LOST_TIMEOUT) {
+        stats_add(METRIC_errors_timeout, 1);
+        request_fail(request, "ERR nearcached: the backend %s did not answer in time", link->name);
+    } else {
+        stats_add(METRIC_errors_lost, 1);
+        request_fail(request,
+                     "ERR nearcached: the connection to the backend %s was lost, the command may "
+                     "have been executed",
+                     link->name);
+    }
+}

@@ -1,0 +1,29 @@
+/*
+ * relay.h - requests that go to the backend as they are
+ *
+ * Purpose:    send a request on a relay link of the client's protocol version, follow redirections,
+ *             apply the reply rule before a byte of the reply leaves, withhold opaque replies until
+ *             their fence is passed.
+ * Ownership:  the request stays its session's or group's; it is answered exactly once.
+ * Threading:  the request's worker.
+ */
+#ifndef NC_PROXY_RELAY_H
+#define NC_PROXY_RELAY_H
+
+#include "proxy/request.h"
+
+/* Sends frame (a whole multibulk request) to node; NULL: nobody owns the slot, an error is the
+ * reply. */
+void relay_send(struct request *request, struct backend_node *node, struct bytes frame);
+
+/* Remembers the keys that the reply must drop. -ENOMEM. */
+NC_MUST_CHECK int relay_store_keys(struct request *request, const struct bytes *argv,
+                                   const struct command_key_list *keys);
+
+/* Looks at the request again in a moment; request->again says how. FIFO for the whole worker. */
+void relay_retry(struct request *request);
+
+/* The retry list's timer; see front.c. */
+void relay_on_retry_timer(evutil_socket_t fd, short what, void *arg);
+
+#endif

@@ -1,0 +1,277 @@
+/*
+ * Design: the queue of a session holds only what could not be answered at once; hits of an
+ * otherwise idle session never enter it. The reply of the head goes straight to the output as it
+ * arrives, so a large one is never collected; a reply behind an unanswered request waits in its own
+ * queue, counted against the session's output limit.
+ */
+#include "proxy/request.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/stats.h"
+#include "proxy/group.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#define REQUEST_MAGIC 0x72657175u
+#define SPARE_REQUESTS_MAX 1024
+
+struct request *request_new(struct front *front, enum request_kind kind,
+                            const struct command *command)
+{
+    struct request *request = front->spare_requests;
+
+    if (request != NULL) {
+        front->spare_requests = request->next;
+        front->n_spare_requests--;
+        memset(request, 0, offsetof(struct request, few));
+    } else {
+        request = mem_alloc(sizeof(*request));
+    }
+    request->magic = REQUEST_MAGIC;
+    request->front = front;
+    request->kind = (uint8_t)kind;
+    request->command = command;
+    request->stored = request->few;
+    request->began_at_us = clock_now_us();
+    outq_init(&request->reply);
+    return request;
+}
+
+void request_free(struct request *request)
+{
+    struct front *front = request->front;
+
+    CHECK(request->magic == REQUEST_MAGIC);
+    if (request->stored != request->few) {
+        mem_free(request->stored);
+    }
+    outq_fini(&request->reply);
+    request->magic = 0;
+    if (front->n_spare_requests < SPARE_REQUESTS_MAX) {
+        request->next = front->spare_requests;
+        front->spare_requests = request;
+        front->n_spare_requests++;
+    } else {
+        mem_free(request);
+    }
+}
+
+void front_free_spare_requests(struct front *front)
+{
+    while (front->spare_requests != NULL) {
+        struct request *const request = front->spare_requests;
+
+        front->spare_requests = request->next;
+        mem_free(request);
+    }
+    front->n_spare_requests = 0;
+}
+
+struct request *request_queue(struct session *session, enum request_kind kind,
+                              const struct command *command)
+{
+    struct request *request = request_new(session->front, kind, command);
+
+    request->session = session;
+    request->proto = session->proto;
+    request->db = session->db;
+    request->is_muted = session_is_muted(session);
+    if (session->last != NULL) {
+        session->last->next = request;
+    } else {
+        session->first = request;
+    }
+    session->last = request;
+    session->n_requests++;
+    return request;
+}
+
+static void uncount(struct request *request)
+{
+    struct session *session = request->session;
+
+    if (session != NULL && request->counts_cached && --session->n_cached == 0) {
+        session->cached_mask = 0;
+    }
+    if (session != NULL && request->counts_relayed && --session->n_relayed == 0) {
+        session->relayed_mask = 0;
+    }
+    request->counts_cached = request->counts_relayed = false;
+}
+
+void request_unqueue(struct request *request)
+{
+    struct session *session = request->session;
+    struct request **at = &session->first;
+    struct request *before = NULL;
+
+    while (*at != request) {
+        before = *at;
+        at = &before->next;
+    }
+    CHECK(request->next == NULL);
+    *at = NULL;
+    session->last = before;
+    session->n_requests--;
+    uncount(request);
+    request_free(request);
+}
+
+int request_store(struct request *request, struct bytes bytes)
+{
+    unsigned char *room = request->few;
+
+    if (bytes.len > sizeof(request->few)) {
+        room = mem_try_alloc(bytes.len);
+        if (room == NULL) {
+            return -ENOMEM;
+        }
+    }
+    memmove(room, bytes.ptr, bytes.len);
+    if (request->stored != request->few) {
+        mem_free(request->stored);
+    }
+    request->stored = room;
+    request->stored_bytes = bytes.len;
+    return 0;
+}
+
+void request_count(struct request *request, bool as_cached, bool as_relayed)
+{
+    struct session *session = request->session;
+
+    uncount(request);
+    if (session == NULL) {
+        return;
+    }
+    request->counts_cached = as_cached;
+    request->counts_relayed = as_relayed;
+    if (as_cached) {
+        session->n_cached++;
+        session->cached_mask |= request->key_mask;
+    }
+    if (as_relayed) {
+        session->n_relayed++;
+        session->relayed_mask |= request->key_mask;
+    }
+}
+
+void request_take_part(struct request *request, struct bytes part)
+{
+    struct session *session = request->session;
+
+    if (request->is_part) {
+        if (outq_append(&request->reply, part) != 0) {
+            group_part_failed(request);
+        }
+        return;
+    }
+    if (session == NULL || request->is_muted) {
+        return;
+    }
+    if (session->first == request && !request->is_held) {
+        if (outq_append(&session->out, part) != 0) {
+            session_close(session);
+            return;
+        }
+    } else {
+        if (outq_append(&request->reply, part) != 0) {
+            session_close(session);
+            return;
+        }
+        request->held_bytes += part.len;
+        session->held_bytes += part.len;
+    }
+    if (session_check_output(session)) {
+        session_wake(session);
+    }
+}
+
+static void observe(const struct request *request)
+{
+    const int64_t took_us = clock_now_us() - request->began_at_us;
+
+    if (request->kind == REQUEST_CACHED) {
+        stats_observe(HISTOGRAM_latency_miss, took_us, 1);
+    } else if (request->kind != REQUEST_LOCAL) {
+        stats_observe(HISTOGRAM_latency_relayed, took_us, 1);
+    }
+}
+
+void request_done(struct request *request)
+{
+    struct session *session = request->session;
+
+    if (request->is_part) {
+        group_part_done(request);
+        return;
+    }
+    observe(request);
+    request->is_done = true;
+    if (session == NULL) {
+        request_free(request);
+        return;
+    }
+    uncount(request);
+    session_advance(session);
+    session_wake(session);
+}
+
+void request_fail(struct request *request, const char *format, ...)
+{
+    char text[400], line[420];
+    va_list arguments;
+    int length;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    length = snprintf(line, sizeof(line), "-%s\r\n", text);
+    request_take_part(request, bytes_make(line, (size_t)length));
+    request_done(request);
+}
+
+/* What the head has gathered goes out; more of it follows directly. */
+static void release_held(struct session *session, struct request *request)
+{
+    session->held_bytes -= request->held_bytes;
+    request->held_bytes = 0;
+    if (outq_len(&request->reply) > 0 && outq_move(&session->out, &request->reply) != 0) {
+        session_close(session);
+    }
+}
+
+void session_advance(struct session *session)
+{
+    while (session->first != NULL && !session->is_closed) {
+        struct request *const request = session->first;
+
+        if (request->is_held) {
+            return;
+        }
+        release_held(session, request);
+        if (session->is_closed || !request->is_done) {
+            return;
+        }
+        session->first = request->next;
+        if (session->first == NULL) {
+            session->last = NULL;
+        }
+        session->n_requests--;
+        request_free(request);
+    }
+}
+
+void request_orphan(struct request *request)
+{
+    uncount(request);
+    request->session = NULL;
+    request->next = NULL;
+    request->is_held = false;
+    if (request->is_done) {
+        request_free(request);
+    }
+}

@@ -1,0 +1,91 @@
+/*
+ * request.h - one request that could not be answered at once
+ *
+ * Purpose:    hold a request's place in its session's order while a flight, a relay link, a fence
+ * or its parts (a group) produce the reply. Ownership:  owned by its session, or by its group when
+ * it is a part; orphans own themselves until what they wait for has come. request_done() ends it.
+ * Threading:  its worker only.
+ */
+#ifndef NC_PROXY_REQUEST_H
+#define NC_PROXY_REQUEST_H
+
+#include "base/outq.h"
+#include "proxy/session.h"
+
+struct group;
+
+enum request_kind { REQUEST_LOCAL, REQUEST_CACHED, REQUEST_RELAYED, REQUEST_GROUP };
+
+/* Look the read up anew, read it uncached, or send it again to whoever owns its slot. */
+enum request_again { AGAIN_LOOKUP, AGAIN_RELAY, AGAIN_RESEND };
+
+struct request {
+    uint32_t magic;
+    struct request *next;       /* of the session's queue or of the spare list */
+    struct request *next_retry; /* of the front's retry list */
+    struct front *front;
+    struct session *session; /* NULL: an orphan, or a part (then group has the owner) */
+    struct group *group;     /* the parts it waits for (REQUEST_GROUP), or that it is one of */
+    const struct command *command;
+    struct link_op op;
+    struct coherence_waiter waiter;
+    struct outq reply; /* what cannot leave yet */
+
+    uint64_t key_hash, key_mask; /* W3: of its key; of all its keys */
+    int64_t began_at_us;
+    size_t held_bytes;
+    uint32_t db;
+    uint16_t slot;
+    epochs_node node; /* where it was relayed to */
+    uint8_t kind;     /* enum request_kind */
+    uint8_t proto;
+    uint8_t ns;
+    uint8_t n_redirects;
+    bool is_done, is_muted, is_part, has_one_key;
+    bool is_held; /* a fence: nothing leaves before it is passed */
+    bool needs_fence, drops_all;
+    bool is_asking;   /* ASKING goes before it */
+    bool must_repeat; /* its reply may be older than a retried write's: ask again */
+    bool is_skipping; /* the rest of the reply in hand is discarded */
+    bool counts_cached, counts_relayed; /* in its session's n_cached, n_relayed */
+    uint8_t again;                      /* enum request_again: what the retry list does with it */
+    uint8_t downgrade;                  /* enum resp_downgrade of a cached read's reply */
+    uint32_t config_serial;             /* of the configuration it was dispatched under */
+
+    /* Keys for the reply rule (length and bytes of each), or the request's frame while it may be
+     * asked again. */
+    unsigned char *stored; /* points at few, or at heap memory */
+    size_t stored_bytes;
+    unsigned char few[96];
+};
+
+/* From the front's spare list. The caller queues it or makes it a part. */
+struct request *request_new(struct front *front, enum request_kind kind,
+                            const struct command *command);
+/* A new request at the end of its session's queue. */
+struct request *request_queue(struct session *session, enum request_kind kind,
+                              const struct command *command);
+/* The youngest request of the queue goes again: it was answered after all. */
+void request_unqueue(struct request *request);
+
+/* Remembers bytes with the request; -ENOMEM. */
+NC_MUST_CHECK int request_store(struct request *request, struct bytes bytes);
+
+/* W3 bookkeeping: it is now an unanswered cached read, or relayed request, or both, of its session.
+ */
+void request_count(struct request *request, bool as_cached, bool as_relayed);
+
+/* Part of the reply, in the client's protocol version. */
+void request_take_part(struct request *request, struct bytes part);
+void request_done(struct request *request);
+/* An error as the whole reply; then done. */
+void request_fail(struct request *request, const char *format, ...) NC_PRINTF(2, 3);
+
+/* Releases what heads the queue and is ready into the session's output. */
+void session_advance(struct session *session);
+/* The client is gone: the request lives on until it is answered. */
+void request_orphan(struct request *request);
+void request_free(struct request *request);
+void front_free_spare_requests(struct front *front);
+
+#endif

@@ -1,0 +1,84 @@
+/*
+ * session.h - one client connection
+ *
+ * Purpose:    read requests, keep replies in the order of their requests, write them, keep the
+ *             client's state and limits.
+ * Ownership:  the session belongs to its worker's front; it owns its unanswered requests, which
+ *             outlive it when the backend still owes them a reply (they are orphaned then).
+ * Threading:  its worker only.
+ * Errors:     whatever goes wrong here costs this connection only.
+ */
+#ifndef NC_PROXY_SESSION_H
+#define NC_PROXY_SESSION_H
+
+#include "base/outq.h"
+#include "proxy/front.h"
+
+#include <event2/event_struct.h>
+
+enum session_reply_mode { REPLY_ON, REPLY_OFF, REPLY_SKIP_NEXT, REPLY_SKIP_THIS };
+
+struct session {
+    uint32_t magic;
+    struct front *front;
+    struct session *next, *prev; /* of the front's sessions */
+    uint64_t id;
+
+    struct stream stream;
+    struct event read_event, write_event;
+    bool is_reading; /* read_event is added */
+    struct deferred turn_end;
+
+    struct buffer in;           /* input not yet taken; empty between requests */
+    struct resp_reader *reader; /* NULL: the front's spare one serves */
+    struct outq out;
+
+    struct request *first, *last; /* unanswered or unreleased, in order */
+    unsigned n_requests;
+    size_t held_bytes; /* of replies that wait behind an unanswered request */
+
+    /* W3: unanswered requests by kind; a bit per key hash, cleared when none is left. */
+    unsigned n_cached, n_relayed;
+    uint64_t cached_mask, relayed_mask;
+
+    uint8_t proto;      /* 2 or 3 */
+    uint8_t reply_mode; /* enum session_reply_mode */
+    bool is_authed, may_change_cache, is_closing, is_eof, is_stalled, is_closed, is_no_evict;
+    bool is_blocked;   /* the socket takes no more: write_event is added */
+    bool is_switching; /* a SELECT is under way: what follows waits for its answer */
+    bool is_unix;
+    uint32_t db;
+    char *name; /* NULL: none */
+    const struct command *last_command;
+    uint64_t n_commands;
+    int64_t opened_at_us, active_at_us, above_soft_since_us;
+    struct endpoint peer, local;
+};
+
+/* Takes the descriptor. Runs on the front's worker. */
+void session_open(struct front *front, int fd, bool is_unix, uint64_t id);
+/* At once; requests under way are orphaned. The struct goes at the end of the turn. */
+void session_close(struct session *session);
+/* When everything owed has been written. */
+void session_close_after_reply(struct session *session);
+
+/* Something became ready: write and look at waiting input at the end of this turn. */
+void session_wake(struct session *session);
+/* Checks the output limits after replies were added. False: the session was closed. */
+bool session_check_output(struct session *session);
+
+/*
+ * A reply that the proxy words itself: begin, compose with the writer, end. It takes its place
+ * behind unanswered requests.
+ */
+struct resp_writer session_begin_reply(struct session *session);
+void session_end_reply(struct session *session, struct resp_writer *writer);
+void session_error(struct session *session, const char *format, ...) NC_PRINTF(2, 3);
+
+/* True when replies of the command in hand are suppressed (CLIENT REPLY OFF | SKIP). */
+bool session_is_muted(const struct session *session);
+
+/* What Redis' CLIENT INFO says, without a line break. */
+void session_describe(const struct session *session, struct buffer *out);
+
+#endif

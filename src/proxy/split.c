@@ -1,0 +1,375 @@
+/*
+ * Design: a cluster executes a multi-key command only within one slot, so a command over several
+ * slots becomes one part per slot (not per node). MGET and EXISTS look at tier 1 first: if every
+ * key is a hit the reply is written at once; otherwise each cacheable key becomes a cached read of
+ * its own (GET k, EXISTS k) and the others are asked for slot by slot.
+ */
+#include "proxy/split.h"
+
+#include "base/mem.h"
+#include "base/stats.h"
+#include "proxy/group.h"
+#include "proxy/read.h"
+#include "proxy/relay.h"
+
+#include <errno.h>
+
+struct split {
+    struct session *session;
+    const struct dispatch_call *call;
+    bool is_cluster;
+    unsigned step;   /* 2 for MSET, else 1 */
+    unsigned n_keys; /* repeated ones count */
+    uint64_t mask;
+};
+
+static uint16_t slot_of(const struct split *split, struct bytes key)
+{
+    return split->is_cluster ? command_key_slot(key) : 0;
+}
+
+static struct bytes key_at(const struct split *split, unsigned i)
+{
+    return split->call->argv[1 + i * split->step];
+}
+
+static bool is_mget(const struct split *split)
+{
+    return split->call->command->merge == MERGE_ARRAY;
+}
+
+/* MGET's elements are GET's views, EXISTS' are those of EXISTS with one key; others are no reads of
+ * tier 1. */
+static const struct command *view_command(const struct split *split)
+{
+    if (split->call->command->class != CLASS_SPLIT_READ) {
+        return NULL;
+    }
+    if (is_mget(split)) {
+        return split->session->front->config->multi_get_atomic ? NULL : command_at(0);
+    }
+    return bytes_equal(bytes_of_string(split->call->command->name), BYTES("exists"))
+               ? split->call->command
+               : NULL;
+}
+
+static struct read_call read_of(const struct split *split, const struct command *view, unsigned i,
+                                struct bytes argv[2])
+{
+    struct read_call read = {.command = view, .argv = argv, .argc = 2, .key = key_at(split, i)};
+
+    argv[0] = bytes_of_string(view->name);
+    argv[1] = read.key;
+    read.hash = cache_hash(read.key);
+    return read;
+}
+
+/* ---- all in tier 1 ---- */
+
+static bool put_array_header(struct session *session, size_t n)
+{
+    struct resp_writer writer = {.out = &session->out.tail};
+
+    resp_put_array(&writer, n);
+    return !writer.has_failed;
+}
+
+/*
+ * True: every key was a hit and the whole reply stands in the output. Hits are counted at the end:
+ * what was found before a miss is looked up again as a part.
+ */
+static bool try_all_hits(const struct split *split, const struct command *view)
+{
+    struct session *session = split->session;
+    const size_t mark = outq_mark(&session->out);
+    struct buffer *tally = &session->front->answer;
+    struct bytes argv[2];
+    bool is_whole;
+
+    if (session->first != NULL || session->reply_mode != REPLY_ON || !is_mget(split)) {
+        return false;
+    }
+    is_whole = put_array_header(session, split->n_keys);
+    for (unsigned i = 0; is_whole && i < split->n_keys; i++) {
+        const struct read_call read = read_of(split, view, i, argv);
+
+        is_whole = read_try_hit(session, &read, tally);
+    }
+    if (is_whole) {
+        read_count_hits(session->front, tally);
+    } else {
+        outq_truncate(&session->out, mark);
+    }
+    buffer_consume(tally, buffer_len(tally));
+    return is_whole;
+}
+
+/* ---- parts ---- */
+
+/* Sends the keys marked with this slot as one command. */
+static void send_slot(struct split *split, struct group *group, const bool *is_asked,
+                      unsigned first, bool *is_sent)
+{
+    const struct dispatch_call *call = split->call;
+    struct front *front = split->session->front;
+    const uint16_t slot = slot_of(split, key_at(split, first));
+    const unsigned part = group->n_parts;
+    struct request *request = group_add(group, REQUEST_RELAYED, call->command);
+    struct bytes *argv = mem_try_alloc((1 + split->n_keys * split->step) * sizeof(*argv));
+    struct command_key_list keys = {0};
+    struct buffer frame;
+    unsigned argc = 0, element = 0;
+    int error = argv != NULL ? 0 : -ENOMEM;
+
+    buffer_init(&frame);
+    for (unsigned i = first; error == 0 && i < split->n_keys; i++) {
+        if (is_sent[i] || !is_asked[i] || slot_of(split, key_at(split, i)) != slot) {
+            continue;
+        }
+        if (argc == 0) {
+            argv[argc++] = call->argv[0];
+        }
+        is_sent[i] = true;
+        argv[argc++] = key_at(split, i);
+        if (split->step == 2) {
+            argv[argc++] = call->argv[2 + i * 2];
+        }
+        if (group->places != NULL) {
+            group->places[i] = (struct group_place){part, element++, true};
+        }
+    }
+    request->slot = slot;
+    request->config_serial = front->config_serial;
+    if (error == 0) {
+        error = resp_write_request(&frame, argv, argc);
+    }
+    if (error == 0 && command_find_keys(call->command, argv, argc, &keys)) {
+        error = relay_store_keys(request, argv, &keys);
+        command_key_list_fini(&keys);
+    }
+    if (error != 0) {
+        request_fail(request, "ERR nearcached: out of memory");
+    } else {
+        relay_send(request, backend_owner(&front->backend, slot), buffer_bytes(&frame));
+    }
+    buffer_fini(&frame);
+    mem_free(argv);
+}
+
+/* ---- merging ---- */
+
+/* The elements of MGET's parts, each found once: a part's array is walked from its front. */
+struct cursor {
+    struct bytes at;
+    uint32_t element;
+    bool is_open;
+};
+
+static bool next_element(struct cursor *cursor, struct bytes reply, uint32_t element,
+                         struct bytes *value)
+{
+    struct resp_value head;
+    struct bytes before;
+
+    if (!cursor->is_open) {
+        cursor->at = reply;
+        cursor->is_open = true;
+        if (!resp_next(&cursor->at, &head)) {
+            return false;
+        }
+    }
+    while (cursor->element < element) {
+        if (!resp_skip(&cursor->at)) {
+            return false;
+        }
+        cursor->element++;
+    }
+    before = cursor->at;
+    if (!resp_skip(&cursor->at)) {
+        return false;
+    }
+    cursor->element++;
+    *value = bytes_make(before.ptr, before.len - cursor->at.len);
+    return true;
+}
+
+/* MGET says nil where GET says WRONGTYPE. */
+static void put_element(struct resp_writer *reply, struct bytes value)
+{
+    if (bytes_start_with(value, BYTES("-WRONGTYPE"))) {
+        resp_put_null(reply);
+    } else {
+        resp_put_raw(reply, value);
+    }
+}
+
+static bool put_first_error(const struct group *group, struct resp_writer *reply)
+{
+    for (unsigned i = 0; i < group->n_parts; i++) {
+        const struct bytes part = group_reply(group, i);
+
+        if (part.len == 0 || (part.ptr[0] == '-' && !bytes_start_with(part, BYTES("-WRONGTYPE")))) {
+            resp_put_raw(reply, part);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void merge_mget(struct group *group, struct resp_writer *reply)
+{
+    struct cursor *cursors = mem_try_alloc((group->n_parts + 1) * sizeof(*cursors));
+
+    if (cursors == NULL || put_first_error(group, reply)) {
+        reply->has_failed = reply->has_failed || cursors == NULL;
+        mem_free(cursors);
+        return;
+    }
+    memset(cursors, 0, (group->n_parts + 1) * sizeof(*cursors));
+    resp_put_array(reply, group->n_places);
+    for (unsigned i = 0; i < group->n_places; i++) {
+        const struct group_place *place = &group->places[i];
+        struct bytes value = group_reply(group, place->part);
+
+        if (place->is_array && !next_element(&cursors[place->part], group_reply(group, place->part),
+                                             place->element, &value)) {
+            reply->has_failed = true;
+            break;
+        }
+        put_element(reply, value);
+    }
+    mem_free(cursors);
+}
+
+static void merge_all_ok(struct group *group, struct resp_writer *reply)
+{
+    group_merge_first(group, reply);
+}
+
+/* ---- dispatch ---- */
+
+/* What each key needs: a cached read of its own, or its slot is asked. False: it has to wait (W3).
+ */
+static bool may_begin_now(const struct split *split, const struct command *view)
+{
+    const struct session *session = split->session;
+
+    for (unsigned i = 0; i < split->n_keys; i++) {
+        const uint64_t hash = cache_hash(key_at(split, i));
+
+        if (dispatch_conflicts(session, hash, session->cached_mask, true)) {
+            return false;
+        }
+        if (view != NULL && split->is_cluster &&
+            dispatch_conflicts(session, hash, session->relayed_mask, false)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void read_cached_parts(struct split *split, struct group *group, const struct command *view,
+                              bool *is_asked, bool *any_cached, bool *any_asked)
+{
+    struct bytes argv[2];
+
+    for (unsigned i = 0; i < split->n_keys; i++) {
+        unsigned part = 0;
+
+        is_asked[i] = true;
+        if (view != NULL) {
+            const struct read_call read = read_of(split, view, i, argv);
+            const bool is_behind = dispatch_conflicts(split->session, read.hash,
+                                                      split->session->relayed_mask, false);
+
+            if (!is_behind && read_part(group, split->session, &read, &part)) {
+                is_asked[i] = false;
+                *any_cached = true;
+                if (group->places != NULL) {
+                    group->places[i] = (struct group_place){part, 0, false};
+                }
+            }
+        }
+        *any_asked = *any_asked || is_asked[i];
+    }
+}
+
+static void begin_parts(struct split *split, const struct command *view)
+{
+    const struct command *command = split->call->command;
+    struct request *owner = request_queue(split->session, REQUEST_GROUP, command);
+    struct group *group = group_new(
+        owner, is_mget(split) ? merge_mget
+                              : (command->merge == MERGE_SUM ? group_merge_sum : merge_all_ok));
+    bool *flags = mem_try_alloc(2 * (size_t)split->n_keys);
+    bool any_cached = false, any_asked = false;
+
+    owner->key_mask = split->mask;
+    if (is_mget(split)) {
+        group->places = mem_try_alloc(split->n_keys * sizeof(*group->places));
+        group->n_places = split->n_keys;
+    }
+    if (flags == NULL || (is_mget(split) && group->places == NULL)) {
+        group->has_failed = true;
+        mem_free(flags);
+        group_seal(group);
+        return;
+    }
+    memset(flags, 0, 2 * (size_t)split->n_keys);
+    read_cached_parts(split, group, view, flags, &any_cached, &any_asked);
+    request_count(owner, any_cached, any_asked);
+    for (unsigned i = 0; i < split->n_keys; i++) {
+        if (flags[i] && !flags[split->n_keys + i]) {
+            send_slot(split, group, flags, i, flags + split->n_keys);
+        }
+    }
+    mem_free(flags);
+    stats_add(METRIC_commands_relayed, any_asked ? 1 : 0);
+    group_seal(group);
+}
+
+static bool is_one_slot(const struct split *split)
+{
+    for (unsigned i = 1; split->is_cluster && i < split->n_keys; i++) {
+        if (slot_of(split, key_at(split, i)) != slot_of(split, key_at(split, 0))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+enum verdict split_dispatch(struct session *session, const struct dispatch_call *call)
+{
+    const struct topology *topology = session->front->backend.topology;
+    struct split split = {
+        .session = session,
+        .call = call,
+        .is_cluster = topology != NULL && topology->is_cluster,
+        .step = call->command->step == 2 ? 2 : 1,
+    };
+    const struct command *view = view_command(&split);
+
+    if ((call->argc - 1) % split.step != 0) {
+        return dispatch_anywhere(session, call); /* MSET k: the backend words the error */
+    }
+    split.n_keys = (call->argc - 1) / split.step;
+    if (view != NULL && split.n_keys == 1 && !is_mget(&split)) {
+        return read_dispatch(session, call);
+    }
+    if (view == NULL && is_one_slot(&split)) {
+        return dispatch_relay(session, call);
+    }
+    for (unsigned i = 0; i < split.n_keys; i++) {
+        split.mask |= key_bit(cache_hash(key_at(&split, i)));
+    }
+    if (view != NULL && ((session->cached_mask | session->relayed_mask) & split.mask) == 0 &&
+        try_all_hits(&split, view)) {
+        return VERDICT_TAKEN;
+    }
+    if (!may_begin_now(&split, view)) {
+        stats_add(METRIC_stalls_order, 1);
+        return VERDICT_STALL;
+    }
+    begin_parts(&split, view);
+    return VERDICT_TAKEN;
+}

@@ -1,0 +1,62 @@
+/*
+ * backend.h - one worker's view of the backend: the topology in force and its links to each node
+ *
+ * Purpose:    find the node and the link for a slot.
+ * Ownership:  owns its nodes and their links; holds a reference to the topology.
+ * Threading:  its worker only. A new topology arrives by mail.
+ * Errors:     a slot without an owner has no node: NULL.
+ *
+ * A node that leaves the map keeps its links until their operations are answered, then goes.
+ */
+#ifndef NC_UPSTREAM_BACKEND_H
+#define NC_UPSTREAM_BACKEND_H
+
+#include "upstream/link.h"
+#include "upstream/topology.h"
+
+struct backend_node {
+    struct backend_node *next;
+    epochs_node id;
+    bool is_in_map;
+    const struct topology_node *info; /* in the topology in force; NULL when it left the map */
+    struct link links[N_LINK_KINDS];
+    void *track; /* what coherence/ keeps about the tracking link */
+};
+
+/* Told about nodes as they come and go; set once, before the first topology. */
+struct backend_events {
+    void (*on_node_added)(struct backend_node *node, void *context);
+    void (*on_node_removed)(struct backend_node *node, void *context);
+};
+
+struct backend {
+    struct worker *worker;
+    const struct config_backend *login;
+    const struct config *config;
+    struct topology *topology;      /* NULL until the first map */
+    struct backend_node *nodes;     /* all, those that left the map included */
+    struct backend_node **by_index; /* as topology->nodes */
+    const struct backend_events *events;
+    void *context;
+};
+
+void backend_init(struct backend *backend, struct worker *worker,
+                  const struct config_backend *login, const struct config *config,
+                  const struct backend_events *events, void *context);
+void backend_fini(struct backend *backend);
+void backend_set_topology(struct backend *backend, struct topology *topology);
+/* A reload: new timeouts for links that exist. */
+void backend_set_config(struct backend *backend, const struct config *config);
+
+struct backend_node *backend_owner(const struct backend *backend, unsigned slot);
+struct backend_node *backend_by_id(const struct backend *backend, epochs_node id);
+/* By the address in a redirection; an empty host means that of `from`. NULL: not in the map. */
+struct backend_node *backend_by_address(const struct backend *backend, struct bytes host,
+                                        unsigned port, const struct backend_node *from);
+/* The masters in the order of their numbers: the next one with a number above `after`, or NULL. */
+struct backend_node *backend_next_master(const struct backend *backend, epochs_node after);
+
+/* Drives timeouts of all links; removes nodes that left the map and are at rest. */
+void backend_tick(struct backend *backend, int64_t now_us);
+
+#endif

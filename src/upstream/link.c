@@ -1,0 +1,702 @@
+/*
+ * Design: requests are appended to one buffer and leave when the loop turn ends, so that whatever
+ * a turn gathered costs one write(2). Positions in that stream of bytes are counted from the
+ * link's birth; an operation remembers where its request begins and ends:
+ *
+ *     out_base          first->begin     out_sent            end
+ *        | answered, kept? |   written      |   to be written  |
+ *
+ * Against a cluster the bytes stay until the reply has come, since MOVED and ASK send them again
+ * elsewhere: no request is ever copied for that. Replies are framed where they were read and shown
+ * to their operation in place.
+ */
+#include "upstream/link.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/stats.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define LINK_MAGIC 0x6c696e6bu
+/* A push names the keys of one write; a MULTI of a million keys still fits. */
+#define PUSH_MAX ((size_t)64 * 1024 * 1024)
+#define GREETING_REPLY_MAX ((size_t)64 * 1024)
+
+enum { GREET_HELLO, GREET_AUTH, GREET_NAME, GREET_TRACKING };
+
+static void on_readable(evutil_socket_t fd, short what, void *arg);
+static void on_writable(evutil_socket_t fd, short what, void *arg);
+static void flush_at_turn_end(struct deferred *deferred);
+
+const char *link_kind_name(enum link_kind kind)
+{
+    static const char *const names[N_LINK_KINDS] = {"relay2", "relay3", "tracking"};
+
+    return names[kind];
+}
+
+void link_init(struct link *link, enum link_kind kind, struct worker *worker,
+               const struct topology_node *node, const struct config_backend *login,
+               const struct link_settings *settings)
+{
+    memset(link, 0, sizeof(*link));
+    link->magic = LINK_MAGIC;
+    link->kind = kind;
+    link->worker = worker;
+    link->login = login;
+    link->settings = *settings;
+    link->endpoint = node->endpoint;
+    snprintf(link->name, sizeof(link->name), "%s", node->endpoint.text);
+    stream_init(&link->stream, -1);
+    buffer_init(&link->out);
+    buffer_init(&link->in);
+    link->flush.run = flush_at_turn_end;
+}
+
+/* ---- losing ---- */
+
+static void pause_before_retry(struct link *link)
+{
+    const int64_t now_us = clock_now_us();
+    int64_t pause_ms = link->settings.reconnect_min_ms;
+
+    for (unsigned i = 1; i < link->n_failures && pause_ms < link->settings.reconnect_max_ms; i++) {
+        pause_ms *= 2;
+    }
+    if (pause_ms > link->settings.reconnect_max_ms) {
+        pause_ms = link->settings.reconnect_max_ms;
+    }
+    /* Half fixed, half random: workers and proxies that lost a node together do not return
+     * together. */
+    link->retry_at_us = now_us + pause_ms * 500 + random() % (pause_ms * 500 + 1);
+}
+
+static void free_event(struct event **event)
+{
+    if (*event != NULL) {
+        event_free(*event);
+        *event = NULL;
+    }
+}
+
+static void lose_operations(struct link *link, bool is_timeout)
+{
+    struct link_op *op = link->first_op;
+
+    link->first_op = link->last_op = NULL;
+    link->n_ops = 0;
+    link->is_losing = true;
+    while (op != NULL) {
+        struct link_op *const next = op->next;
+        enum link_loss loss = op->begin >= link->out_sent ? LINK_LOST_UNSENT : LINK_LOST_SENT;
+
+        if (loss == LINK_LOST_SENT && is_timeout) {
+            loss = LINK_LOST_TIMEOUT;
+        }
+        op->next = NULL;
+        op->type->on_lost(op, link, loss);
+        op = next;
+    }
+    link->is_losing = false;
+}
+
+static void reset_connection(struct link *link)
+{
+    free_event(&link->read_event);
+    free_event(&link->write_event);
+    stream_close(&link->stream);
+    buffer_consume(&link->in, buffer_len(&link->in));
+    buffer_release(&link->in);
+    buffer_consume(&link->out, buffer_len(&link->out));
+    buffer_release(&link->out);
+    link->out_base = link->out_sent = link->out_allowed = 0;
+    link->in_seen = 0;
+    link->is_streaming = false;
+    memset(&link->framer, 0, sizeof(link->framer));
+    link->db = 0;
+    link->n_greeting = link->n_greeted = 0;
+}
+
+static void go_down(struct link *link, const char *reason, bool is_timeout)
+{
+    const bool was_up = link->state == LINK_UP;
+
+    if (link->state == LINK_IDLE || link->state == LINK_DOWN) {
+        return;
+    }
+    snprintf(link->error, sizeof(link->error), "%s", reason);
+    link->state = LINK_DOWN;
+    stats_add(was_up ? METRIC_links_lost : METRIC_links_failed, 1);
+    link->n_failures++;
+    pause_before_retry(link);
+    log_warn("upstream", was_up ? "link lost" : "link did not come up",
+             "addr=%s kind=%s reason=%s retry_ms=%lld", link->name, link_kind_name(link->kind),
+             log_quote(bytes_of_string(reason)),
+             (long long)((link->retry_at_us - clock_now_us()) / 1000));
+    if (was_up && link->events != NULL) {
+        link->events->on_down(link);
+    }
+    lose_operations(link, is_timeout);
+    reset_connection(link);
+}
+
+void link_close(struct link *link, const char *reason)
+{
+    go_down(link, reason, false);
+}
+
+void link_fini(struct link *link)
+{
+    if (link->state == LINK_UP && link->events != NULL) {
+        link->events->on_down(link);
+    }
+    link->state = LINK_DOWN;
+    link->retry_at_us = INT64_MAX;
+    snprintf(link->error, sizeof(link->error), "the node left the map");
+    lose_operations(link, false);
+    reset_connection(link);
+    worker_undefer(link->worker, &link->flush);
+    buffer_fini(&link->in);
+    buffer_fini(&link->out);
+}
+
+void link_set_endpoint(struct link *link, const struct endpoint *endpoint)
+{
+    const bool is_new = strcmp(link->endpoint.text, endpoint->text) != 0;
+
+    link->endpoint = *endpoint;
+    snprintf(link->name, sizeof(link->name), "%s", endpoint->text);
+    if (is_new) {
+        go_down(link, "the node's address changed", false);
+    }
+}
+
+/* ---- sending ---- */
+
+static uint64_t out_end(const struct link *link)
+{
+    return link->out_base + buffer_len(&link->out);
+}
+
+static void write_out(struct link *link)
+{
+    const uint64_t until = link->state == LINK_UP ? out_end(link) : link->out_allowed;
+    size_t n_written = 0;
+
+    while (link->out_sent < until) {
+        const unsigned char *from = link->out.data + link->out.head +
+                                    (link->out_sent - link->out_base);
+        const ssize_t n = stream_write(&link->stream,
+                                       bytes_make(from, (size_t)(until - link->out_sent)));
+
+        if (n == -EAGAIN) {
+            event_add(link->write_event, NULL);
+            break;
+        }
+        if (n < 0) {
+            go_down(link, strerror((int)-n), false);
+            return;
+        }
+        link->out_sent += (uint64_t)n;
+        n_written += (size_t)n;
+    }
+    stats_add(METRIC_backend_written_bytes, n_written);
+    if (!link->settings.keeps_requests && link->out_sent > link->out_base) {
+        buffer_consume(&link->out, (size_t)(link->out_sent - link->out_base));
+        link->out_base = link->out_sent;
+    }
+}
+
+static void flush_at_turn_end(struct deferred *deferred)
+{
+    struct link *link = CONTAINER_OF(deferred, struct link, flush);
+
+    if (link->read_event != NULL) {
+        event_priority_set(link->read_event, PRIORITY_LINK);
+    }
+    if (link->state == LINK_UP || link->state == LINK_GREETING) {
+        write_out(link);
+    }
+}
+
+static void queue_op(struct link *link, struct link_op *op, uint64_t begin, unsigned n_replies)
+{
+    op->next = NULL;
+    op->begin = begin;
+    op->end = out_end(link);
+    op->n_replies = (uint16_t)n_replies;
+    op->n_seen = 0;
+    op->sent_at_us = clock_now_us();
+    if (link->last_op != NULL) {
+        link->last_op->next = op;
+    } else {
+        link->first_op = op;
+    }
+    link->last_op = op;
+    link->n_ops++;
+    link->last_used_us = op->sent_at_us;
+    stats_add(METRIC_backend_commands, n_replies);
+}
+
+/* The SELECT that goes before the first command for another database. */
+struct select_op {
+    struct link_op op;
+};
+
+static void on_select_reply(struct link_op *op, struct link *link, unsigned index,
+                            struct bytes part, bool is_first, bool is_last)
+{
+    (void)index;
+    (void)is_first;
+    if (is_last) {
+        mem_free(CONTAINER_OF(op, struct select_op, op));
+    }
+    if (part.len > 0 && part.ptr[0] == '-') {
+        /* What stands behind it would run in another database. */
+        link_close(link, "SELECT was refused");
+    }
+}
+
+static void on_select_lost(struct link_op *op, struct link *link, enum link_loss loss)
+{
+    (void)link;
+    (void)loss;
+    mem_free(CONTAINER_OF(op, struct select_op, op));
+}
+
+static const struct link_op_type select_type = {on_select_reply, on_select_lost};
+
+static int queue_select(struct link *link, uint32_t db)
+{
+    char digits[12], frame[64];
+    const int n_digits = snprintf(digits, sizeof(digits), "%u", db);
+    const int length = snprintf(frame, sizeof(frame), "*2\r\n$6\r\nSELECT\r\n$%d\r\n%s\r\n",
+                                n_digits, digits);
+    const uint64_t begin = out_end(link);
+    struct select_op *select;
+    int error = buffer_append(&link->out, bytes_make(frame, (size_t)length));
+
+    if (error != 0) {
+        return error;
+    }
+    select = mem_alloc(sizeof(*select));
+    select->op.type = &select_type;
+    select->op.collect = LINK_COLLECT_MIN;
+    queue_op(link, &select->op, begin, 1);
+    link->db = db;
+    return 0;
+}
+
+int link_send(struct link *link, uint32_t db, const struct bytes *parts, unsigned n_parts,
+              unsigned n_replies, struct link_op *op)
+{
+    size_t total = 0;
+    uint64_t begin;
+    int error;
+
+    if (link->is_losing) {
+        return -ENOTCONN;
+    }
+    link_wake(link);
+    if (link->state == LINK_IDLE || link->state == LINK_DOWN) {
+        return -ENOTCONN;
+    }
+    for (unsigned i = 0; i < n_parts; i++) {
+        total += parts[i].len;
+    }
+    if (buffer_len(&link->out) > 0 &&
+        total > link->settings.output_limit - (buffer_len(&link->out) < link->settings.output_limit
+                                                   ? buffer_len(&link->out)
+                                                   : link->settings.output_limit)) {
+        return -ENOBUFS;
+    }
+    error = buffer_reserve(&link->out, total + 64);
+    if (error == 0 && link->db != db) {
+        error = queue_select(link, db);
+    }
+    if (error != 0) {
+        return error;
+    }
+    begin = out_end(link);
+    for (unsigned i = 0; i < n_parts; i++) {
+        memcpy(buffer_end(&link->out), parts[i].ptr, parts[i].len);
+        buffer_commit(&link->out, parts[i].len);
+    }
+    queue_op(link, op, begin, n_replies);
+    worker_defer(link->worker, &link->flush);
+    return 0;
+}
+
+struct bytes link_op_bytes(const struct link *link, const struct link_op *op)
+{
+    if (op->begin < link->out_base) {
+        return bytes_make(NULL, 0);
+    }
+    return bytes_make(link->out.data + link->out.head + (op->begin - link->out_base),
+                      (size_t)(op->end - op->begin));
+}
+
+/* ---- connecting and greeting ---- */
+
+static int add_greeting(struct link *link, unsigned step, const struct bytes *argv, unsigned argc)
+{
+    link->greeting[link->n_greeting++] = (uint8_t)step;
+    return resp_write_request(&link->out, argv, argc);
+}
+
+static int write_greeting(struct link *link)
+{
+    const struct config_backend *login = link->login;
+    const char *user = login->user != NULL && login->user[0] != '\0' ? login->user : NULL;
+    const char *password = login->password != NULL && login->password[0] != '\0' ? login->password
+                                                                                 : NULL;
+    struct bytes argv[7];
+    unsigned n = 0;
+    int error = 0;
+
+    if (link->kind == LINK_RELAY2) {
+        if (password != NULL) {
+            argv[n++] = BYTES("AUTH");
+            if (user != NULL) {
+                argv[n++] = bytes_of_string(user);
+            }
+            argv[n++] = bytes_of_string(password);
+            error = add_greeting(link, GREET_AUTH, argv, n);
+        }
+        argv[0] = BYTES("CLIENT");
+        argv[1] = BYTES("SETNAME");
+        argv[2] = BYTES("nearcached");
+        return error != 0 ? error : add_greeting(link, GREET_NAME, argv, 3);
+    }
+    argv[n++] = BYTES("HELLO");
+    argv[n++] = BYTES("3");
+    if (password != NULL) {
+        argv[n++] = BYTES("AUTH");
+        argv[n++] = bytes_of_string(user != NULL ? user : "default");
+        argv[n++] = bytes_of_string(password);
+    }
+    argv[n++] = BYTES("SETNAME");
+    argv[n++] = BYTES("nearcached");
+    error = add_greeting(link, GREET_HELLO, argv, n);
+    if (error == 0 && link->kind == LINK_TRACKING && link->settings.wants_tracking) {
+        argv[0] = BYTES("CLIENT");
+        argv[1] = BYTES("TRACKING");
+        argv[2] = BYTES("ON");
+        error = add_greeting(link, GREET_TRACKING, argv, 3);
+    }
+    return error;
+}
+
+static void connected(struct link *link)
+{
+    link->state = LINK_GREETING;
+    event_add(link->read_event, NULL);
+    write_out(link);
+}
+
+static void begin_connect(struct link *link)
+{
+    int error;
+
+    link->state = LINK_CONNECTING;
+    link->connect_began_us = link->last_progress_us = clock_now_us();
+    link->tracking_refused = link->kind == LINK_TRACKING && !link->settings.wants_tracking;
+    error = write_greeting(link);
+    if (error == 0 && link->endpoint.length == 0) {
+        error = -EDESTADDRREQ; /* its name was not resolved yet */
+    }
+    if (error == 0) {
+        link->out_allowed = out_end(link);
+        error = stream_connect(&link->stream, &link->endpoint);
+    }
+    if (error != 0 && error != -EINPROGRESS) {
+        go_down(link, strerror(-error), false);
+        return;
+    }
+    link->read_event = event_new(link->worker->base, link->stream.fd, EV_READ | EV_PERSIST,
+                                 on_readable, link);
+    link->write_event = event_new(link->worker->base, link->stream.fd, EV_WRITE, on_writable, link);
+    CHECK(link->read_event != NULL && link->write_event != NULL);
+    event_priority_set(link->read_event, PRIORITY_LINK);
+    event_priority_set(link->write_event, PRIORITY_LINK);
+    if (error == 0) {
+        connected(link);
+    } else {
+        event_add(link->write_event, NULL);
+    }
+}
+
+void link_wake(struct link *link)
+{
+    if (link->state == LINK_IDLE ||
+        (link->state == LINK_DOWN && clock_now_us() >= link->retry_at_us)) {
+        begin_connect(link);
+    }
+}
+
+static void come_up(struct link *link)
+{
+    link->state = LINK_UP;
+    link->n_failures = 0;
+    link->error[0] = '\0';
+    link->last_used_us = link->last_progress_us = clock_now_us();
+    stats_add(METRIC_links_opened, 1);
+    log_info("upstream", "link up", "addr=%s kind=%s tracking=%s", link->name,
+             link_kind_name(link->kind),
+             link->kind != LINK_TRACKING ? "none" : (link->tracking_refused ? "refused" : "on"));
+    if (link->settings.keeps_requests) {
+        buffer_consume(&link->out, (size_t)(link->out_allowed - link->out_base));
+        link->out_base = link->out_allowed;
+    }
+    if (link->events != NULL) {
+        link->events->on_up(link);
+    }
+    worker_defer(link->worker, &link->flush);
+}
+
+/* One whole reply to a step of the greeting. False: the link went down. */
+static bool take_greeting(struct link *link, struct bytes reply)
+{
+    const unsigned step = link->greeting[link->n_greeted++];
+    const bool is_error = reply.ptr[0] == '-';
+    char reason[140];
+
+    if (is_error && (step == GREET_HELLO || step == GREET_AUTH)) {
+        const int length = reply.len > 122 ? 120 : (int)reply.len - 2;
+
+        snprintf(reason, sizeof(reason), "login refused: %.*s", length, (const char *)reply.ptr);
+        go_down(link, reason, false);
+        return false;
+    }
+    if (is_error && step == GREET_TRACKING) {
+        link->tracking_refused = true;
+    }
+    if (link->n_greeted == link->n_greeting) {
+        come_up(link);
+    }
+    return true;
+}
+
+/* ---- receiving ---- */
+
+static void release_request(struct link *link, uint64_t end)
+{
+    if (link->settings.keeps_requests && end > link->out_base) {
+        buffer_consume(&link->out, (size_t)(end - link->out_base));
+        link->out_base = end;
+    }
+}
+
+/* Hands part of the reply in hand to the first operation. False: the link went down. */
+static bool hand_out(struct link *link, struct bytes part, bool is_first, bool is_last)
+{
+    struct link_op *op = link->first_op;
+    const unsigned index = op->n_seen;
+    const uint64_t end = op->end;
+
+    if (is_last && ++op->n_seen == op->n_replies) {
+        link->first_op = op->next;
+        if (link->first_op == NULL) {
+            link->last_op = NULL;
+        }
+        link->n_ops--;
+        op->next = NULL;
+        op->type->on_reply(op, link, index, part, is_first, is_last);
+        if (link->state != LINK_UP) {
+            return false;
+        }
+        release_request(link, end);
+        return true;
+    }
+    op->type->on_reply(op, link, index, part, is_first, is_last);
+    return link->state == LINK_UP;
+}
+
+static bool is_push(const struct link *link)
+{
+    return link->in.data[link->in.head] == '>' && !link->is_streaming;
+}
+
+/* How much of an unfinished reply is kept together before it is handed on in parts. */
+static size_t collect_limit(const struct link *link)
+{
+    if (link->state != LINK_UP) {
+        return GREETING_REPLY_MAX;
+    }
+    if (is_push(link)) {
+        return PUSH_MAX;
+    }
+    return link->first_op != NULL ? link->first_op->collect : 0;
+}
+
+/* One whole frame, or the last part of one, of frame_len bytes at the front of in. */
+static bool take_frame(struct link *link, size_t frame_len)
+{
+    const struct bytes frame = bytes_make(link->in.data + link->in.head, frame_len);
+    const bool is_first = !link->is_streaming;
+
+    link->is_streaming = false;
+    if (is_first && frame.ptr[0] == '>') {
+        if (link->events != NULL && !link->events->on_push(link, frame)) {
+            go_down(link, "unknown push message", false);
+            return false;
+        }
+        return link->state == LINK_UP || link->state == LINK_GREETING;
+    }
+    if (link->state == LINK_GREETING) {
+        return take_greeting(link, frame);
+    }
+    if (link->first_op == NULL) {
+        go_down(link, "a reply that nobody asked for", false);
+        return false;
+    }
+    return hand_out(link, frame, is_first, true);
+}
+
+/* The reply in hand is unfinished: keep it, or hand on what there is. */
+static bool take_part(struct link *link)
+{
+    const struct bytes part = buffer_bytes(&link->in);
+
+    if (!link->is_streaming && (part.len == 0 || part.len <= collect_limit(link))) {
+        return true;
+    }
+    if (link->state != LINK_UP || link->first_op == NULL || is_push(link)) {
+        go_down(link, "a reply larger than any the proxy asked for", false);
+        return false;
+    }
+    if (!hand_out(link, part, !link->is_streaming, false)) {
+        return false;
+    }
+    link->is_streaming = true;
+    buffer_consume(&link->in, part.len);
+    link->in_seen = 0;
+    return true;
+}
+
+/* Frames what was read. False: the link went down. */
+static bool take_input(struct link *link)
+{
+    while (link->in_seen < buffer_len(&link->in)) {
+        size_t used;
+        const enum resp_status status = resp_frame(&link->framer,
+                                                   link->in.data + link->in.head + link->in_seen,
+                                                   buffer_len(&link->in) - link->in_seen, &used);
+
+        link->in_seen += used;
+        if (status == RESP_BAD) {
+            go_down(link, "the backend sent what is no RESP", false);
+            return false;
+        }
+        if (status == RESP_OK) {
+            const size_t frame_len = link->in_seen;
+
+            if (!take_frame(link, frame_len)) {
+                return false;
+            }
+            buffer_consume(&link->in, frame_len);
+            link->in_seen = 0;
+        }
+    }
+    return take_part(link);
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+    struct link *link = OBJ_FROM(arg, struct link, LINK_MAGIC);
+    size_t room;
+    ssize_t n;
+
+    (void)fd;
+    (void)what;
+    /* Once a turn it goes before the clients; a link that always has more must not starve them. */
+    event_priority_set(link->read_event, PRIORITY_CLIENT);
+    worker_defer(link->worker, &link->flush);
+    if (buffer_reserve(&link->in, BUFFER_CHUNK / 4) != 0) {
+        go_down(link, "out of memory", false);
+        return;
+    }
+    room = link->in.capacity - link->in.tail;
+    n = stream_read(&link->stream, buffer_end(&link->in), room);
+    if (n == -EAGAIN) {
+        return;
+    }
+    if (n <= 0) {
+        go_down(link, n == 0 ? "closed by the backend" : strerror((int)-n), false);
+        return;
+    }
+    buffer_commit(&link->in, (size_t)n);
+    stats_add(METRIC_backend_read_bytes, (uint64_t)n);
+    link->last_progress_us = clock_now_us();
+    if (take_input(link) && buffer_len(&link->in) == 0) {
+        buffer_release(&link->in);
+    }
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+    struct link *link = OBJ_FROM(arg, struct link, LINK_MAGIC);
+
+    (void)fd;
+    (void)what;
+    if (link->state == LINK_CONNECTING) {
+        const int error = stream_connect_result(&link->stream);
+
+        if (error != 0) {
+            go_down(link, strerror(-error), false);
+            return;
+        }
+        connected(link);
+        return;
+    }
+    write_out(link);
+}
+
+/* ---- time ---- */
+
+static void close_idle(struct link *link)
+{
+    log_debug("upstream", "idle link closed", "addr=%s kind=%s", link->name,
+              link_kind_name(link->kind));
+    link->state = LINK_IDLE;
+    reset_connection(link);
+}
+
+void link_tick(struct link *link, int64_t now_us)
+{
+    const struct link_settings *settings = &link->settings;
+
+    switch (link->state) {
+    case LINK_CONNECTING:
+    case LINK_GREETING:
+        if (now_us - link->connect_began_us > settings->connect_timeout_ms * 1000) {
+            go_down(link, "connect timed out", true);
+        }
+        break;
+    case LINK_UP:
+        if (link->first_op != NULL && link->kind != LINK_TRACKING) {
+            const int64_t since_us = link->first_op->sent_at_us > link->last_progress_us
+                                         ? link->first_op->sent_at_us
+                                         : link->last_progress_us;
+
+            if (now_us - since_us > settings->request_timeout_ms * 1000) {
+                go_down(link, "no reply within request-timeout", true);
+            }
+        } else if (link->first_op == NULL && link->kind != LINK_TRACKING &&
+                   settings->idle_timeout_ms > 0 &&
+                   now_us - link->last_used_us > settings->idle_timeout_ms * 1000) {
+            close_idle(link);
+        }
+        break;
+    case LINK_IDLE:
+    case LINK_DOWN:
+        if (link->kind == LINK_TRACKING) {
+            link_wake(link);
+        }
+        break;
+    }
+}
