@@ -249,7 +249,7 @@ install: all ## install below PREFIX (/usr/local), staged in DESTDIR
 	    install -D -m 644 conf/nearcached.conf '$(CONF)'; \
 	fi
 	@mkdir -p $(DESTDIR)$(UNITDIR)
-	sed -e 's|/usr/local/bin/|$(PREFIX)/bin/|' -e 's|/usr/local/etc/|$(SYSCONFDIR)/|' \
+	sed -e 's|/usr/local/bin/|$(PREFIX)/bin/|g' -e 's|/usr/local/etc/|$(SYSCONFDIR)/|g' \
 	    systemd/nearcached.service > $(DESTDIR)$(UNITDIR)/nearcached.service
 	@chmod 644 $(DESTDIR)$(UNITDIR)/nearcached.service
 	install -D -m 644 docs/nearcached.8 $(DESTDIR)$(MANDIR)/man8/nearcached.8
