@@ -397,7 +397,8 @@ def main():
     parser.add_argument("command", nargs="*", help="what to run; NEARCACHED_BACKEND is set for it")
     options = parser.parse_args()
     if shutil.which(options.redis_server) is None:
-        sys.exit(f"cluster.py: {options.redis_server} not found (Debian: apt-get install redis-server)")
+        sys.exit(f"cluster.py: {options.redis_server} not found"
+                 " (Debian: apt-get install redis-server)")
 
     def interrupt(*_):
         raise KeyboardInterrupt

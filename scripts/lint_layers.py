@@ -2,8 +2,8 @@
 """lint_layers.py - a file includes only its own floor's headers or those of a floor below
 
 The floors, lowest first, are the folders of src/ (src/README.md); main.c stands on top. Includes
-are written from src/. The graph between the headers of one floor must have no cycle either. Exits
-1 and names each include that breaks a rule.
+are written from src/. The headers' graph must have no cycle either, and src/README.md, the map, must
+have a line for each module. Exits 1 and names what breaks a rule.
 """
 
 import pathlib
@@ -55,8 +55,26 @@ def find_cycle(graph):
     return None
 
 
+def check_map(problems):
+    """Every module has its line in the map, and every line its module."""
+    floor, lines = None, set()
+    for line in (SRC / "README.md").read_text().splitlines():
+        match = re.match(r"\| (?:\*\*(\w+)/\*\*|(\w+)(?:\.def)?) \|", line)
+        if match and match.group(1):
+            floor = match.group(1)
+        elif match and floor and match.group(2) != "module":
+            lines.add(f"{floor}/{match.group(2)}")
+        if line.startswith("## "):
+            break
+    modules = {f"{file.parent.name}/{file.stem}" for floor in FLOORS
+               for file in (SRC / floor).glob("*.*") if file.suffix in (".c", ".h", ".def")}
+    problems += [f"src/README.md: no line for {name}" for name in sorted(modules - lines)]
+    problems += [f"src/README.md: there is no {name}" for name in sorted(lines - modules)]
+
+
 def main():
     problems, graph = [], {}
+    check_map(problems)
     for file in sorted(SRC.rglob("*.[ch]")) + sorted(SRC.rglob("*.def")):
         name = file.relative_to(SRC)
         mine = floor_of(name)

@@ -206,7 +206,7 @@ static unsigned fit_max_clients(const struct config *config)
 static void log_errors(char *text)
 {
     for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
-        log_error("main", "reload refused", "error=%s", log_quote(bytes_of_string(line)));
+        log_error("main", "reload refused", "error=%s", log_quote_long(bytes_of_string(line)));
     }
 }
 

@@ -22,6 +22,7 @@
 #define FIELDS_BYTES 1792
 
 #define QUOTE_BYTES 64
+#define LONG_QUOTE_BYTES 400
 #define QUOTE_BUFFERS 8
 /* Each byte may become \xNN; quotes, "..." and the terminator. */
 #define QUOTE_SIZE (QUOTE_BYTES * 4 + 6)
@@ -99,13 +100,11 @@ static size_t escape(unsigned char c, char *out)
     return 4;
 }
 
-const char *log_quote(struct bytes text)
+/* out has room for four characters per byte kept, and seven more. */
+static const char *quote(struct bytes text, size_t n_max, char *out)
 {
-    static _Thread_local char buffers[QUOTE_BUFFERS][QUOTE_SIZE];
-    static _Thread_local unsigned next;
-    const size_t n = text.len < QUOTE_BYTES ? text.len : QUOTE_BYTES;
+    const size_t n = text.len < n_max ? text.len : n_max;
     bool is_quoted = text.len != n || n == 0;
-    char *out = buffers[next++ % QUOTE_BUFFERS];
     size_t len = 0;
 
     for (size_t i = 0; i < n && !is_quoted; i++) {
@@ -126,6 +125,21 @@ const char *log_quote(struct bytes text)
     }
     out[len] = '\0';
     return out;
+}
+
+const char *log_quote(struct bytes text)
+{
+    static _Thread_local char buffers[QUOTE_BUFFERS][QUOTE_SIZE];
+    static _Thread_local unsigned next;
+
+    return quote(text, QUOTE_BYTES, buffers[next++ % QUOTE_BUFFERS]);
+}
+
+const char *log_quote_long(struct bytes text)
+{
+    static _Thread_local char buffer[4 * LONG_QUOTE_BYTES + 8];
+
+    return quote(text, LONG_QUOTE_BYTES, buffer);
 }
 
 static void put(struct line *line, const char *text, size_t len)

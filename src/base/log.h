@@ -34,6 +34,9 @@ void log_set_worker(int worker);
 /* Escaped, quoted where needed and cut to 64 bytes; lives in one of eight thread-local buffers. */
 const char *log_quote(struct bytes text);
 
+/* The same for texts of our own making (a configuration error): cut to 400 bytes, one per line. */
+const char *log_quote_long(struct bytes text);
+
 void log_event(enum log_level level, const char *module, const char *msg, const char *fields, ...)
     NC_PRINTF(4, 5);
 

@@ -52,7 +52,8 @@
 /* jemalloc's blocks of metadata want this alignment; starting on it wastes nothing later. */
 #define RANGE_ALIGNMENT ((size_t)2 << 20)
 #define PAGE ((size_t)4096)
-/* jemalloc's smallest large class; these get a page of padding unless opt.cache_oblivious is off. */
+/* jemalloc's smallest large class; these get a page of padding unless opt.cache_oblivious is off.
+ */
 #define LARGE_MIN ((size_t)16384)
 #define CACHE_LINE ((size_t)64)
 /* Each growth of the arena is mprotect()ed whole, and committed where the kernel is strict. */
@@ -202,8 +203,8 @@ int arena_init(size_t maxmemory)
     size_t size = RANGE_MAX;
     while (!reserve(size)) {
         if (size <= least) {
-            log_error("cache", "no address space for the cache", "wanted_bytes=%zu errno=%d",
-                      least, errno);
+            log_error("cache", "no address space for the cache", "wanted_bytes=%zu errno=%d", least,
+                      errno);
             return -ENOMEM;
         }
         size = size / 2 > least ? size / 2 : least;
@@ -303,6 +304,27 @@ size_t arena_cost(size_t size)
     return class_bytes < LARGE_MIN ? class_bytes : class_bytes + range.large_padding;
 }
 
+/* What jemalloc answers for each block. */
+struct utilization {
+    size_t n_free, n_regions, slab_bytes;
+};
+
+void arena_query_room(void *const *blocks, unsigned n, unsigned *rooms)
+{
+    struct utilization answers[ARENA_QUERY_MAX];
+    void *questions[ARENA_QUERY_MAX];
+    size_t size = n * sizeof(answers[0]);
+
+    CHECK(n > 0 && n <= ARENA_QUERY_MAX);
+    memcpy(questions, blocks, n * sizeof(questions[0]));
+    const bool is_answered = mallctl("experimental.utilization.batch_query", answers, &size,
+                                     questions, n * sizeof(questions[0])) == 0;
+    for (unsigned i = 0; i < n; i++) {
+        const bool is_slab = is_answered && answers[i].n_regions > 1;
+        rooms[i] = is_slab ? (unsigned)(answers[i].n_free * 1024 / answers[i].n_regions) : 0;
+    }
+}
+
 /* Classes from 64 bytes up have three significant bits: four to each power of two. */
 static size_t class_spacing(size_t size)
 {
@@ -340,8 +362,7 @@ void arena_read_stats(struct arena_stats *stats)
     (void)mallctl("epoch", &epoch, &size, &epoch, sizeof(epoch));
     stats->resident_bytes = read_size("resident");
     stats->active_bytes = read_size("pactive") * PAGE;
-    stats->allocated_bytes = read_size("small.allocated") +
-                             read_size("large.allocated");
+    stats->allocated_bytes = read_size("small.allocated") + read_size("large.allocated");
 }
 
 void arena_decay(void)

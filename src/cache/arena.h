@@ -35,7 +35,15 @@ NC_MUST_CHECK void *arena_alloc_table(size_t size);
 /* Accepts NULL. */
 void arena_free(void *block);
 
-/* What a block of this size takes: its size class, and the page that jemalloc adds to large ones. */
+/*
+ * How empty the slabs are that n blocks lie in: free parts of 1024. 0 for large blocks and where it
+ * is not known. Blocks may have been freed meanwhile. n is at most ARENA_QUERY_MAX.
+ */
+#define ARENA_QUERY_MAX 48u
+void arena_query_room(void *const *blocks, unsigned n, unsigned *rooms);
+
+/* What a block of this size takes: its size class, and the page that jemalloc adds to large ones.
+ */
 size_t arena_cost(size_t size);
 /* The largest size class that is not above size / the smallest that is above it. */
 size_t arena_class_at_most(size_t size);

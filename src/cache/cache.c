@@ -183,7 +183,8 @@ static inline struct entry *find_valid_locked(struct cache *cache, struct shard 
     }
     /*
      * Acquire: partner is the store in epochs_advance(). All invalidations of writes before the
-     * watermark are applied under this lock before it is stored, so what is found here outlived them.
+     * watermark are applied under this lock before it is stored, so what is found here outlived
+     * them.
      */
     const int64_t watermark_us = atomic_load_explicit(
         &cache->incarnations[entry->incarnation].watermark_us, memory_order_acquire);
@@ -196,8 +197,7 @@ static inline struct entry *find_valid_locked(struct cache *cache, struct shard 
 
 static inline bool hit_locked(struct cache *cache, struct shard *shard,
                               const struct cache_query *query, unsigned char *copy_to,
-                              struct cache_hit *hit, enum cache_miss *miss,
-                              struct shard_work *work)
+                              struct cache_hit *hit, enum cache_miss *miss, struct shard_work *work)
 {
     struct entry_view view;
     struct entry *entry = find_valid_locked(cache, shard, query, &view, miss, work);
@@ -256,12 +256,12 @@ static bool has_flight_ended(const struct cache *cache, const struct cache_fligh
 static void void_ended_flights_locked(struct cache *cache, struct shard *shard,
                                       const struct cache_query *query)
 {
-    struct cache_flight *flight =
-        flights_next_of_key(&shard->flights, query->hash, query->key, NULL);
+    struct cache_flight *flight = flights_next_of_key(&shard->flights, query->hash, query->key,
+                                                      NULL);
 
     while (flight != NULL) {
-        struct cache_flight *next =
-            flights_next_of_key(&shard->flights, query->hash, query->key, flight);
+        struct cache_flight *next = flights_next_of_key(&shard->flights, query->hash, query->key,
+                                                        flight);
         if (has_flight_ended(cache, flight)) {
             flights_void(&shard->flights, flight);
         }
@@ -276,8 +276,8 @@ static void void_ended_flights_locked(struct cache *cache, struct shard *shard,
 static uint16_t home_locked(struct cache *cache, struct shard *shard,
                             const struct cache_query *query, struct shard_work *work)
 {
-    const struct cache_flight *flight =
-        flights_next_of_key(&shard->flights, query->hash, query->key, NULL);
+    const struct cache_flight *flight = flights_next_of_key(&shard->flights, query->hash,
+                                                            query->key, NULL);
     uint32_t db = 0;
 
     if (flight != NULL) {
@@ -289,8 +289,7 @@ static uint16_t home_locked(struct cache *cache, struct shard *shard,
 
         if (slot != NULL) {
             struct entry *entry = entry_at(*slot);
-            const enum entry_state state =
-                shard_state_of(cache, entry, entry_tick(query->now_us));
+            const enum entry_state state = shard_state_of(cache, entry, entry_tick(query->now_us));
             if (state == STATE_LIVE) {
                 return entry->incarnation;
             }
@@ -341,9 +340,9 @@ static bool are_own_live_locked(const struct shard *shard, const struct cache_qu
 }
 
 /* Completes flight and puts it on the chain, if the record and the offer allow it. */
-static bool begin_locked(struct cache *cache, struct shard *shard,
-                         const struct cache_query *query, const struct cache_offer *offer,
-                         struct cache_flight *flight, struct shard_work *work)
+static bool begin_locked(struct cache *cache, struct shard *shard, const struct cache_query *query,
+                         const struct cache_offer *offer, struct cache_flight *flight,
+                         struct shard_work *work)
 {
     const uint16_t home = home_locked(cache, shard, query, work);
     const uint16_t number = home != EPOCHS_NONE ? home : offer->incarnation;
@@ -392,13 +391,11 @@ static void give_flight_number(struct cache *cache)
 }
 
 /* fresh: a flight that may be begun, or NULL. */
-static enum cache_outcome join_or_begin_locked(struct cache *cache, struct shard *shard,
-                                               const struct cache_query *query,
-                                               const struct cache_offer *offer,
-                                               unsigned max_waiters, struct cache_waiter *waiter,
-                                               struct cache_flight *fresh,
-                                               struct cache_flight **joined,
-                                               struct shard_work *work)
+static enum cache_outcome
+join_or_begin_locked(struct cache *cache, struct shard *shard, const struct cache_query *query,
+                     const struct cache_offer *offer, unsigned max_waiters,
+                     struct cache_waiter *waiter, struct cache_flight *fresh,
+                     struct cache_flight **joined, struct shard_work *work)
 {
     void_ended_flights_locked(cache, shard, query);
     struct cache_flight *flight = flights_find(&shard->flights, query);
@@ -471,8 +468,7 @@ static bool invalidate_locked(struct cache *cache, struct shard *shard, struct b
 
         if (slot != NULL) {
             struct entry *entry = entry_at(*slot);
-            const enum entry_state state =
-                shard_state_of(cache, entry, entry_tick(clock_now_us()));
+            const enum entry_state state = shard_state_of(cache, entry, entry_tick(clock_now_us()));
             was_live = was_live || state == STATE_LIVE;
             shard_remove_dead_locked(cache, shard, entry, hash, state, work);
         }
@@ -505,8 +501,8 @@ void cache_note_oversized(struct cache *cache, uint64_t hash, int64_t until_us)
     const uint32_t tick = entry_tick(until_us);
 
     pthread_mutex_lock(&shard->lock);
-    *note_of(shard, hash) =
-        (struct shard_note){.hash = (uint32_t)hash, .until_tick = tick == 0 ? 1 : tick};
+    *note_of(shard, hash) = (struct shard_note){.hash = (uint32_t)hash,
+                                                .until_tick = tick == 0 ? 1 : tick};
     pthread_mutex_unlock(&shard->lock);
 }
 
@@ -520,8 +516,8 @@ struct built {
 };
 
 /* False: nothing was built (no memory, already expired, does not fit the formats). */
-static bool build(const struct cache_flight *flight, const struct cache_fill *fill,
-                  int64_t now_us, struct built *built)
+static bool build(const struct cache_flight *flight, const struct cache_fill *fill, int64_t now_us,
+                  struct built *built)
 {
     const bool is_get = flight->command == 0 && flight->args.len == 0;
     uint32_t deadline;
@@ -531,8 +527,7 @@ static bool build(const struct cache_flight *flight, const struct cache_fill *fi
         return false;
     }
     if (is_get) {
-        built->entry =
-            entry_new_get(flight->key, flight->db, flight->incarnation, fill, deadline);
+        built->entry = entry_new_get(flight->key, flight->db, flight->incarnation, fill, deadline);
     } else {
         built->entry = entry_new(flight->key, flight->db, flight->incarnation, fill->ns,
                                  fill->is_negative);
@@ -637,8 +632,8 @@ static uint32_t *find_compatible_locked(struct cache *cache, struct shard *shard
     }
     struct entry *entry = entry_at(*slot);
     const enum entry_state state = shard_state_of(cache, entry, entry_tick(now_us));
-    if (state == STATE_LIVE && entry->incarnation == flight->incarnation &&
-        entry->ns == fill->ns && entry_is_negative(entry) == fill->is_negative) {
+    if (state == STATE_LIVE && entry->incarnation == flight->incarnation && entry->ns == fill->ns &&
+        entry_is_negative(entry) == fill->is_negative) {
         return slot;
     }
     shard_remove_dead_locked(cache, shard, entry, hash, state, work);
@@ -655,8 +650,7 @@ static bool store_locked(struct cache *cache, struct shard *shard,
     bool is_stored = false;
 
     if (policy_admits(&shard->policy, hash, built->cost, budget)) {
-        uint32_t *slot =
-            find_compatible_locked(cache, shard, hash, flight, fill, now_us, work);
+        uint32_t *slot = find_compatible_locked(cache, shard, hash, flight, fill, now_us, work);
         if (slot != NULL) {
             const size_t most = policy_largest(budget);
             const size_t asked = fill->max_key_bytes;
@@ -740,8 +734,7 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
                           build(ended, fill, now_us, &built);
     const bool has_room = lock_with_room(cache, shard, &built, may_fill && fill->is_negative,
                                          now_us, &work);
-    const bool can_fill =
-        fill != NULL && can_fill_locked(cache, ended, now_us, max_staleness_us);
+    const bool can_fill = fill != NULL && can_fill_locked(cache, ended, now_us, max_staleness_us);
     if (!flight_is_void(ended)) {
         flights_remove(&shard->flights, ended);
     }
@@ -751,8 +744,7 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
     }
     if (!can_fill) {
         completion = CACHE_VOIDED;
-    } else if (has_room &&
-               store_locked(cache, shard, ended, fill, &built, now_us, &work)) {
+    } else if (has_room && store_locked(cache, shard, ended, fill, &built, now_us, &work)) {
         completion = CACHE_FILLED;
     } else {
         completion = CACHE_DECLINED;

@@ -43,47 +43,51 @@ struct cache_entry; /* opaque */
 struct cache_options {
     size_t maxmemory;          /* bytes, 1 MiB to 48 GiB */
     unsigned negative_percent; /* share of maxmemory that negative entries may take */
-    unsigned n_shards;         /* 0: chosen from maxmemory (power of two, at most 64, >= 16 MiB each) */
-    size_t max_flights;        /* fetches under way, for the whole process */
+    unsigned n_shards;  /* 0: chosen from maxmemory (power of two, at most 64, >= 16 MiB each) */
+    size_t max_flights; /* fetches under way, for the whole process */
 };
 
-/* -ENOMEM: address space or memory is missing; -EINVAL. One cache at a time (they share the arena). */
+/* -ENOMEM: address space or memory is missing; -EINVAL. One cache at a time (they share the arena).
+ */
 NC_MUST_CHECK int cache_new(const struct cache_options *options, struct cache **cache);
 /* After the last reader and the last flight: pins and flights do not survive it. */
 void cache_free(struct cache **cache);
 
 struct epochs *cache_epochs(struct cache *cache);
 
-/* How a key's hash slot is found; NULL (the default, a standalone backend): every key is in slot 0. */
+/* How a key's hash slot is found; NULL (the default, a standalone backend): every key is in slot 0.
+ */
 typedef uint16_t (*cache_slot_fn)(struct bytes key);
 void cache_set_slot_function(struct cache *cache, cache_slot_fn slot_of);
 
 /*
- * What a reader asks for: a view of a key. Filled in by the caller, hash by cache_hash(). Keys above
- * CACHE_KEY_MAX, arguments above CACHE_ARGS_MAX and databases from CACHE_DBS up are never cached:
- * cache_get() answers "cold" and cache_lookup() "relay".
+ * What a reader asks for: a view of a key. Filled in by the caller, hash by cache_hash(). Keys
+ * above CACHE_KEY_MAX, arguments above CACHE_ARGS_MAX and databases from CACHE_DBS up are never
+ * cached: cache_get() answers "cold" and cache_lookup() "relay".
  */
 struct cache_query {
     struct bytes key;
-    uint64_t hash;       /* of key alone */
+    uint64_t hash; /* of key alone */
     uint32_t db;
-    uint16_t command;    /* 0: GET, whose view is the entry's first; else the command's number */
-    struct bytes args;   /* the bytes that tell views of one command apart; empty when there are none */
+    uint16_t command; /* 0: GET, whose view is the entry's first; else the command's number */
+    struct bytes
+        args; /* the bytes that tell views of one command apart; empty when there are none */
     int64_t now_us;
     int64_t max_staleness_us;
 };
 
 uint64_t cache_hash(struct bytes key);
 
-/* Both protocol versions word the reply alike / it is RESP3 and RESP2 readers need the downgrade. */
+/* Both protocol versions word the reply alike / it is RESP3 and RESP2 readers need the downgrade.
+ */
 enum cache_encoding { CACHE_SAME_IN_BOTH, CACHE_RESP3 };
 
 struct cache_hit {
-    struct bytes reply;           /* copied: where the caller wanted it; pinned: inside the entry */
+    struct bytes reply; /* copied: where the caller wanted it; pinned: inside the entry */
     enum cache_encoding encoding;
     uint8_t ns;
-    bool is_negative;             /* the key does not exist */
-    struct cache_entry *pinned;   /* NULL when copied; a token, not an address */
+    bool is_negative;           /* the key does not exist */
+    struct cache_entry *pinned; /* NULL when copied; a token, not an address */
 };
 
 /* Why cache_get() found nothing: the label of the miss. */
@@ -117,10 +121,10 @@ struct cache_flight {
     uint8_t worker;       /* whose worker's link that is */
     uint32_t slot_word;
     int64_t t_sent_us;
-    _Atomic bool is_void;          /* set under the shard lock */
-    struct cache_waiter *waiters;  /* shard lock; newest first */
-    unsigned n_waiters;            /* shard lock */
-    struct cache_flight *next;     /* shard lock: the shard's chain of flights */
+    _Atomic bool is_void;         /* set under the shard lock */
+    struct cache_waiter *waiters; /* shard lock; newest first */
+    unsigned n_waiters;           /* shard lock */
+    struct cache_flight *next;    /* shard lock: the shard's chain of flights */
 };
 
 /* What a worker can offer for a new flight: its own tracking link to the key's node. */
@@ -185,7 +189,8 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
                                      const struct cache_fill *fill, int64_t now_us,
                                      int64_t max_staleness_us, struct cache_waiter **waiters);
 
-/* Remembers that a view's reply is too large to keep, so that readers of its key relay at once until then. */
+/* Remembers that a view's reply is too large to keep, so that readers of its key relay at once
+ * until then. */
 void cache_note_oversized(struct cache *cache, uint64_t hash, int64_t until_us);
 
 /*
@@ -207,10 +212,12 @@ size_t cache_sweep_quota(struct cache *cache, int64_t tick_us);
 /* Every second: compares the arena's resident size with what is accounted and adapts the budget. */
 void cache_tick(struct cache *cache);
 
-/* maxmemory may change while running; entries above a smaller one leave by eviction, bounded per call of cache_tick(). */
+/* maxmemory may change while running; entries above a smaller one leave by eviction, bounded per
+ * call of cache_tick(). */
 void cache_set_maxmemory(struct cache *cache, size_t maxmemory);
 
-/* Removes every entry of ns (or all with ns < 0) and voids all flights. Returns how many live entries went. */
+/* Removes every entry of ns (or all with ns < 0) and voids all flights. Returns how many live
+ * entries went. */
 uint64_t cache_clear(struct cache *cache, int ns);
 
 struct cache_stats {

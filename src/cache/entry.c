@@ -2,7 +2,8 @@
 
 #include "cache/hash.h"
 
-/* A deadline beyond this is brought nearer: comparison modulo 2^32 sees half of it (about a year). */
+/* A deadline beyond this is brought nearer: comparison modulo 2^32 sees half of it (about a year).
+ */
 #define TICKS_AHEAD_MAX ((int64_t)1 << 30)
 #define BLOCK_DETACHED ((uint16_t)16)
 #define BLOCK_PINS ((uint16_t)15)
@@ -62,7 +63,8 @@ uint32_t entry_db(const struct entry *entry)
     return db;
 }
 
-/* A key's databases share its shard (bits 8-13 of key_hash); only the place in the table differs. */
+/* A key's databases share its shard (bits 8-13 of key_hash); only the place in the table differs.
+ */
 uint64_t entry_scoped_hash(uint64_t key_hash, uint32_t db)
 {
     if (db == 0) {
@@ -86,11 +88,11 @@ static size_t scope_bytes(const struct entry *entry)
     return (entry->flags & ENTRY_SCOPED) != 0 ? sizeof(uint32_t) : 0;
 }
 
-static size_t own_size(const struct entry *entry)
+size_t entry_own_size(const struct entry *entry)
 {
-    const size_t reply =
-        (entry->flags & (ENTRY_FIRST | ENTRY_MORE)) == ENTRY_FIRST ? entry_body_length(entry->body)
-                                                                   : 0;
+    const size_t reply = (entry->flags & (ENTRY_FIRST | ENTRY_MORE)) == ENTRY_FIRST
+                             ? entry_body_length(entry->body)
+                             : 0;
     return sizeof(*entry) + entry->key_len + scope_bytes(entry) + reply;
 }
 
@@ -112,7 +114,7 @@ static size_t block_size(const struct entry_block *block)
 
 size_t entry_object_cost(const void *object, bool is_block)
 {
-    return arena_cost(is_block ? block_size(object) : own_size(object));
+    return arena_cost(is_block ? block_size(object) : entry_own_size(object));
 }
 
 /* What the protocol puts around the value of a bulk string: "$100\r\n" and "\r\n". */
@@ -234,7 +236,7 @@ unsigned entry_views(const struct entry *entry, struct entry_view *views, unsign
 struct entry_sizes entry_measure(const struct entry *entry)
 {
     const size_t head = sizeof(*entry) + scope_bytes(entry);
-    struct entry_sizes sizes = {.cost = arena_cost(own_size(entry)), .metadata = head};
+    struct entry_sizes sizes = {.cost = arena_cost(entry_own_size(entry)), .metadata = head};
     const struct entry *holder = holder_of(entry);
 
     if ((entry->flags & ENTRY_FIRST) != 0) {
@@ -245,7 +247,7 @@ struct entry_sizes entry_measure(const struct entry *entry)
         return sizes;
     }
     if (holder != NULL) {
-        sizes.cost += arena_cost(own_size(holder));
+        sizes.cost += arena_cost(entry_own_size(holder));
         sizes.metadata += head + entry->key_len; /* the key stands there a second time */
     }
     for (arena_ref at = first_block_ref(entry); at != ARENA_NONE;) {
@@ -340,8 +342,8 @@ static void renew_deadline(struct entry *entry)
     const unsigned n = entry_views(entry, views, CACHE_VIEWS_MAX + 2);
 
     for (unsigned i = 0; i < n; i++) {
-        entry->deadline =
-            i == 0 ? views[i].deadline : later_deadline(entry->deadline, views[i].deadline);
+        entry->deadline = i == 0 ? views[i].deadline
+                                 : later_deadline(entry->deadline, views[i].deadline);
     }
 }
 

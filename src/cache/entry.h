@@ -2,10 +2,9 @@
  * entry.h - how a key and its views lie in memory
  *
  *     GET alone:     | header 24 | key | db 4, if scoped | reply of GET |
- *     other views:   | header 24 | key | db 4, if scoped |                 `body` refers to the list:
- *                       [holder ->] block -> block ...
- *     block:         | header 16 | arguments | reply |
- *     holder:        what had been, or would be, the entry for GET alone; holds GET's reply
+ *     other views:   | header 24 | key | db 4, if scoped |                 `body` refers to the
+ * list: [holder ->] block -> block ... block:         | header 16 | arguments | reply | holder:
+ * what had been, or would be, the entry for GET alone; holds GET's reply
  *
  * Purpose:    a key that is only read by GET pays nothing for the possibility of other views, and
  *             no view ever has to be copied when another one comes or goes.
@@ -31,17 +30,18 @@
 #define ENTRY_PINS_MAX 15u
 
 enum {
-    ENTRY_MORE = 1,   /* body refers to the list of views, not to a reply behind the key */
-    ENTRY_FIRST = 2,  /* GET's view is there: behind the key, or with ENTRY_MORE in the holder */
-    ENTRY_SCOPED = 4, /* not database 0 */
+    ENTRY_MORE = 1,     /* body refers to the list of views, not to a reply behind the key */
+    ENTRY_FIRST = 2,    /* GET's view is there: behind the key, or with ENTRY_MORE in the holder */
+    ENTRY_SCOPED = 4,   /* not database 0 */
     ENTRY_DETACHED = 8, /* out of the cache; the last reader frees it */
-    ENTRY_PIN = 16,   /* one reader; 4 bits */
+    ENTRY_PIN = 16,     /* one reader; 4 bits */
 };
 
 struct entry {
-    arena_ref next, prev; /* neighbours in the policy's queue; next: also the list of views, trash */
-    uint32_t deadline;    /* with ENTRY_MORE: the latest of the views' */
-    uint32_t body;        /* length of the reply (28 bits) and its encoding (4), or a reference */
+    arena_ref next,
+        prev;          /* neighbours in the policy's queue; next: also the list of views, trash */
+    uint32_t deadline; /* with ENTRY_MORE: the latest of the views' */
+    uint32_t body;     /* length of the reply (28 bits) and its encoding (4), or a reference */
     uint16_t incarnation, key_len;
     uint8_t ns;
     uint8_t hits;
@@ -146,6 +146,8 @@ bool entry_find_view(const struct entry *entry, uint16_t command, struct bytes a
 /* All views, at most max; returns their number. */
 unsigned entry_views(const struct entry *entry, struct entry_view *views, unsigned max);
 struct entry_sizes entry_measure(const struct entry *entry);
+/* What was asked for when the entry was built, without other objects. */
+size_t entry_own_size(const struct entry *entry);
 /* Size class of one object. */
 size_t entry_object_cost(const void *object, bool is_block);
 
@@ -159,7 +161,8 @@ struct entry *entry_new_get(struct bytes key, uint32_t db, uint16_t incarnation,
 struct entry_block *entry_block_new(uint16_t command, struct bytes args,
                                     const struct cache_fill *fill, uint32_t deadline);
 
-/* ---- changing views, under the lock. Dropped objects are handed to the caller through drop. ---- */
+/* ---- changing views, under the lock. Dropped objects are handed to the caller through drop. ----
+ */
 
 typedef void (*entry_drop_fn)(void *context, void *object, bool is_block);
 

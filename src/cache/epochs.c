@@ -1,8 +1,8 @@
 /*
- * A number goes FREE -> LIVE -> CLOSED -> LEAVING -> FREE. It is CLOSED as long as entries may carry
- * it; a pass of the sweep takes all CLOSED ones to LEAVING when it begins, removes what carries
- * them, and frees them when it ends. A number that nothing ever carried is free at once, so that
- * FLUSHALL in a loop takes none away.
+ * A number goes FREE -> LIVE -> CLOSED -> LEAVING -> FREE. It is CLOSED as long as entries may
+ * carry it; a pass of the sweep takes all CLOSED ones to LEAVING when it begins, removes what
+ * carries them, and frees them when it ends. A number that nothing ever carried is free at once, so
+ * that FLUSHALL in a loop takes none away.
  *
  * The same with slots: a pass copies the moved bits when it begins and clears these when it ends. A
  * slot that leaves again meanwhile needs no new bit: while a bit is set nothing is filled under it.
@@ -31,15 +31,15 @@ struct moved_copy {
 };
 
 struct epochs {
-    pthread_mutex_t lock; /* a leaf */
+    pthread_mutex_t lock;                    /* a leaf */
     struct epochs_incarnation *incarnations; /* init: the array; its fields are atomic */
     uint32_t last;                           /* lock: the number given out last */
     uint32_t n_free, n_live;                 /* lock */
     bool has_moved_since;                    /* lock: bits were set since the pass began */
     struct moved_copy *copies;               /* lock */
     _Atomic bool wants_sweep;                /* a hint; stored under lock */
-    uint16_t live[N_NUMBERS];                /* lock: the n_live numbers that are live, in no order */
-    uint8_t numbers[N_NUMBERS];              /* lock: NUMBER_... */
+    uint16_t live[N_NUMBERS];   /* lock: the n_live numbers that are live, in no order */
+    uint8_t numbers[N_NUMBERS]; /* lock: NUMBER_... */
     _Atomic uint32_t slot_words[EPOCHS_SLOTS]; /* stored under lock; owner in the low 16 bits */
 };
 
@@ -49,8 +49,8 @@ struct epochs *epochs_new(void)
     const size_t size = N_NUMBERS * sizeof(struct epochs_incarnation);
 
     /* Not from the heap: of these 4 MiB only what is used shall ever be touched. */
-    epochs->incarnations =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    epochs->incarnations = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                                0);
     if (epochs->incarnations == MAP_FAILED) {
         mem_free(epochs);
         return NULL;
@@ -278,15 +278,15 @@ bool epochs_assign(struct epochs *epochs, unsigned slot, epochs_node node)
 void epochs_disturb(struct epochs *epochs, unsigned slot)
 {
     pthread_mutex_lock(&epochs->lock);
-    renew_slot_locked(epochs, slot, epochs_slot_owner(atomic_load_explicit(
-                                        &epochs->slot_words[slot], memory_order_relaxed)));
+    renew_slot_locked(
+        epochs, slot,
+        epochs_slot_owner(atomic_load_explicit(&epochs->slot_words[slot], memory_order_relaxed)));
     pthread_mutex_unlock(&epochs->lock);
 }
 
 bool epochs_has_moved(const struct epochs_incarnation *incarnation, unsigned slot)
 {
-    const _Atomic uint64_t *moved =
-        atomic_load_explicit(&incarnation->moved, memory_order_acquire);
+    const _Atomic uint64_t *moved = atomic_load_explicit(&incarnation->moved, memory_order_acquire);
 
     return moved != NULL &&
            (atomic_load_explicit(&moved[slot / 64], memory_order_acquire) >> slot % 64 & 1) != 0;
@@ -296,8 +296,8 @@ bool epochs_has_moved(const struct epochs_incarnation *incarnation, unsigned slo
 
 static void copy_moved_locked(struct epochs *epochs, uint32_t number)
 {
-    const _Atomic uint64_t *moved =
-        atomic_load_explicit(&epochs->incarnations[number].moved, memory_order_relaxed);
+    const _Atomic uint64_t *moved = atomic_load_explicit(&epochs->incarnations[number].moved,
+                                                         memory_order_relaxed);
 
     if (moved == NULL) {
         return;
@@ -330,8 +330,8 @@ void epochs_sweep_begin(struct epochs *epochs)
 /* Bits that were set before the pass: nothing is left that they mark. */
 static void clear_copied(struct epochs *epochs, const struct moved_copy *copy)
 {
-    _Atomic uint64_t *moved = atomic_load_explicit(
-        &epochs->incarnations[copy->incarnation].moved, memory_order_relaxed);
+    _Atomic uint64_t *moved = atomic_load_explicit(&epochs->incarnations[copy->incarnation].moved,
+                                                   memory_order_relaxed);
 
     for (unsigned i = 0; moved != NULL && i < MOVED_WORDS; i++) {
         atomic_fetch_and_explicit(&moved[i], ~copy->words[i], memory_order_relaxed);

@@ -29,7 +29,8 @@
 /* Node numbers are given out by the topology and never used again in a process; 0 is "no node". */
 typedef uint16_t epochs_node;
 
-/* A cache line each: a watermark is stored at every reply, and others read their own at every hit. */
+/* A cache line each: a watermark is stored at every reply, and others read their own at every hit.
+ */
 struct epochs_incarnation {
     _Atomic int64_t watermark_us;      /* release by its link, acquire by look-ups */
     _Atomic(_Atomic uint64_t *) moved; /* bitmap of slots that left the node, or NULL */
@@ -63,7 +64,8 @@ static inline bool epochs_is_live(const struct epochs_incarnation *incarnation)
     return atomic_load_explicit(&incarnation->is_live, memory_order_acquire);
 }
 
-/* The same, for who is about to let a flight carry it: it will not be given out again without a sweep. */
+/* The same, for who is about to let a flight carry it: it will not be given out again without a
+ * sweep. */
 static inline bool epochs_use(struct epochs_incarnation *incarnation)
 {
     /*
@@ -88,7 +90,8 @@ uint32_t epochs_slot_word(struct epochs *epochs, unsigned slot);
 epochs_node epochs_slot_owner(uint32_t word);
 /* Returns true when the owner changed. */
 bool epochs_assign(struct epochs *epochs, unsigned slot, epochs_node node);
-/* The owner stays, but nothing read before may be kept (import seen): as if it had moved away and back. */
+/* The owner stays, but nothing read before may be kept (import seen): as if it had moved away and
+ * back. */
 void epochs_disturb(struct epochs *epochs, unsigned slot);
 
 /*

@@ -25,8 +25,7 @@ void flights_fini(struct flights *flights)
 
 struct cache_flight *flight_new(const struct cache_query *query, uint16_t slot)
 {
-    struct cache_flight *flight =
-        mem_try_alloc(sizeof(*flight) + query->key.len + query->args.len);
+    struct cache_flight *flight = mem_try_alloc(sizeof(*flight) + query->key.len + query->args.len);
 
     if (flight == NULL) {
         return NULL;

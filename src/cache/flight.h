@@ -3,9 +3,9 @@
  *
  * Purpose:    find a key's live flights, and end them. A flight that is void is off the chain at
  *             once: nobody finds it any more, its waiters still get its reply.
- * Ownership:  a flight belongs to whoever began it, until cache_complete(); the chain only links it.
- * Threading:  the shard's lock, but for flight_new() and flight_free().
- * Errors:     flight_new(): NULL when there is no memory.
+ * Ownership:  a flight belongs to whoever began it, until cache_complete(); the chain only links
+ * it. Threading:  the shard's lock, but for flight_new() and flight_free(). Errors: flight_new():
+ * NULL when there is no memory.
  */
 #ifndef NC_CACHE_FLIGHT_H
 #define NC_CACHE_FLIGHT_H

@@ -14,6 +14,8 @@
 #define PASS_US 60000000
 /* A pass that something waits for takes 4 seconds. */
 #define HURRY 16u
+/* Per tick, while too much is resident: about 80 000 entries, 20 ms. */
+#define COMPACT_SECTIONS 4096u
 /* Sections per shard and tick spent on a budget that became smaller. */
 #define TICK_SECTIONS 256u
 
@@ -21,17 +23,17 @@
 
 struct visitor {
     uint32_t now_tick;
-    bool is_clearing; /* remove by namespace and void all flights; else: what has expired or ended */
-    int ns;           /* clearing: -1 is all of them */
-    uint64_t n_live;  /* clearing: live entries removed */
+    bool
+        is_clearing; /* remove by namespace and void all flights; else: what has expired or ended */
+    int ns;          /* clearing: -1 is all of them */
+    uint64_t n_live; /* clearing: live entries removed */
 };
 
 static void visit_entry_locked(struct cache *cache, struct shard *shard, struct entry *entry,
                                struct visitor *visitor, struct shard_work *work)
 {
     const enum entry_state state = shard_state_of(cache, entry, visitor->now_tick);
-    const bool is_chosen =
-        visitor->is_clearing && (visitor->ns < 0 || entry->ns == visitor->ns);
+    const bool is_chosen = visitor->is_clearing && (visitor->ns < 0 || entry->ns == visitor->ns);
 
     if (state != STATE_LIVE || is_chosen) {
         visitor->n_live += state == STATE_LIVE ? 1 : 0;
@@ -48,8 +50,7 @@ static void visit_flights_locked(struct cache *cache, struct shard *shard,
         struct cache_flight *flight = shard->flights.heads[i];
         while (flight != NULL) {
             struct cache_flight *next = flight->next;
-            if (visitor->is_clearing ||
-                shard_has_ended(cache, flight->incarnation, flight->key)) {
+            if (visitor->is_clearing || shard_has_ended(cache, flight->incarnation, flight->key)) {
                 flights_void(&shard->flights, flight);
             }
             flight = next;
@@ -57,9 +58,8 @@ static void visit_flights_locked(struct cache *cache, struct shard *shard,
     }
 }
 
-static void visit_buckets_locked(struct cache *cache, struct shard *shard,
-                                 struct shard_walk *walk, struct visitor *visitor,
-                                 struct shard_work *work)
+static void visit_buckets_locked(struct cache *cache, struct shard *shard, struct shard_walk *walk,
+                                 struct visitor *visitor, struct shard_work *work)
 {
     uint32_t refs[TABLE_SLOTS];
 
@@ -133,7 +133,8 @@ size_t cache_sweep_quota(struct cache *cache, int64_t tick_us)
 
 uint64_t cache_clear(struct cache *cache, int ns)
 {
-    struct visitor visitor = {.now_tick = entry_tick(clock_now_us()), .is_clearing = true, .ns = ns};
+    struct visitor visitor = {
+        .now_tick = entry_tick(clock_now_us()), .is_clearing = true, .ns = ns};
     struct shard_walk walk = {0};
 
     while (walk.shard < cache->n_shards) {
@@ -180,26 +181,35 @@ static size_t accounted(struct cache *cache)
     return sum;
 }
 
+/* What is resident beyond the accounted bytes and the tolerated ones. */
+static size_t excess_bytes(struct cache *cache, size_t tolerated)
+{
+    const size_t used = accounted(cache);
+    struct arena_stats arena;
+
+    arena_read_stats(&arena);
+    return arena.resident_bytes > used + tolerated ? arena.resident_bytes - used - tolerated : 0;
+}
+
 /*
- * What the arena keeps resident beyond the accounted bytes (thin slabs, unused pages, jemalloc's own
- * structures) may be a sixteenth of maxmemory; what is above that, the entries do without.
+ * What the arena keeps resident beyond the accounted bytes (thin slabs, unused pages, jemalloc's
+ * own structures) may be a sixteenth of maxmemory. Above that entries are moved together first, and
+ * what is still missing then, the entries do without.
  */
 static void adapt_budget(struct cache *cache)
 {
     const size_t maxmemory = atomic_load_explicit(&cache->maxmemory, memory_order_relaxed);
     const size_t tolerated = maxmemory / 16;
     const size_t present = budget_of(cache);
-    const size_t used = accounted(cache);
-    struct arena_stats arena;
-
-    arena_read_stats(&arena);
-    if (arena.resident_bytes > used + tolerated) {
-        arena_purge();
-        arena_read_stats(&arena);
-    }
     size_t budget = maxmemory;
-    if (arena.resident_bytes > used + tolerated) {
-        const size_t excess = arena.resident_bytes - used - tolerated;
+
+    size_t excess = excess_bytes(cache, tolerated);
+    if (excess > 0) {
+        shard_compact(cache, COMPACT_SECTIONS);
+        arena_purge();
+        excess = excess_bytes(cache, tolerated);
+    }
+    if (excess > 0) {
         budget = excess < maxmemory - maxmemory / 4 ? maxmemory - excess : maxmemory / 4;
     }
     /* Down at once, up slowly: what has been shrunk for stays so for a while. */
@@ -298,12 +308,12 @@ unsigned cache_inspect(struct cache *cache, struct bytes key, uint32_t db, int64
     unsigned n = 0;
 
     pthread_mutex_lock(&shard->lock);
-    const uint32_t *slot =
-        shard_find_locked(shard, entry_scoped_hash(key_hash, db), key, db);
+    const uint32_t *slot = shard_find_locked(shard, entry_scoped_hash(key_hash, db), key, db);
     const struct entry *entry = slot != NULL ? entry_at(*slot) : NULL;
-    const unsigned n_views =
-        entry != NULL ? entry_views(entry, views, max < CACHE_VIEWS_MAX ? max : CACHE_VIEWS_MAX)
-                      : 0;
+    const unsigned n_views = entry != NULL
+                                 ? entry_views(entry, views,
+                                               max < CACHE_VIEWS_MAX ? max : CACHE_VIEWS_MAX)
+                                 : 0;
     for (unsigned i = 0; i < n_views; i++) {
         infos[n] = (struct cache_view_info){
             .command = views[i].command,

@@ -24,7 +24,8 @@ enum policy_queue {
     POLICY_NOWHERE,
     POLICY_SMALL,
     POLICY_MAIN,
-    POLICY_NEGATIVE, /* small queue of entries for keys that do not exist; they have their own limit */
+    POLICY_NEGATIVE, /* small queue of entries for keys that do not exist; they have their own limit
+                      */
     POLICY_QUEUES
 };
 

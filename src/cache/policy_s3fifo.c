@@ -1,8 +1,7 @@
 /*
  *               not in G                 hits >= 2
- *     insert ------------> [ S, 10 % ] ------------> [ M, 90 % ] --+ hits > 0: hits - 1, to the head
- *        |                      | else                    ^  | else|
- *        |                      v                         |  v     |
+ *     insert ------------> [ S, 10 % ] ------------> [ M, 90 % ] --+ hits > 0: hits - 1, to the
+ * head |                      | else                    ^  | else| |                      v |  v |
  *        |                     [ G, keys worth 90 % ]     | gone <-+
  *        +------- in G ---------------------------------->+
  *
@@ -11,7 +10,8 @@
  */
 #include "cache/policy.h"
 
-/* The small queue's part of the budget, and of the main queue what the ghost remembers: 1/10, 9/10. */
+/* The small queue's part of the budget, and of the main queue what the ghost remembers: 1/10, 9/10.
+ */
 #define SMALL_DIVISOR 10u
 /* Hits that carry an entry from the small queue into the main one. */
 #define THRESHOLD 2u
@@ -205,13 +205,12 @@ struct entry *policy_evict(struct policy *policy, uint64_t budget, const void *c
     }
 }
 
-struct entry *policy_evict_negative(struct policy *policy, const void *context,
-                                    unsigned *n_touched)
+struct entry *policy_evict_negative(struct policy *policy, const void *context, unsigned *n_touched)
 {
     for (unsigned moves = 0; policy->lists[POLICY_NEGATIVE].n > 0; moves++) {
         ++*n_touched;
-        struct entry *victim =
-            try_tail(policy, POLICY_NEGATIVE, moves < POLICY_MOVES_MAX, 0, context);
+        struct entry *victim = try_tail(policy, POLICY_NEGATIVE, moves < POLICY_MOVES_MAX, 0,
+                                        context);
         if (victim != NULL) {
             return victim;
         }

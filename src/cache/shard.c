@@ -57,8 +57,7 @@ void shard_init(struct shard *shard, struct cache *cache, struct table_bucket *b
     table_init(&shard->table, hash_of, buckets, TABLE_MIN_BYTES);
     policy_init(&shard->policy, &policy_ops);
     flights_init(&shard->flights, n_flight_heads);
-    atomic_fetch_add_explicit(&cache->n_buckets, shard->table.now.n_buckets,
-                              memory_order_relaxed);
+    atomic_fetch_add_explicit(&cache->n_buckets, shard->table.now.n_buckets, memory_order_relaxed);
     renew_overhead_locked(shard);
 }
 
@@ -114,8 +113,8 @@ uint32_t shard_next_db_locked(const struct cache *cache, const struct shard *sha
         return 0;
     }
     for (uint32_t next = db + 1; next < CACHE_DBS;) {
-        const uint64_t word =
-            atomic_load_explicit(&cache->dbs[next / 64], memory_order_relaxed) >> next % 64;
+        const uint64_t word = atomic_load_explicit(&cache->dbs[next / 64], memory_order_relaxed) >>
+                              next % 64;
 
         if (word != 0) {
             return next + (uint32_t)__builtin_ctzll(word);
@@ -284,8 +283,7 @@ static bool fits_negative_locked(const struct cache *cache, const struct shard *
 }
 
 enum shard_room shard_make_room_locked(struct cache *cache, struct shard *shard, size_t need,
-                                       bool is_negative, uint32_t now_tick,
-                                       struct shard_work *work)
+                                       bool is_negative, uint32_t now_tick, struct shard_work *work)
 {
     const struct victim_context context = {cache, now_tick};
     unsigned n_touched = 0;
@@ -301,8 +299,8 @@ enum shard_room shard_make_room_locked(struct cache *cache, struct shard *shard,
             return ROOM_LATER;
         }
         if (has_share) {
-            victim = policy_evict(&shard->policy, shard_entry_budget_locked(cache, shard),
-                                  &context, &n_touched);
+            victim = policy_evict(&shard->policy, shard_entry_budget_locked(cache, shard), &context,
+                                  &n_touched);
         } else {
             victim = policy_evict_negative(&shard->policy, &context, &n_touched);
         }
@@ -335,16 +333,16 @@ void shard_plan_locked(struct cache *cache, struct shard *shard, unsigned n_move
     }
     if (!shard->is_resizing) {
         work->wanted_table = table_wanted_bytes(&shard->table);
-        work->wanted_ghost =
-            policy_wanted_ghost(&shard->policy, shard_entry_budget_locked(cache, shard));
+        work->wanted_ghost = policy_wanted_ghost(&shard->policy,
+                                                 shard_entry_budget_locked(cache, shard));
         shard->is_resizing = work->wanted_table > 0 || work->wanted_ghost > 0;
     }
 }
 
 static void resize(struct cache *cache, struct shard *shard, const struct shard_work *work)
 {
-    struct table_bucket *buckets =
-        work->wanted_table > 0 ? arena_alloc_table(work->wanted_table) : NULL;
+    struct table_bucket *buckets = work->wanted_table > 0 ? arena_alloc_table(work->wanted_table)
+                                                          : NULL;
     uint32_t *slots = work->wanted_ghost > 0 ? arena_alloc_table(work->wanted_ghost) : NULL;
 
     pthread_mutex_lock(&shard->lock);
@@ -439,8 +437,8 @@ struct cache_entry *shard_pin_locked(struct cache *cache, struct shard *shard,
                                      const struct entry_view *view)
 {
     const uint64_t index = (uint64_t)(shard - cache->shards);
-    const uint64_t token =
-        index << TOKEN_SHARD_BIT | (uint64_t)view->is_block << TOKEN_BLOCK_BIT | view->object;
+    const uint64_t token = index << TOKEN_SHARD_BIT | (uint64_t)view->is_block << TOKEN_BLOCK_BIT |
+                           view->object;
 
     add_pin_locked(shard, view->object, view->is_block);
     return (struct cache_entry *)(uintptr_t)token;

@@ -23,7 +23,7 @@
 #define SHARD_NOTES 32u
 #define SHARD_PIN_HEADS 16u
 /* Entries looked at for eviction under one lock. */
-#define SHARD_TOUCH_MAX 48u
+#define SHARD_TOUCH_MAX 32u
 
 /* A view too large to keep: readers of such keys relay. A false match costs a relay. */
 struct shard_note {
@@ -40,17 +40,17 @@ struct shard_pins {
 
 struct shard {
     pthread_mutex_t lock;
-    struct table table;       /* lock */
-    struct policy policy;     /* lock: its queues hold what the table holds */
-    struct flights flights;   /* lock; the pointer itself: init */
-    size_t overhead_bytes;    /* lock: table, ghost, this struct and its arrays */
-    size_t detached_bytes;    /* lock: removed while a reply was being written from them */
-    size_t metadata_bytes;    /* lock: of the entries */
-    size_t negative_bytes;    /* lock */
-    uint64_t n_negative;      /* lock */
-    uint64_t n_views;         /* lock */
-    uint64_t n_scoped;        /* lock: entries outside database 0 */
-    bool is_resizing;         /* lock: somebody makes a new table or ghost */
+    struct table table;     /* lock */
+    struct policy policy;   /* lock: its queues hold what the table holds */
+    struct flights flights; /* lock; the pointer itself: init */
+    size_t overhead_bytes;  /* lock: table, ghost, this struct and its arrays */
+    size_t detached_bytes;  /* lock: removed while a reply was being written from them */
+    size_t metadata_bytes;  /* lock: of the entries */
+    size_t negative_bytes;  /* lock */
+    uint64_t n_negative;    /* lock */
+    uint64_t n_views;       /* lock */
+    uint64_t n_scoped;      /* lock: entries outside database 0 */
+    bool is_resizing;       /* lock: somebody makes a new table or ghost */
     struct shard_pins *pins[SHARD_PIN_HEADS]; /* lock */
     struct shard_note notes[SHARD_NOTES];     /* lock */
 } __attribute__((aligned(64)));
@@ -63,22 +63,22 @@ struct shard_walk {
 };
 
 struct cache {
-    struct epochs *epochs;                    /* init */
-    struct epochs_incarnation *incarnations;  /* init: epochs_at(epochs, 0) */
-    struct shard *shards;                     /* init */
-    unsigned n_shards;                        /* init: a power of two */
-    unsigned negative_percent;                /* init */
-    size_t max_flights;                       /* init */
-    _Atomic(cache_slot_fn) slot_of;           /* atomic */
-    _Atomic size_t n_flights;                 /* atomic: void ones too */
-    _Atomic size_t maxmemory;                 /* atomic */
-    _Atomic size_t shard_budget;              /* atomic: what each shard may use now */
-    _Atomic uint64_t n_buckets;               /* atomic: of all tables, for the sweep's pace */
-    _Atomic uint64_t dbs[CACHE_DBS / 64];     /* atomic: which have had entries; never cleared */
-    _Atomic uint64_t ns_entries[256];         /* atomic */
-    _Atomic uint64_t ns_bytes[256];           /* atomic */
-    struct shard_walk sweep;                  /* control thread */
-    bool is_sweeping;                         /* control thread: between begin and end of a pass */
+    struct epochs *epochs;                   /* init */
+    struct epochs_incarnation *incarnations; /* init: epochs_at(epochs, 0) */
+    struct shard *shards;                    /* init */
+    unsigned n_shards;                       /* init: a power of two */
+    unsigned negative_percent;               /* init */
+    size_t max_flights;                      /* init */
+    _Atomic(cache_slot_fn) slot_of;          /* atomic */
+    _Atomic size_t n_flights;                /* atomic: void ones too */
+    _Atomic size_t maxmemory;                /* atomic */
+    _Atomic size_t shard_budget;             /* atomic: what each shard may use now */
+    _Atomic uint64_t n_buckets;              /* atomic: of all tables, for the sweep's pace */
+    _Atomic uint64_t dbs[CACHE_DBS / 64];    /* atomic: which have had entries; never cleared */
+    _Atomic uint64_t ns_entries[256];        /* atomic */
+    _Atomic uint64_t ns_bytes[256];          /* atomic */
+    struct shard_walk sweep, compaction;     /* control thread */
+    bool is_sweeping;                        /* control thread: between begin and end of a pass */
 };
 
 /* Collected under the lock, done after it. */
@@ -189,7 +189,8 @@ enum shard_room {
 };
 /* Evicts until need more bytes fit; of negative entries: into their share, too. */
 enum shard_room shard_make_room_locked(struct cache *cache, struct shard *shard, size_t need,
-                            bool is_negative, uint32_t now_tick, struct shard_work *work);
+                                       bool is_negative, uint32_t now_tick,
+                                       struct shard_work *work);
 
 /* ---- leaving the lock ---- */
 
@@ -198,6 +199,14 @@ void shard_plan_locked(struct cache *cache, struct shard *shard, unsigned n_move
                        struct shard_work *work);
 /* After the lock: frees, and makes the table and ghost that were planned. Empties work. */
 void shard_finish(struct cache *cache, struct shard *shard, struct shard_work *work);
+
+/* ---- compaction: the control thread ---- */
+
+/*
+ * Moves entries out of slabs that are mostly free, in n_sections times two sections, going on where
+ * the last call ended.
+ */
+void shard_compact(struct cache *cache, unsigned n_sections);
 
 /* ---- readers of large replies ---- */
 

@@ -75,7 +75,8 @@ static void insert_into(struct table_half *half, uint64_t hash, uint32_t ref)
 
 bool table_insert(struct table *table, uint64_t hash, uint32_t ref)
 {
-    /* Beyond the limit of growth by 1/44 probes get long; growth has failed or is being prepared. */
+    /* Beyond the limit of growth by 1/44 probes get long; growth has failed or is being prepared.
+     */
     const uint64_t limit = (uint64_t)table->now.n_buckets * LOAD_MAX;
 
     if (table_count(table) >= limit + limit / 44) {

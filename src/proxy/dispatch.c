@@ -199,10 +199,7 @@ enum verdict dispatch_anywhere(struct session *session, const struct dispatch_ca
 
 static bool is_login_needed(const struct session *session, const struct command *command)
 {
-    const char *password = session->front->config->requirepass;
-
-    return !session->is_authed && password[0] != '\0' &&
-           (command == NULL || (command->flags & COMMAND_NO_AUTH) == 0);
+    return !session->is_authed && (command == NULL || (command->flags & COMMAND_NO_AUTH) == 0);
 }
 
 static enum verdict refuse(struct session *session, const char *name, const char *why)
@@ -272,8 +269,7 @@ enum verdict dispatch_request(struct session *session, const struct dispatch_cal
     if (command == NULL) {
         return dispatch_relay(session, call);
     }
-    if (NC_UNLIKELY(!command_arity_fits(command, call->argc) && !session->is_authed &&
-                    session->front->config->requirepass[0] != '\0')) {
+    if (NC_UNLIKELY(!command_arity_fits(command, call->argc) && !session->is_authed)) {
         return refuse_stranger(session, call);
     }
     if (NC_UNLIKELY(!command_arity_fits(command, call->argc)) && command->class != CLASS_PROXY) {

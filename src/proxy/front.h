@@ -9,6 +9,7 @@
 #ifndef NC_PROXY_FRONT_H
 #define NC_PROXY_FRONT_H
 
+#include "base/stats.h"
 #include "base/worker.h"
 #include "coherence/coherence.h"
 #include "config/config.h"
@@ -26,6 +27,13 @@ typedef void (*proxy_cache_fn)(struct session *session, const struct bytes *argv
 /* Appends the lines of the "# Nearcached" section of INFO. */
 typedef void (*proxy_info_fn)(struct proxy *proxy, struct resp_writer *text);
 
+/* Hits of a multi-key read that is not yet known to be answered from tier 1 as a whole. */
+struct front_tally {
+    uint32_t n_hits[STATS_NAMESPACES], n_negative[STATS_NAMESPACES];
+    uint8_t touched[STATS_NAMESPACES];
+    unsigned n_touched;
+};
+
 struct front {
     uint32_t magic;
     struct proxy *proxy;
@@ -37,6 +45,7 @@ struct front {
 
     struct session *sessions; /* newest first */
     unsigned n_sessions;
+    struct front_tally tally;
     uint64_t n_hits; /* reads answered from tier 1 here */
     struct resp_reader *spare_reader;
     struct request *spare_requests;

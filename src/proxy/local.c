@@ -213,7 +213,7 @@ static enum verdict handle_hello(struct session *session, const struct dispatch_
         return reply_error(session,
                            "WRONGPASS invalid username-password pair or user is disabled.");
     }
-    if (!session->is_authed && session->front->config->requirepass[0] != '\0') {
+    if (!session->is_authed) {
         return reply_error(session,
                            "NOAUTH HELLO must be called with the client already authenticated, "
                            "otherwise the HELLO AUTH <user> <pass> option can be used to "
@@ -241,8 +241,7 @@ static enum verdict handle_reset(struct session *session, const struct dispatch_
     }
     session->proto = 2;
     session->db = session->front->proxy->login->db;
-    session->is_authed = false;
-    session->may_change_cache = false;
+    session_log_out(session);
     session->is_no_evict = false;
     session->reply_mode = REPLY_ON;
     set_name(session, BYTES(""));

@@ -108,7 +108,17 @@ static bool take_direct_hit(struct session *session, const struct read_call *rea
                    command_downgrade(read->command, read->argv, read->argc));
 }
 
-bool read_try_hit(struct session *session, const struct read_call *read, struct buffer *tally)
+static void note_hit(struct front *front, const struct cache_hit *hit)
+{
+    struct front_tally *tally = &front->tally;
+
+    if (tally->n_hits[hit->ns]++ == 0) {
+        tally->touched[tally->n_touched++] = hit->ns;
+    }
+    tally->n_negative[hit->ns] += hit->is_negative;
+}
+
+bool read_try_hit(struct session *session, const struct read_call *read)
 {
     struct front *front = session->front;
     const struct cache_query query = query_of(front, read, session->db, session->active_at_us);
@@ -130,19 +140,27 @@ bool read_try_hit(struct session *session, const struct read_call *read, struct 
         }
         is_put = copy_hit(front, &session->out.tail, &hit, session->proto, DOWNGRADE_PLAIN);
     }
-    return is_put &&
-           buffer_append(tally, bytes_make((unsigned char[]){hit.ns, hit.is_negative}, 2)) == 0;
+    if (is_put) {
+        note_hit(front, &hit);
+    }
+    return is_put;
 }
 
-void read_count_hits(struct front *front, const struct buffer *tally)
+void read_settle_hits(struct front *front, bool do_count)
 {
-    const struct bytes hits = buffer_bytes(tally);
+    struct front_tally *tally = &front->tally;
 
-    front->n_hits += hits.len / 2;
-    for (size_t i = 0; i + 1 < hits.len; i += 2) {
-        stats_ns_add(hits.ptr[i], NS_METRIC_hits, 1);
-        stats_ns_add(hits.ptr[i], NS_METRIC_hits_negative, hits.ptr[i + 1]);
+    for (unsigned i = 0; i < tally->n_touched; i++) {
+        const unsigned ns = tally->touched[i];
+
+        if (do_count) {
+            front->n_hits += tally->n_hits[ns];
+            stats_ns_add(ns, NS_METRIC_hits, tally->n_hits[ns]);
+            stats_ns_add(ns, NS_METRIC_hits_negative, tally->n_negative[ns]);
+        }
+        tally->n_hits[ns] = tally->n_negative[ns] = 0;
     }
+    tally->n_touched = 0;
 }
 
 /* A hit that has to wait for earlier requests. */
@@ -231,7 +249,9 @@ static void prepare(struct request *request, const struct read_call *read)
     request->key_hash = read->hash;
     request->key_mask = key_bit(read->hash);
     request->has_one_key = true;
-    request->downgrade = (uint8_t)command_downgrade(read->command, read->argv, read->argc);
+    request->downgrade = read->argv != NULL
+                             ? (uint8_t)command_downgrade(read->command, read->argv, read->argc)
+                             : DOWNGRADE_PLAIN;
 }
 
 static void count_relayed_miss(uint8_t ns, enum coherence_refusal refusal, enum cache_miss miss)

@@ -14,7 +14,7 @@
 /* A cacheable read with its key as first argument. args: what follows the key, as on the wire. */
 struct read_call {
     const struct command *command;
-    const struct bytes *argv;
+    const struct bytes *argv; /* NULL: the key alone */
     unsigned argc;
     struct bytes key, args;
     uint64_t hash;
@@ -25,11 +25,11 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
 
 /*
  * Tries tier 1 alone and copies the reply (in the session's protocol) to its output, so that the
- * caller may take it back; large values are copied too. False: no hit. tally remembers the hit
- * for read_count_hits().
+ * caller may take it back; large values are copied too. False: no hit. Hits found this way count
+ * when the caller settles them: as hits, or as if nothing had been looked up.
  */
-bool read_try_hit(struct session *session, const struct read_call *read, struct buffer *tally);
-void read_count_hits(struct front *front, const struct buffer *tally);
+bool read_try_hit(struct session *session, const struct read_call *read);
+void read_settle_hits(struct front *front, bool do_count);
 
 /* A part of a split read: hit, join or begin; false: relay it with its slot's other keys. */
 bool read_part(struct group *group, struct session *session, const struct read_call *read,

@@ -59,6 +59,7 @@ void session_open(struct front *front, int fd, bool is_unix, uint64_t id)
     session->is_unix = is_unix;
     session->proto = 2;
     session->db = front->proxy->login->db;
+    session_log_out(session);
     session->turn_end.run = on_turn_end;
     session->opened_at_us = session->active_at_us = clock_now_us();
     stream_init(&session->stream, fd);
@@ -131,6 +132,12 @@ static void free_session(struct session *session)
     mem_free(session->name);
     session->magic = 0;
     mem_free(session);
+}
+
+void session_log_out(struct session *session)
+{
+    session->is_authed = session->front->config->requirepass[0] == '\0';
+    session->may_change_cache = false;
 }
 
 void session_close_after_reply(struct session *session)
@@ -370,7 +377,6 @@ static size_t take_requests(struct session *session, struct bytes input, uint64_
 {
     const struct config *config = session->front->config;
     const struct resp_reader_limits limits = {ARGS_MAX, config->max_bulk_size, INLINE_MAX};
-    const bool is_trusted = session->is_authed || config->requirepass[0] == '\0';
     size_t done = 0;
 
     session->is_stalled = false;
@@ -391,8 +397,8 @@ static size_t take_requests(struct session *session, struct bytes input, uint64_
             session->is_stalled = true;
             break;
         }
-        status = resp_read_request(reader, rest, &limits, is_trusted || session->is_authed,
-                                   &request, &wanted, &error);
+        status = resp_read_request(reader, rest, &limits, session->is_authed, &request, &wanted,
+                                   &error);
         if (status == RESP_MORE) {
             break;
         }

@@ -59,6 +59,8 @@ struct session {
 void session_open(struct front *front, int fd, bool is_unix, uint64_t id);
 /* At once; requests under way are orphaned. The struct goes at the end of the turn. */
 void session_close(struct session *session);
+/* As it was on connecting: logged in where no password is asked for, and then it stays so. */
+void session_log_out(struct session *session);
 /* When everything owed has been written. */
 void session_close_after_reply(struct session *session);
 

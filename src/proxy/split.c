@@ -53,15 +53,11 @@ static const struct command *view_command(const struct split *split)
                : NULL;
 }
 
-static struct read_call read_of(const struct split *split, const struct command *view, unsigned i,
-                                struct bytes argv[2])
+static struct read_call read_of(const struct split *split, const struct command *view, unsigned i)
 {
-    struct read_call read = {.command = view, .argv = argv, .argc = 2, .key = key_at(split, i)};
+    const struct bytes key = key_at(split, i);
 
-    argv[0] = bytes_of_string(view->name);
-    argv[1] = read.key;
-    read.hash = cache_hash(read.key);
-    return read;
+    return (struct read_call){.command = view, .key = key, .hash = cache_hash(key)};
 }
 
 /* ---- all in tier 1 ---- */
@@ -82,25 +78,21 @@ static bool try_all_hits(const struct split *split, const struct command *view)
 {
     struct session *session = split->session;
     const size_t mark = outq_mark(&session->out);
-    struct buffer *tally = &session->front->answer;
-    struct bytes argv[2];
     bool is_whole;
 
-    if (session->first != NULL || session->reply_mode != REPLY_ON || !is_mget(split)) {
+    if (session->reply_mode != REPLY_ON || !is_mget(split)) {
         return false;
     }
     is_whole = put_array_header(session, split->n_keys);
     for (unsigned i = 0; is_whole && i < split->n_keys; i++) {
-        const struct read_call read = read_of(split, view, i, argv);
+        const struct read_call read = read_of(split, view, i);
 
-        is_whole = read_try_hit(session, &read, tally);
+        is_whole = read_try_hit(session, &read);
     }
-    if (is_whole) {
-        read_count_hits(session->front, tally);
-    } else {
+    if (!is_whole) {
         outq_truncate(&session->out, mark);
     }
-    buffer_consume(tally, buffer_len(tally));
+    read_settle_hits(session->front, is_whole);
     return is_whole;
 }
 
@@ -271,14 +263,12 @@ static bool may_begin_now(const struct split *split, const struct command *view)
 static void read_cached_parts(struct split *split, struct group *group, const struct command *view,
                               bool *is_asked, bool *any_cached, bool *any_asked)
 {
-    struct bytes argv[2];
-
     for (unsigned i = 0; i < split->n_keys; i++) {
         unsigned part = 0;
 
         is_asked[i] = true;
         if (view != NULL) {
-            const struct read_call read = read_of(split, view, i, argv);
+            const struct read_call read = read_of(split, view, i);
             const bool is_behind = dispatch_conflicts(split->session, read.hash,
                                                       split->session->relayed_mask, false);
 
@@ -350,7 +340,9 @@ enum verdict split_dispatch(struct session *session, const struct dispatch_call 
     const struct command *view = view_command(&split);
 
     if ((call->argc - 1) % split.step != 0) {
-        return dispatch_anywhere(session, call); /* MSET k: the backend words the error */
+        session_error(session, "ERR wrong number of arguments for '%s' command",
+                      call->command->name);
+        return VERDICT_TAKEN;
     }
     split.n_keys = (call->argc - 1) / split.step;
     if (view != NULL && split.n_keys == 1 && !is_mget(&split)) {
@@ -359,12 +351,11 @@ enum verdict split_dispatch(struct session *session, const struct dispatch_call 
     if (view == NULL && is_one_slot(&split)) {
         return dispatch_relay(session, call);
     }
+    if (view != NULL && session->first == NULL && try_all_hits(&split, view)) {
+        return VERDICT_TAKEN;
+    }
     for (unsigned i = 0; i < split.n_keys; i++) {
         split.mask |= key_bit(cache_hash(key_at(&split, i)));
-    }
-    if (view != NULL && ((session->cached_mask | session->relayed_mask) & split.mask) == 0 &&
-        try_all_hits(&split, view)) {
-        return VERDICT_TAKEN;
     }
     if (!may_begin_now(&split, view)) {
         stats_add(METRIC_stalls_order, 1);

@@ -94,8 +94,8 @@ static double time_gets(struct bench *bench, uint32_t first, uint64_t *n_hits)
     const double start_ns = now_ns();
 
     for (unsigned i = 0; i < OPERATIONS; i++) {
-        const struct cache_query query =
-            query_for(bench, first + next_random(&state) % bench->n_keys, key);
+        const struct cache_query query = query_for(
+            bench, first + next_random(&state) % bench->n_keys, key);
         struct cache_hit hit;
         enum cache_miss miss;
 
@@ -147,8 +147,8 @@ int main(int argc, char **argv)
     struct bench bench = {.n_keys = argc > 1 ? (uint32_t)atoi(argv[1]) : 100000,
                           .value_bytes = argc > 2 ? (size_t)atol(argv[2]) : 100,
                           .now_us = clock_now_us()};
-    const struct cache_options options = {.maxmemory =
-                                              (argc > 3 ? (size_t)atol(argv[3]) : 256) * MIB,
+    const struct cache_options options = {.maxmemory = (argc > 3 ? (size_t)atol(argv[3]) : 256) *
+                                                       MIB,
                                           .negative_percent = 5,
                                           .max_flights = 65536};
 

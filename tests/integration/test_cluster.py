@@ -138,7 +138,8 @@ def test_an_error_of_one_part_is_the_reply(cluster, cluster_proxy):
 
 def test_keys_of_several_slots_in_one_command(cluster, cluster_proxy):
     a, b, _ = keys_everywhere(cluster)
-    commands = [("RENAME", a, b), ("SINTER", a, b), ("SUNIONSTORE", a, b, b), ("MSETNX", a, 1, b, 2),
+    commands = [("RENAME", a, b), ("SINTER", a, b), ("SUNIONSTORE", a, b, b),
+                ("MSETNX", a, 1, b, 2),
                 ("COPY", a, b), ("LMOVE", a, b, "LEFT", "LEFT"), ("LMPOP", 2, a, b, "LEFT"),
                 ("PFMERGE", a, b), ("BITOP", "AND", a, b, b), ("ZINTERSTORE", a, 1, b),
                 ("EVAL", "return 1", 2, a, b), ("SORT", a, "STORE", b), ("LCS", a, b),

@@ -2,7 +2,7 @@
 
 Two servers get the same commands: one directly, one through the proxy. Replies are compared byte by
 byte, in RESP2 and RESP3, each read twice in each (so that the later ones come from memory), for
-cached and bypassed namespaces, one by one and in pipelines, with a server and with a cluster behind.
+cached and bypassed namespaces, one by one and in pipelines, in front of a server and a cluster.
 
 Where two servers of the same state need not answer the same bytes, the comparison is:
 
@@ -190,7 +190,7 @@ def run_sequence(sides, rng, forms, prefixes, one_slot, steps, is_cluster=False)
 
 
 def run_pipelines(sides, rng, forms, prefixes, one_slot, steps, is_cluster=False):
-    """Whole pipelines, reads and writes mixed. Replies that need a second look cannot be in them."""
+    """Whole pipelines, reads and writes mixed, without replies that need a second look."""
     usable = [form for form in forms if form.compare in ("exact", "unordered", "near")]
     generator = Generator(rng, prefixes, one_slot, dumps_of(sides.direct[2]))
     sides.load_scripts()

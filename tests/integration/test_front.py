@@ -320,7 +320,8 @@ def test_clients_that_vanish_leave_nothing_behind(proxy):
     wait_until(lambda: proxy.metrics().get("clients") == 0, 10, "earlier clients to be gone")
     for number in range(100):
         client = proxy.client()
-        client.send(encode("SET", "k", number) + encode("GET", "k") + b"*3\r\n$3\r\nGE"[:number % 9])
+        unfinished = b"*3\r\n$3\r\nGE"[:number % 9]
+        client.send(encode("SET", "k", number) + encode("GET", "k") + unfinished)
         if number % 3 == 0:
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()

@@ -160,7 +160,7 @@ def test_a_blind_window_leaves_monotonic_reads_in_force():
 
 
 def test_a_stale_cache_is_found_out_under_load(redis_server, tmp_path):
-    """A replica that lags by 100 ms in the proxy's place: what no broken proxy may get away with."""
+    """A replica that lags by 100 ms in the proxy's place, as a broken proxy would."""
     relay = TcpRelay(redis_server.address)
     replica = RedisServer(tmp_path / "replica", [("replicaof", f"127.0.0.1 {relay.address[1]}")])
     try:

@@ -164,7 +164,8 @@ def test_start_without_a_backend_heals(start_proxy, tmp_path):
     assert proxy.metrics().get("ready") == 0
     with proxy.client() as client:
         begun = time.monotonic()
-        for command in (("GET", "k"), ("SET", "k", "v"), ("MGET", "a", "b"), ("EVAL", "return 1", 0)):
+        for command in (("GET", "k"), ("SET", "k", "v"), ("MGET", "a", "b"),
+                        ("EVAL", "return 1", 0)):
             error = client.value(*command)
             assert isinstance(error, RespError) and re.match(r"[A-Z]+ .+", str(error)), error
         assert time.monotonic() - begun < 20
@@ -421,7 +422,8 @@ def test_reloads_under_load(start_proxy, redis_server):
     for thread in threads:
         thread.start()
     for number in range(15):
-        config[f'namespace "n{number % 4}"'] = {"match": f"k{number % 4}*", "max-ttl": f"{1 + number}s"}
+        config[f'namespace "n{number % 4}"'] = {"match": f"k{number % 4}*",
+                                                  "max-ttl": f"{1 + number}s"}
         proxy.write_config(config)
         reload(proxy, "config_reloads_total")
     stop.set()
@@ -535,7 +537,8 @@ def test_cache_invalidate_and_clear_count(start_proxy, redis_server):
     proxy = start_proxy(redis_server.url(), config={
         "cache": {"max-ttl": "1h"}, 'namespace "user"': {"match": "user:*"}})
     with proxy.client() as client, redis_server.client() as direct:
-        keys = [f"user:{number}" for number in range(4)] + [f"other:{number}" for number in range(3)]
+        keys = [f"user:{number}" for number in range(4)]
+        keys += [f"other:{number}" for number in range(3)]
         for key in keys:
             client.ok("SET", key, "v")
 

@@ -518,7 +518,7 @@ class Workload:
         return True
 
     def _pipelined_write(self, link, slot, key, rng, reads):
-        """GET, SET, GET in one packet: the first must not show the SET, the second must (I8, I1)."""
+        """GET, SET, GET in one packet: the first must not show the SET (I8), the second must."""
         number = key.next_number()
         begun = now()
         try:

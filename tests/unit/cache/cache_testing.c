@@ -2,10 +2,8 @@
 
 void rig_init(struct rig *rig, size_t maxmemory, unsigned n_shards)
 {
-    const struct cache_options options = {.maxmemory = maxmemory,
-                                          .negative_percent = 5,
-                                          .n_shards = n_shards,
-                                          .max_flights = 1024};
+    const struct cache_options options = {
+        .maxmemory = maxmemory, .negative_percent = 5, .n_shards = n_shards, .max_flights = 1024};
 
     memset(rig, 0, sizeof(*rig));
     assert_int_equal(cache_new(&options, &rig->cache), 0);
@@ -46,9 +44,9 @@ struct cache_flight *rig_begin(struct rig *rig, const struct cache_query *query,
     struct cache_flight *flight = NULL;
 
     offer.may_hit = false;
-    assert_int_equal(cache_lookup(rig->cache, query, &offer, 100, waiter, rig->copy, &rig->hit,
-                                  &flight),
-                     CACHE_BEGUN);
+    assert_int_equal(
+        cache_lookup(rig->cache, query, &offer, 100, waiter, rig->copy, &rig->hit, &flight),
+        CACHE_BEGUN);
     return flight;
 }
 
@@ -56,8 +54,8 @@ enum cache_completion rig_complete(struct rig *rig, struct cache_flight *flight,
                                    const struct cache_fill *fill)
 {
     struct cache_waiter *waiters = NULL;
-    const enum cache_completion completion =
-        cache_complete(rig->cache, &flight, fill, rig->now_us, SECOND, &waiters);
+    const enum cache_completion completion = cache_complete(rig->cache, &flight, fill, rig->now_us,
+                                                            SECOND, &waiters);
 
     assert_null(flight);
     assert_non_null(waiters);
@@ -102,8 +100,7 @@ enum cache_completion rig_fill_n(struct rig *rig, const char *key, size_t n, int
 {
     const struct cache_query query = rig_query(rig, key, 0, NULL);
     const struct bytes bulk = make_bulk(n);
-    const enum cache_completion completion =
-        rig_fill_view(rig, &query, bulk, deadline_us, false);
+    const enum cache_completion completion = rig_fill_view(rig, &query, bulk, deadline_us, false);
 
     free_bulk(bulk);
     return completion;

@@ -85,6 +85,34 @@ static void freed_memory_goes_back(void **state)
     assert_true(empty.resident_bytes + 15 * MIB < full.resident_bytes);
 }
 
+static void room_in_slabs_is_told(void **state)
+{
+    void *blocks[2048];
+    unsigned rooms[16];
+
+    (void)state;
+    for (unsigned i = 0; i < 2048; i++) {
+        blocks[i] = arena_alloc(320);
+    }
+    arena_query_room(&blocks[1000], 16, rooms);
+    for (unsigned i = 0; i < 16; i++) {
+        assert_int_equal(rooms[i], 0);
+    }
+    for (unsigned i = 0; i < 2048; i++) {
+        if (i % 8 != 0) {
+            arena_free(blocks[i]);
+            blocks[i] = blocks[i & ~7u];
+        }
+    }
+    arena_query_room(&blocks[1000], 16, rooms);
+    for (unsigned i = 0; i < 16; i++) {
+        assert_in_range(rooms[i], 800, 960);
+    }
+    for (unsigned i = 0; i < 2048; i += 8) {
+        arena_free(blocks[i]);
+    }
+}
+
 static void range_is_reserved_once_and_for_all(void **state)
 {
     (void)state;
@@ -102,6 +130,7 @@ int main(void)
         cmocka_unit_test(tables_are_zeroed_and_aligned_to_lines),
         cmocka_unit_test(classes_agree_with_the_allocator),
         cmocka_unit_test(freed_memory_goes_back),
+        cmocka_unit_test(room_in_slabs_is_told),
         cmocka_unit_test(range_is_reserved_once_and_for_all),
     };
 

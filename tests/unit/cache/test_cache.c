@@ -50,9 +50,8 @@ static void newer_reply_replaces_older(void **state)
     rig_fill(rig, "a", "one");
     rig_fill(rig, "a", "a longer value than before, of another size class, to be sure of that");
     assert_true(rig_get(rig, "a"));
-    assert_reply(rig,
-                 "$69\r\na longer value than before, of another size class, to be sure of that"
-                 "\r\n");
+    assert_reply(rig, "$69\r\na longer value than before, of another size class, to be sure of that"
+                      "\r\n");
     rig_fill(rig, "a", "3");
     assert_true(rig_get(rig, "a"));
     assert_reply(rig, "$1\r\n3\r\n");
@@ -309,9 +308,9 @@ static void database_beyond_the_limit_is_relayed(void **state)
 
     query.db = CACHE_DBS;
     assert_false(rig_get_view(rig, &query));
-    assert_int_equal(cache_lookup(rig->cache, &query, &offer, 10, &waiter, rig->copy, &rig->hit,
-                                  &flight),
-                     CACHE_RELAY);
+    assert_int_equal(
+        cache_lookup(rig->cache, &query, &offer, 10, &waiter, rig->copy, &rig->hit, &flight),
+        CACHE_RELAY);
 }
 
 /* ---- large replies ---- */
@@ -532,9 +531,8 @@ static void key_that_comes_back_enters_the_main_queue(void **state)
         snprintf(key, sizeof(key), "key %u", i);
     }
     rig_fill_n(rig, key, 200, CACHE_NO_DEADLINE);
-    assert_int_equal(cache_inspect(rig->cache, bytes_of_string(key), 0, rig->now_us, &info, 1,
-                                   NULL, 0),
-                     1);
+    assert_int_equal(
+        cache_inspect(rig->cache, bytes_of_string(key), 0, rig->now_us, &info, 1, NULL, 0), 1);
     assert_string_equal(info.queue, "main");
 }
 
@@ -606,9 +604,9 @@ static void inspect_tells_what_is_held(void **state)
     assert_int_equal(cache_inspect(rig->cache, BYTES("none"), 0, rig->now_us, infos, 4, storage,
                                    sizeof(storage)),
                      0);
-    assert_int_equal(cache_inspect(rig->cache, BYTES("h"), 0, rig->now_us, infos, 4, storage,
-                                   sizeof(storage)),
-                     1);
+    assert_int_equal(
+        cache_inspect(rig->cache, BYTES("h"), 0, rig->now_us, infos, 4, storage, sizeof(storage)),
+        1);
     assert_int_equal(infos[0].command, 8);
     assert_int_equal(infos[0].args.len, 5);
     assert_memory_equal(infos[0].args.ptr, "field", 5);
@@ -620,9 +618,9 @@ static void inspect_tells_what_is_held(void **state)
     assert_string_equal(infos[0].queue, "small");
     /* "other field" does not fit into what the caller has for arguments. */
     rig_fill_view(rig, &two, BYTES(":13\r\n"), CACHE_NO_DEADLINE, false);
-    assert_int_equal(cache_inspect(rig->cache, BYTES("h"), 0, rig->now_us, infos, 4, storage,
-                                   sizeof(storage)),
-                     1);
+    assert_int_equal(
+        cache_inspect(rig->cache, BYTES("h"), 0, rig->now_us, infos, 4, storage, sizeof(storage)),
+        1);
     epochs_close_all(rig->epochs);
     cache_inspect(rig->cache, BYTES("h"), 0, rig->now_us, infos, 4, storage, sizeof(storage));
     assert_false(infos[0].is_live);

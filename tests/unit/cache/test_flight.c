@@ -62,8 +62,8 @@ static void first_reader_begins_and_the_others_join(void **state)
     assert_int_equal(look_up(rig, &query, &offer, &waiters[2], &flight), CACHE_JOINED);
     /* max_waiters is 3 */
     assert_int_equal(look_up(rig, &query, &offer, &waiters[3], &flight), CACHE_RELAY);
-    assert_int_equal(
-        cache_complete(rig->cache, &begun, &fill_x, rig->now_us, SECOND, &back), CACHE_FILLED);
+    assert_int_equal(cache_complete(rig->cache, &begun, &fill_x, rig->now_us, SECOND, &back),
+                     CACHE_FILLED);
     assert_ptr_equal(back, &waiters[0]);
     assert_ptr_equal(back->next, &waiters[1]);
     assert_ptr_equal(back->next->next, &waiters[2]);

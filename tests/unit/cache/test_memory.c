@@ -23,8 +23,8 @@ static void one_operation(struct rig *rig, struct cache_entry **pins)
 
     snprintf(key, sizeof(key), "k%u", next_random(3000));
     snprintf(args, sizeof(args), "%u", next_random(20));
-    struct cache_query query =
-        rig_query(rig, key, next_random(2) * 8, next_random(2) == 0 ? args : NULL);
+    struct cache_query query = rig_query(rig, key, next_random(2) * 8,
+                                         next_random(2) == 0 ? args : NULL);
     query.db = next_random(4) == 0 ? next_random(3) : 0;
     if (query.command == 0) {
         query.args.len = 0;
@@ -33,17 +33,17 @@ static void one_operation(struct rig *rig, struct cache_entry **pins)
     if (what < 5) {
         const size_t n = next_random(20) == 0 ? next_random(60000) : next_random(300);
         memset(text, 'v', n + 1);
-        const struct cache_fill fill = {
-            .reply = bytes_make(text, n + 1),
-            .deadline_us = next_random(3) == 0 ? rig->now_us + next_random(2000000)
-                                               : CACHE_NO_DEADLINE,
-            .ns = (uint8_t)(next_random(50) == 0 ? 3 : 0),
-            .is_negative = next_random(10) == 0};
+        const struct cache_fill fill = {.reply = bytes_make(text, n + 1),
+                                        .deadline_us = next_random(3) == 0
+                                                           ? rig->now_us + next_random(2000000)
+                                                           : CACHE_NO_DEADLINE,
+                                        .ns = (uint8_t)(next_random(50) == 0 ? 3 : 0),
+                                        .is_negative = next_random(10) == 0};
         struct cache_offer offer = rig_offer(rig);
         struct cache_flight *flight = NULL;
         offer.may_hit = next_random(2) == 0;
-        if (cache_lookup(rig->cache, &query, &offer, 5, &waiter, rig->copy, &rig->hit,
-                         &flight) == CACHE_BEGUN) {
+        if (cache_lookup(rig->cache, &query, &offer, 5, &waiter, rig->copy, &rig->hit, &flight) ==
+            CACHE_BEGUN) {
             if (next_random(20) == 0) {
                 cache_invalidate(rig->cache, query.key);
             }
@@ -117,7 +117,7 @@ static void fill_keys(struct rig *rig, const char *prefix, unsigned n, size_t va
     char key[32];
 
     for (unsigned i = 0; i < n; i++) {
-        snprintf(key, sizeof(key), "%s:%0*u", prefix, 23 - (int)strlen(prefix), i);
+        snprintf(key, sizeof(key), "%s:%020u", prefix, i);
         rig_fill_n(rig, key, value_bytes, rig->now_us + 3600 * SECOND);
         if (i % 4096 == 0) {
             cache_tick(rig->cache);
@@ -165,12 +165,46 @@ static void resident_size_keeps_to_maxmemory_after_a_size_shift(void **state)
         fill_keys(&rig, prefix, (unsigned)(200 * MIB / (sizes[i] + 80)), sizes[i]);
         cache_tick(rig.cache);
         cache_stats(rig.cache, &stats);
-        assert_true(stats.accounted_bytes > 48 * MIB);
+        assert_true(stats.accounted_bytes > 52 * MIB);
         assert_true(stats.arena_resident_bytes <= 64 * MIB / 10 * 11 + 4 * MIB);
     }
     rig_audit(&rig);
     rig_fini(&rig);
     assert_int_equal(arena_allocated(), before);
+}
+
+static void entries_left_in_thin_slabs_are_moved_together(void **state)
+{
+    struct rig rig;
+    struct cache_stats before, after;
+    char key[32];
+
+    (void)state;
+    rig_init(&rig, 64 * MIB, 4);
+    fill_keys(&rig, "c", 300000, 100);
+    for (unsigned i = 0; i < 300000; i++) {
+        if (i % 10 != 0) {
+            const int n = snprintf(key, sizeof(key), "c:%020u", i);
+            cache_invalidate(rig.cache, bytes_make(key, (size_t)n));
+        }
+    }
+    arena_purge();
+    cache_stats(rig.cache, &before);
+    assert_true(before.arena_resident_bytes > 30 * MIB);
+    for (unsigned i = 0; i < 4; i++) {
+        cache_tick(rig.cache);
+    }
+    cache_stats(rig.cache, &after);
+    assert_int_equal(after.n_entries, 30000);
+    assert_true(after.arena_resident_bytes < 16 * MIB);
+    rig_audit(&rig);
+    for (unsigned i = 0; i < 300000; i += 10) {
+        snprintf(key, sizeof(key), "c:%020u", i);
+        assert_true(rig_get(&rig, key));
+        assert_int_equal(rig.hit.reply.len, 108);
+        assert_int_equal(rig.hit.reply.ptr[105], 'v');
+    }
+    rig_fini(&rig);
 }
 
 static void maxmemory_may_change(void **state)
@@ -220,6 +254,7 @@ int main(void)
         cmocka_unit_test(accounted_bytes_are_exact_after_any_sequence),
         cmocka_unit_test(metadata_is_at_most_45_bytes_per_entry),
         cmocka_unit_test(resident_size_keeps_to_maxmemory_after_a_size_shift),
+        cmocka_unit_test(entries_left_in_thin_slabs_are_moved_together),
         cmocka_unit_test(maxmemory_may_change),
         cmocka_unit_test(table_shrinks_after_a_clear),
     };

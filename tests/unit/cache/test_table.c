@@ -229,12 +229,9 @@ static void matching_tags_are_all_found(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(table_grows_and_finds_everything),
-        TEST(table_shrinks_and_leaves_no_counts),
-        TEST(colliding_hashes_are_kept_apart),
-        TEST(full_table_refuses),
-        TEST(random_changes_agree_with_a_plain_array),
-        TEST(bucket_gives_its_references),
+        TEST(table_grows_and_finds_everything),        TEST(table_shrinks_and_leaves_no_counts),
+        TEST(colliding_hashes_are_kept_apart),         TEST(full_table_refuses),
+        TEST(random_changes_agree_with_a_plain_array), TEST(bucket_gives_its_references),
         cmocka_unit_test(matching_tags_are_all_found),
     };
 

@@ -4,6 +4,7 @@
  * their key and a version; after the invalidation of a write no reader of a later begun look-up may
  * see an older version. Sums are exact when all is quiet. Meant for the sanitizers as well.
  */
+#include <sched.h>
 #include <unistd.h>
 
 #include "cache_testing.h"
@@ -73,8 +74,10 @@ static void fetch(struct hammer *hammer, struct cache_flight *flight, unsigned k
                                     .deadline_us = clock_now_us() + 500 * MS};
     struct cache_waiter *waiters = NULL;
 
-    if (cache_complete(hammer->rig.cache, &flight, &fill, clock_now_us(), 10 * SECOND,
-                       &waiters) == CACHE_FILLED) {
+    /* The reply is under way: time for a write to come between. */
+    sched_yield();
+    if (cache_complete(hammer->rig.cache, &flight, &fill, clock_now_us(), 10 * SECOND, &waiters) ==
+        CACHE_FILLED) {
         atomic_fetch_add(&hammer->n_fills, 1);
     }
     while (waiters != NULL) {
@@ -97,8 +100,8 @@ static void read_once(struct hammer *hammer, unsigned key)
     struct cache_waiter *waiter = malloc(sizeof(*waiter));
     struct cache_flight *flight = NULL;
     struct cache_hit hit;
-    const enum cache_outcome outcome = cache_lookup(hammer->rig.cache, &query, &offer, 100,
-                                                    waiter, copy, &hit, &flight);
+    const enum cache_outcome outcome = cache_lookup(hammer->rig.cache, &query, &offer, 100, waiter,
+                                                    copy, &hit, &flight);
 
     if (outcome == CACHE_BEGUN) {
         fetch(hammer, flight, key);
@@ -238,8 +241,8 @@ static void *filler(void *arg)
         struct cache_waiter *back = NULL;
         struct cache_flight *flight = NULL;
         struct cache_hit hit;
-        const enum cache_outcome outcome =
-            cache_lookup(rig->cache, &query, &offer, 100, waiter, copy, &hit, &flight);
+        const enum cache_outcome outcome = cache_lookup(rig->cache, &query, &offer, 100, waiter,
+                                                        copy, &hit, &flight);
 
         if (outcome == CACHE_BEGUN) {
             (void)cache_complete(rig->cache, &flight, &fill, rig->now_us, 100 * SECOND, &back);

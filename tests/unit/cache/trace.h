@@ -69,8 +69,8 @@ static inline bool trace_read(const char *path, struct trace *trace)
             room = room == 0 ? 1 << 16 : room * 2;
             trace->ids = realloc(trace->ids, room * sizeof(*trace->ids));
         }
-        trace->ids[trace->n_requests++] =
-            (uint32_t)raw[0] << 24 | (uint32_t)raw[1] << 16 | (uint32_t)raw[2] << 8 | raw[3];
+        trace->ids[trace->n_requests++] = (uint32_t)raw[0] << 24 | (uint32_t)raw[1] << 16 |
+                                          (uint32_t)raw[2] << 8 | raw[3];
     }
     if (file != NULL) {
         pclose(file);
