@@ -139,12 +139,13 @@ MAKEFLAGS += --no-builtin-rules
 
 all: $(BINARY) ## build the daemon: build/nearcached
 
-# Exported, not written into the recipe: it may hold a password.
+# Exported, not written into the recipe: it may hold a password. exec: a signal to make reaches what
+# was started, and not a shell in between.
 run: export BACKEND := $(BACKEND)
 run: ## install what is missing, build, and start it; BACKEND=redis://... ARGS='--maxmemory 1gb'
 	@scripts/install-deps.sh build run
 	@$(MAKE) $(JOBS) all
-	@NEARCACHED_BIN='$(BINARY)' scripts/run.sh $(ARGS)
+	@exec env NEARCACHED_BIN='$(BINARY)' scripts/run.sh $(ARGS)
 
 deps: ## install the packages that building, running and testing need
 	@scripts/install-deps.sh build run test
@@ -224,10 +225,10 @@ lint: lint-fast lint-slow ## documents against tables, layers, style, format, sh
 
 lint-fast:
 	$(say) LINT 'documents, layers, style'
-	$(Q)$(PYTHON) -B scripts/check_docs.py
-	$(Q)$(PYTHON) -B scripts/gen_commands_doc.py --check
-	$(Q)$(PYTHON) -B scripts/lint_layers.py
-	$(Q)$(PYTHON) -B scripts/check_style.py
+	$(Q)status=0; for check in check_docs.py 'gen_commands_doc.py --check' lint_layers.py \
+	    check_style.py; do \
+	    $(PYTHON) -B scripts/$$check || status=1; \
+	done; exit $$status
 
 # Each of these tools is used where it is installed; who lacks one is told so.
 lint-slow:
@@ -260,7 +261,7 @@ uninstall: ## remove what install put there; a changed configuration stays
 	@if [ -e '$(CONF)' ] && ! cmp -s conf/nearcached.conf '$(CONF)'; then \
 	    echo '$(CONF) was changed and stays'; \
 	else \
-	    rm -f '$(CONF)'; rmdir '$(dir $(CONF))' 2>/dev/null; true; \
+	    rm -f '$(CONF)' '$(CONF).new'; rmdir '$(dir $(CONF))' 2>/dev/null; true; \
 	fi
 	rm -f $(DESTDIR)$(PREFIX)/bin/nearcached $(DESTDIR)$(UNITDIR)/nearcached.service \
 	    $(DESTDIR)$(MANDIR)/man8/nearcached.8 $(DESTDIR)$(MANDIR)/man5/nearcached.conf.5

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Compares src/tables/*.def with what people read: conf/nearcached.conf, docs/ and the README.
 
 Exits 1 and says what differs. Needs no build.

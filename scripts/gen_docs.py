@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Writes the parts of docs/ that come from src/tables/*.def.
 
     scripts/gen_docs.py            bring docs/ up to date
@@ -150,7 +150,8 @@ def manual_page():
         if option.section != section:
             section = option.section
             title = '[namespace "NAME"]' if section == "namespace" else f"[{section}]"
-            lines += [".SS " + title.replace('"', "\\(dq"), roff(SECTIONS[section].replace("`", ""))]
+            lines += [".SS " + title.replace('"', "\\(dq"),
+                      roff(SECTIONS[section].replace("`", ""))]
         initial = f"default {option.initial}" if option.initial else "none by default"
         if option.is_override:
             initial = "as in [cache]"

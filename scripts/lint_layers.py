@@ -2,8 +2,8 @@
 """lint_layers.py - a file includes only its own floor's headers or those of a floor below
 
 The floors, lowest first, are the folders of src/ (src/README.md); main.c stands on top. Includes
-are written from src/. The headers' graph must have no cycle either, and src/README.md, the map, must
-have a line for each module. Exits 1 and names what breaks a rule.
+are written from src/. The headers' graph must have no cycle either, and src/README.md, the map,
+must have a line for each module. Exits 1 and names what breaks a rule.
 """
 
 import pathlib

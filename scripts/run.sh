@@ -7,8 +7,9 @@
 #                          of three masters on free loopback ports, gone when the proxy ends
 #   NEARCACHED_BIN=...     the program (build/nearcached)
 #
-# The default ports are 6380 and, for metrics, 9380; where one is taken, the next free one. The shell
-# becomes the proxy at the end, so Ctrl-C and signals reach it directly and nothing is left behind.
+# The default ports are 6380 and, for metrics, 9380; where one is taken, the next free one. The
+# shell becomes the proxy at the end, so Ctrl-C and signals reach it directly and nothing is left
+# behind.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,6 +17,12 @@ binary=${NEARCACHED_BIN:-$here/../build/nearcached}
 python=/usr/bin/python3
 # Every NEARCACHED_ variable would be an option of the daemon.
 unset NEARCACHED_BIN
+
+# Where setpriv can: the end of whoever started this, even by a kill -9, is the end of it all.
+with_parent=()
+if setpriv --pdeathsig TERM true 2>/dev/null; then
+    with_parent=(setpriv --pdeathsig TERM --)
+fi
 
 if [ ! -x "$binary" ]; then
     echo "run.sh: $binary is not there: run make" >&2
@@ -26,7 +33,7 @@ if [ -n "${BACKEND:-}" ]; then
 elif [ -z "${NEARCACHED_BACKEND:-}" ]; then
     # It starts this script again, with NEARCACHED_BACKEND set, and ends with it.
     export NEARCACHED_BIN=$binary
-    exec "$python" -B "$here/cluster.py" --masters 3 -- "$0" "$@"
+    exec "${with_parent[@]}" "$python" -B "$here/cluster.py" --masters 3 -- "$0" "$@"
 fi
 
 # next_free_port FIRST: the first port from there on that can be bound.
@@ -90,4 +97,4 @@ TEXT
 # Twice removed, so that it does not stay behind as a dead child of the proxy.
 (print_what_to_try &)
 # Options given here come first: of a repeated one the last counts.
-exec "$binary" --listen "127.0.0.1:$port" --admin "127.0.0.1:$admin" "$@"
+exec "${with_parent[@]}" "$binary" --listen "127.0.0.1:$port" --admin "127.0.0.1:$admin" "$@"

@@ -236,7 +236,7 @@ static void reload(struct daemon *daemon)
         atomic_store_explicit(&daemon->proxy.max_clients, fit_max_clients(fresh),
                               memory_order_relaxed);
         discovery_configure(daemon->discovery, fresh);
-        proxy_set_config(&daemon->proxy, fresh);
+        proxy_set_config(&daemon->proxy, former, fresh);
         stats_add(METRIC_reloads, 1);
         log_info("main", "configuration reloaded", "file=%s",
                  config_file_name(fresh) != NULL ? config_file_name(fresh) : "none");

@@ -57,7 +57,11 @@ static void choose_locked(const struct cache *cache, const struct shard *shard,
     }
 }
 
-/* A copy is of use if its slab, with the copy in it, is fuller than the one it comes from. */
+/*
+ * Whatever slab the copy comes to lie in: the allocator fills one after the other, the lowest
+ * first, and entries in slabs that have become full stay. To compare both slabs and keep the fuller
+ * one ends at once when the slab to be filled next is the emptiest.
+ */
 static void allocate(struct batch *batch)
 {
     void *blocks[BATCH_MAX];
@@ -69,17 +73,7 @@ static void allocate(struct batch *batch)
     arena_query_room(blocks, batch->n, rooms);
     for (unsigned i = 0; i < batch->n; i++) {
         struct candidate *item = &batch->items[i];
-        void *copy = rooms[i] > ROOM_THIN ? arena_alloc(item->size) : NULL;
-        unsigned room = 0;
-
-        if (copy != NULL) {
-            arena_query_room(&copy, 1, &room);
-            if (room >= rooms[i]) {
-                arena_free(copy);
-                copy = NULL;
-            }
-        }
-        item->copy = copy;
+        item->copy = rooms[i] > ROOM_THIN ? arena_alloc(item->size) : NULL;
     }
 }
 
@@ -115,9 +109,14 @@ static void compact_step(struct cache *cache, struct shard_walk *walk)
     struct batch batch = {.n = 0};
 
     pthread_mutex_lock(&shard->lock);
-    choose_locked(cache, shard, walk, &batch);
+    if (table_is_moving(&shard->table)) {
+        shard_plan_locked(cache, shard, TABLE_MOVES_PER_INSERT, &work);
+    } else {
+        choose_locked(cache, shard, walk, &batch);
+    }
     pthread_mutex_unlock(&shard->lock);
     if (batch.n == 0) {
+        shard_finish(cache, shard, &work);
         return;
     }
     allocate(&batch);

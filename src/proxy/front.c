@@ -248,26 +248,67 @@ void proxy_set_topology(struct proxy *proxy, struct topology *topology)
     proxy_on_all_workers(proxy, take_topology, forget_topology, topology_ref(topology));
 }
 
+static bool is_same_policy(const struct config_namespace *a, const struct config_namespace *b)
+{
+    const bool is_same_match = a->match == NULL || b->match == NULL
+                                   ? a->match == b->match
+                                   : strcmp(a->match, b->match) == 0;
+
+    return is_same_match && a->id == b->id && a->cache == b->cache &&
+           a->max_ttl_ms == b->max_ttl_ms && a->negative_ttl_ms == b->negative_ttl_ms &&
+           a->max_value == b->max_value;
+}
+
+/* True when every key would be kept as before. */
+static bool are_same_policies(const struct config *a, const struct config *b)
+{
+    bool is_same = a->n_namespaces == b->n_namespaces;
+
+    for (unsigned i = 0; is_same && i < a->n_namespaces; i++) {
+        is_same = is_same_policy(&a->namespaces[i], &b->namespaces[i]);
+    }
+    return is_same;
+}
+
+/* A configuration on its way to the workers. */
+struct config_change {
+    struct proxy *proxy;
+    struct config *config;
+    bool is_same_policy;
+};
+
 static void take_config(struct front *front, void *context)
 {
+    const struct config_change *change = context;
     struct config *former = front->config;
 
-    front->config = config_ref(context);
-    front->config_serial++;
+    front->config = config_ref(change->config);
+    front->config_serial += !change->is_same_policy;
     coherence_set_config(&front->coherence, front->config);
     config_unref(&former);
 }
 
-static void forget_config(void *context)
+/* All workers act by the new policies: what was kept by the old ones goes, and nothing more comes. */
+static void on_config_taken(void *context)
 {
-    struct config *config = context;
+    struct config_change *change = context;
 
-    config_unref(&config);
+    if (!change->is_same_policy) {
+        epochs_close_all(cache_epochs(change->proxy->cache));
+        stats_add(METRIC_flushes_reload, 1);
+    }
+    config_unref(&change->config);
+    mem_free(change);
 }
 
-void proxy_set_config(struct proxy *proxy, struct config *config)
+void proxy_set_config(struct proxy *proxy, const struct config *former, struct config *config)
 {
-    proxy_on_all_workers(proxy, take_config, forget_config, config_ref(config));
+    struct config_change *change = mem_alloc(sizeof(*change));
+
+    change->proxy = proxy;
+    change->config = config_ref(config);
+    change->is_same_policy = are_same_policies(former, config);
+    proxy_on_all_workers(proxy, take_config, on_config_taken, change);
 }
 
 /* ---- drain ---- */

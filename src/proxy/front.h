@@ -41,7 +41,7 @@ struct front {
     struct backend backend;
     struct coherence coherence;
     struct config *config;  /* the snapshot in force here */
-    uint32_t config_serial; /* how often it was replaced */
+    uint32_t config_serial; /* how often the namespaces' policies changed */
 
     struct session *sessions; /* newest first */
     unsigned n_sessions;
@@ -90,7 +90,7 @@ void proxy_fini(struct proxy *proxy);
 
 /* Control thread: every worker takes these into use in its own next turn. */
 void proxy_set_topology(struct proxy *proxy, struct topology *topology);
-void proxy_set_config(struct proxy *proxy, struct config *config);
+void proxy_set_config(struct proxy *proxy, const struct config *former, struct config *config);
 /* Sessions close as soon as nothing is owed to them; n_clients tells when all have gone. */
 void proxy_drain(struct proxy *proxy);
 

@@ -231,15 +231,15 @@ def test_scripts_and_functions_are_on_every_node(cluster, cluster_proxy):
         assert client.ok("SCRIPT", "EXISTS", sha) == [0]
         client.ok("SCRIPT", "FLUSH")
         assert str(client.value("EVALSHA", sha, 1, keys[1], "x")).startswith("NOSCRIPT")
-        library = ("#!lua name=nclib\nredis.register_function('ncset', function(keys, args) "
+        library = ("#!lua name=nclib\nredis.register_function('nccset', function(keys, args) "
                    "return redis.call('SET', keys[1], args[1]) end)")
         assert client.ok("FUNCTION", "LOAD", "REPLACE", library) == b"nclib"
         for key in keys:
-            assert client.ok("FCALL", "ncset", 1, key, "by function") == b"OK"
+            assert client.ok("FCALL", "nccset", 1, key, "by function") == b"OK"
             assert client.ok("GET", key) == b"by function"
         assert fails(client.value("FUNCTION", "LOAD", library))
         assert client.ok("FUNCTION", "DELETE", "nclib") == b"OK"
-        assert all(fails(client.value("FCALL", "ncset", 1, key, "x")) for key in keys)
+        assert all(fails(client.value("FCALL", "nccset", 1, key, "x")) for key in keys)
 
 
 def test_it_looks_like_one_plain_redis(cluster, cluster_proxy):

@@ -1,1 +1,1 @@
-"""What the integration tests are made of: servers, the proxy, a relay, a raw client, the checker."""
+"""The integration tests' tools: servers, the proxy, a relay, a raw client, the checker."""
