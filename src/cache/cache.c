@@ -6,6 +6,7 @@
 #include "cache/cache.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/mem.h"

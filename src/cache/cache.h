@@ -138,7 +138,7 @@ struct cache_offer {
      * allowed. It may join own[n_own - 1] alone (what any other shows may be older than what its
      * former reads will show), and begin only on incarnation itself, while all of own are live;
      * may_begin says that the session itself began them. Flights of own may have been completed
-     * and freed meanwhile: they are looked for by address, never through it.
+     * and freed meanwhile, or be NULL: they are looked for by address, never through it.
      */
     struct cache_flight *const *own;
     unsigned n_own;

@@ -288,7 +288,8 @@ static void take_config(struct front *front, void *context)
     config_unref(&former);
 }
 
-/* All workers act by the new policies: what was kept by the old ones goes, and nothing more comes. */
+/* All workers act by the new policies: what was kept by the old ones goes, and nothing more comes.
+ */
 static void on_config_taken(void *context)
 {
     struct config_change *change = context;

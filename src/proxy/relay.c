@@ -19,6 +19,8 @@
 #define RELAY_COLLECT ((size_t)16 * 1024)
 /* Long enough for a new map to arrive, short enough to go unnoticed. */
 #define RETRY_PAUSE_US 2000
+/* A node that is loading, or a cluster that is down, is asked less often. */
+#define WAIT_PAUSE_US 25000
 
 static const struct bytes asking = {(const unsigned char *)"*1\r\n$6\r\nASKING\r\n", 16};
 
@@ -223,44 +225,86 @@ static void resend_now(struct request *request, struct backend_node *node, struc
     mem_free(copy);
 }
 
+enum redirection { REDIRECT_NONE, REDIRECT_MOVED, REDIRECT_ASK, REDIRECT_TRYAGAIN, REDIRECT_WAIT };
+
+static enum redirection redirection_of(struct bytes line)
+{
+    if (bytes_start_with(line, BYTES("-MOVED "))) {
+        return REDIRECT_MOVED;
+    }
+    if (bytes_start_with(line, BYTES("-ASK "))) {
+        return REDIRECT_ASK;
+    }
+    if (bytes_start_with(line, BYTES("-TRYAGAIN"))) {
+        return REDIRECT_TRYAGAIN;
+    }
+    if (bytes_start_with(line, BYTES("-CLUSTERDOWN")) ||
+        bytes_start_with(line, BYTES("-LOADING"))) {
+        return REDIRECT_WAIT;
+    }
+    return REDIRECT_NONE;
+}
+
+/* What says "not now" is bounded by time, what says "not here" by number. */
+static bool may_follow(const struct request *request, enum redirection kind)
+{
+    const struct config *config = request->front->config;
+    const int64_t waited_us = clock_now_us() - request->began_at_us;
+
+    switch (kind) {
+    case REDIRECT_MOVED:
+    case REDIRECT_ASK:
+        return request->n_redirects < config->max_redirects;
+    case REDIRECT_TRYAGAIN:
+        return waited_us < config->request_timeout_ms * 1000;
+    case REDIRECT_WAIT:
+        return waited_us < config->request_timeout_ms * 1000 / 2;
+    case REDIRECT_NONE:
+        break;
+    }
+    return false;
+}
+
+static void count_redirection(enum redirection kind)
+{
+    static const enum metric metrics[] = {
+        [REDIRECT_MOVED] = METRIC_redirects_moved,
+        [REDIRECT_ASK] = METRIC_redirects_ask,
+        [REDIRECT_TRYAGAIN] = METRIC_redirects_tryagain,
+        [REDIRECT_WAIT] = METRIC_redirects_wait,
+    };
+
+    stats_add(metrics[kind], 1);
+}
+
 /* True when the reply was a redirection and the request is on its way again. */
 static bool follow(struct request *request, struct link *link, struct bytes line)
 {
     struct front *front = request->front;
     struct backend_node *from = backend_by_id(&front->backend, request->node);
+    const enum redirection kind = redirection_of(line);
     struct backend_node *to;
     struct bytes frame;
 
-    const bool is_moved = bytes_start_with(line, BYTES("-MOVED "));
-    const bool is_ask = bytes_start_with(line, BYTES("-ASK "));
-    const bool is_tryagain = bytes_start_with(line, BYTES("-TRYAGAIN"));
-
-    if (!(is_moved || is_ask || is_tryagain) || !link->settings.keeps_requests) {
-        return false;
-    }
-    /* TRYAGAIN lasts as long as the move of the keys: it is bounded by time, not by number. */
-    if (is_tryagain
-            ? clock_now_us() - request->began_at_us > front->config->request_timeout_ms * 1000
-            : request->n_redirects >= front->config->max_redirects) {
+    if (kind == REDIRECT_NONE || !link->settings.keeps_requests || !may_follow(request, kind)) {
         return false;
     }
     frame = frame_of(request, link);
     if (frame.len == 0 || from == NULL) {
         return false;
     }
-    request->n_redirects += !is_tryagain;
+    count_redirection(kind);
     repeat_later_reads(request);
-    stats_add(is_moved ? METRIC_redirects_moved
-                       : (is_ask ? METRIC_redirects_ask : METRIC_redirects_tryagain),
-              1);
-    if (is_tryagain) {
-        /* From the importing node it comes while keys are under way: ask there again. */
+    if (kind == REDIRECT_TRYAGAIN || kind == REDIRECT_WAIT) {
+        /* From an importing node it comes while keys are under way: ask there again. */
+        request->is_waiting = kind == REDIRECT_WAIT;
         resend_later(request, frame, request->is_asking ? from : NULL);
         return true;
     }
+    request->n_redirects++;
     ask_for_map(request);
     to = named_node(request, line, from);
-    request->is_asking = is_ask && to != NULL;
+    request->is_asking = kind == REDIRECT_ASK && to != NULL;
     if (to == NULL || front->first_retry != NULL) {
         resend_later(request, frame, to);
         return true;
@@ -271,22 +315,35 @@ static bool follow(struct request *request, struct link *link, struct bytes line
 
 /* ---- the retry list ---- */
 
-void relay_retry(struct request *request)
+static void keep_retry(struct front *front, struct request *request)
 {
-    struct front *front = request->front;
-
-    request->next_retry = NULL;
     if (front->last_retry != NULL) {
         front->last_retry->next_retry = request;
     } else {
         front->first_retry = request;
     }
     front->last_retry = request;
-    if (!event_pending(front->retry_event, EV_TIMEOUT, NULL)) {
-        const struct timeval pause = {0, RETRY_PAUSE_US};
+}
 
+static void arm_retry_timer(struct front *front)
+{
+    const struct timeval pause = {0, RETRY_PAUSE_US};
+
+    if (front->first_retry != NULL && !event_pending(front->retry_event, EV_TIMEOUT, NULL)) {
         event_add(front->retry_event, &pause);
     }
+}
+
+void relay_retry(struct request *request)
+{
+    struct front *front = request->front;
+
+    request->retry_at_us = clock_now_us() +
+                           (request->is_waiting ? WAIT_PAUSE_US : RETRY_PAUSE_US / 2);
+    request->is_waiting = false;
+    request->next_retry = NULL;
+    keep_retry(front, request);
+    arm_retry_timer(front);
 }
 
 static void resend(struct request *request)
@@ -326,6 +383,8 @@ void relay_on_retry_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct front *front = arg;
     struct request *request = front->first_retry;
+    const int64_t now_us = clock_now_us();
+    bool is_blocked = false;
 
     (void)fd;
     (void)what;
@@ -334,13 +393,18 @@ void relay_on_retry_timer(evutil_socket_t fd, short what, void *arg)
         struct request *const next = request->next_retry;
 
         request->next_retry = NULL;
-        if (request->again == AGAIN_RESEND) {
+        /* What stands behind one that waits may be its session's later request: it waits too. */
+        is_blocked = is_blocked || request->retry_at_us > now_us;
+        if (is_blocked) {
+            keep_retry(front, request);
+        } else if (request->again == AGAIN_RESEND) {
             resend(request);
         } else {
             read_again(request);
         }
         request = next;
     }
+    arm_retry_timer(front);
 }
 
 /* ---- receiving ---- */

@@ -32,7 +32,7 @@ struct request {
     struct outq reply; /* what cannot leave yet */
 
     uint64_t key_hash, key_mask; /* W3: of its key; of all its keys */
-    int64_t began_at_us;
+    int64_t began_at_us, retry_at_us;
     size_t held_bytes;
     uint32_t db;
     uint16_t slot;
@@ -44,6 +44,7 @@ struct request {
     bool is_done, is_muted, is_part, has_one_key;
     bool is_held; /* a fence: nothing leaves before it is passed */
     bool needs_fence, drops_all;
+    bool is_waiting;  /* the next retry is not so soon: the node said "not now" */
     bool is_asking;   /* ASKING goes before it */
     bool must_repeat; /* its reply may be older than a retried write's: ask again */
     bool is_skipping; /* the rest of the reply in hand is discarded */
