@@ -281,16 +281,34 @@ static int64_t ttl_left_ms(const struct cache_view_info *view, int64_t now_us)
     return view->deadline_us <= now_us ? 0 : (view->deadline_us - now_us) / 1000;
 }
 
-static void put_view(struct cache_call *call, const struct cache_view_info *view, int64_t now_us)
+/*
+ * The compact entry keeps its deadline, not the time of its fetch. No view lives longer than the
+ * namespace allows, so what is left of that bounds its age; a key without a TTL of its own has
+ * exactly this age.
+ */
+static int64_t age_at_most_ms(const struct cache_view_info *view, const struct config_namespace *ns,
+                              int64_t now_us)
+{
+    const int64_t life_ms = view->is_negative && ns->negative_ttl_ms < ns->max_ttl_ms
+                                ? ns->negative_ttl_ms
+                                : ns->max_ttl_ms;
+    const int64_t left_ms = ttl_left_ms(view, now_us);
+
+    return left_ms < 0 || left_ms > life_ms ? -1 : life_ms - left_ms;
+}
+
+static void put_view(struct cache_call *call, const struct cache_view_info *view,
+                     const struct config_namespace *ns, int64_t now_us)
 {
     const struct command *command = command_at(view->command);
 
-    resp_put_map(call->reply, 10);
+    resp_put_map(call->reply, 11);
     put_string_of(call->reply, "command", command != NULL ? command->name : "");
     put_args(call->reply, view->args);
     put_integer_of(call->reply, "bytes", (int64_t)view->reply_bytes);
     put_integer_of(call->reply, "entry-bytes", (int64_t)view->entry_bytes);
     put_integer_of(call->reply, "ttl-left-ms", ttl_left_ms(view, now_us));
+    put_integer_of(call->reply, "age-at-most-ms", age_at_most_ms(view, ns, now_us));
     put_integer_of(call->reply, "hits", view->hits);
     put_string_of(call->reply, "queue", view->queue);
     put_integer_of(call->reply, "negative", view->is_negative);
@@ -322,7 +340,7 @@ static void run_get(struct cache_call *call)
     resp_put_string(call->reply, "views");
     resp_put_array(call->reply, n);
     for (unsigned i = 0; i < n; i++) {
-        put_view(call, &views[i], now_us);
+        put_view(call, &views[i], ns, now_us);
     }
     mem_free(room);
 }

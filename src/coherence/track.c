@@ -112,8 +112,10 @@ void track_advance(struct track *track, int64_t sent_at_us)
 {
     if (sent_at_us > track->watermark_us) {
         track->watermark_us = sent_at_us;
-        if (track->incarnation != EPOCHS_NONE) {
-            epochs_advance(epochs_of(track), track->incarnation, sent_at_us);
+        /* Ended by a flush, its number may soon be another link's. */
+        if (track->incarnation != EPOCHS_NONE &&
+            !epochs_advance(epochs_of(track), track->incarnation, sent_at_us)) {
+            track->incarnation = EPOCHS_NONE;
         }
     }
 }

@@ -129,11 +129,12 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
 {
     struct front *front = session->front;
     const bool opaque = is_opaque(session, call);
+    const bool flushes = call->command != NULL && (call->command->flags & COMMAND_FLUSHES) != 0;
     struct backend_node *node;
     struct request *request;
     int error = 0;
 
-    if (must_wait(session, call, route, opaque)) {
+    if (must_wait(session, call, route, opaque || flushes)) {
         stats_add(METRIC_stalls_order, 1);
         return VERDICT_STALL;
     }
@@ -153,12 +154,12 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
     } else if (opaque) {
         request->slot = slot_of_script(session, call);
     }
-    if (opaque) {
+    if (opaque || flushes) {
         request->key_mask = UINT64_MAX;
         request->has_one_key = false;
-        request->needs_fence = true;
     }
-    request->drops_all = call->command != NULL && (call->command->flags & COMMAND_FLUSHES) != 0;
+    request->needs_fence = opaque;
+    request->drops_all = flushes;
     if (route->is_cached) {
         error = relay_store_keys(request, call->argv, &route->keys);
     }

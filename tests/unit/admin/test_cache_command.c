@@ -124,7 +124,8 @@ static void set_config(const char *text)
     struct config *config = rig_parse(text);
     bool is_set = false;
 
-    proxy_set_config(&rig.proxy, config);
+    /* The namespaces are those of before: nothing is dropped. */
+    proxy_set_config(&rig.proxy, config, config);
     proxy_on_all_workers(&rig.proxy, do_nothing, set_flag, &is_set);
     wait_for(&is_set);
     config_unref(&config);

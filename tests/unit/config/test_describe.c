@@ -51,6 +51,14 @@ static void every_option_is_described(void **state)
     free(usage);
 }
 
+static void assert_stands_once(const char *text, const char *part)
+{
+    const char *const first = strstr(text, part);
+
+    assert_non_null(first);
+    assert_null(strstr(first + 1, part));
+}
+
 static void every_metric_is_described_once(void **state)
 {
     char *const reference = printed(config_describe_metrics);
@@ -61,12 +69,7 @@ static void every_metric_is_described_once(void **state)
     assert_has(reference, "nearcached_request_duration_seconds histogram\n");
     assert_has(reference, "    outcome=\"relayed\"\n");
     assert_has(reference, "nearcached_uptime_seconds gauge\n    time since start\n");
-#define LINE(id, name, labels, help)                                                               \
-    do {                                                                                           \
-        const char *const first = strstr(reference, "nearcached_" name " ");                       \
-        assert_non_null(first);                                                                    \
-        assert_null(strstr(first + 1, "nearcached_" name " "));                                    \
-    } while (0);
+#define LINE(id, name, labels, help) assert_stands_once(reference, "nearcached_" name " ");
 #define COUNTER LINE
 #define NS_COUNTER LINE
 #define GAUGE LINE
