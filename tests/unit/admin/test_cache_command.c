@@ -190,9 +190,10 @@ static void get_shows_namespace_policy_and_views(void **state)
                  "$15\r\nmax-value-bytes\r\n:1024\r\n$2\r\ndb\r\n:0\r\n$5\r\nviews\r\n*0\r\n");
     rig_fill("session:1", "$1\r\nx\r\n", 1);
     reply = ask(fd, "CACHE GET session:1");
-    assert_contains(reply, "$5\r\nviews\r\n*1\r\n*20\r\n$7\r\ncommand\r\n$3\r\nget\r\n"
+    assert_contains(reply, "$5\r\nviews\r\n*1\r\n*22\r\n$7\r\ncommand\r\n$3\r\nget\r\n"
                            "$4\r\nargs\r\n*0\r\n$5\r\nbytes\r\n:7\r\n");
     assert_contains(reply, "$11\r\nttl-left-ms\r\n:");
+    assert_contains(reply, "$14\r\nage-at-most-ms\r\n:");
     assert_contains(reply, "$4\r\nhits\r\n:0\r\n$5\r\nqueue\r\n$5\r\nsmall\r\n"
                            "$8\r\nnegative\r\n:0\r\n$4\r\nlive\r\n:1\r\n$4\r\nlink\r\n*8\r\n");
     free(reply);
