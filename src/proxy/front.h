@@ -45,6 +45,7 @@ struct front {
 
     struct session *sessions; /* newest first */
     unsigned n_sessions;
+    unsigned n_unwritten; /* sessions whose replies wait for the end of the turn */
     struct front_tally tally;
     uint64_t n_hits; /* reads answered from tier 1 here */
     struct resp_reader *spare_reader;

@@ -3,9 +3,10 @@
  * input, one write when the batch is done. Between requests an idle session owns its struct and
  * nothing else.
  *
- * A turn of a session: read, take requests until input ends or one has to wait, write. Replies
- * that come later (flights, relays) wake it at the end of the worker's turn, so that what one turn
- * brings for it leaves in one write.
+ * A turn of a session: read, take requests until input ends or one has to wait. Its replies leave
+ * at the end of the worker's turn, together with those that flights and relays brought meanwhile.
+ * Writing at once was tried: the first client that is answered wakes up and asks again while the
+ * others still wait, each turn then serves one client, and a request costs nearly twice the CPU.
  */
 #include "proxy/session.h"
 
@@ -23,6 +24,8 @@
 #define SESSION_MAGIC 0x73657373u
 /* A batch writes when it has this much, so that its output stays in the cache. */
 #define FLUSH_AT ((size_t)48 * 1024)
+/* Sessions that hold an output chunk until the turn ends; half of what a thread keeps ready. */
+#define UNWRITTEN_MAX 32
 /* Redis' PROTO_INLINE_MAX_SIZE. */
 #define INLINE_MAX ((size_t)64 * 1024)
 /* Redis' limit for one multibulk. */
@@ -476,7 +479,22 @@ static void take_input(struct session *session)
     }
     /* While a request waits, its client's further input stays in the socket. */
     set_reading(session, !session->is_stalled && !session->is_closing && !session->is_eof);
-    (void)write_out(session);
+}
+
+/* The batch's replies leave at the end of the turn, unless many sessions hold some already. */
+static void write_or_wait(struct session *session)
+{
+    struct front *front = session->front;
+
+    if (outq_len(&session->out) == 0) {
+        return;
+    }
+    if (front->n_unwritten >= UNWRITTEN_MAX) {
+        (void)write_out(session);
+        return;
+    }
+    front->n_unwritten += !session->turn_end.is_queued;
+    session_wake(session);
 }
 
 /* How a session ends that has nothing more to read: what it is owed still leaves. */
@@ -528,6 +546,9 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     stats_add(METRIC_client_read_bytes, (uint64_t)n);
     take_input(session);
     if (!session->is_closed) {
+        write_or_wait(session);
+    }
+    if (!session->is_closed) {
         if (session->in.data != NULL && session->in.capacity == BUFFER_CHUNK &&
             buffer_len(&session->in) < BUFFER_CHUNK / 2) {
             buffer_shrink(&session->in);
@@ -545,12 +566,13 @@ static void on_turn_end(struct deferred *deferred)
         free_session(session);
         return;
     }
+    session->front->n_unwritten = 0;
     if (session->is_stalled) {
         take_input(session);
-    } else if (write_out(session)) {
+    } else {
         set_reading(session, !session->is_closing && !session->is_eof);
     }
-    if (!session->is_closed && !close_when_served(session) &&
+    if (!session->is_closed && write_out(session) && !close_when_served(session) &&
         session->out.tail.capacity >= 4 * (buffer_len(&session->out.tail) + 1)) {
         /* A slow reader must not hold a chunk for what little is left. */
         outq_shrink(&session->out);
