@@ -36,12 +36,10 @@
 
 /*
  * Read by jemalloc before main() begins. Freed memory goes back within seconds, by a thread of
- * jemalloc's own; two arenas serve everything but tier 1, which has its own; and a value of 16 KiB
- * must not cost another page for the sake of cache line colouring.
+ * jemalloc's own; two arenas serve everything but tier 1, which has its own.
  */
 extern const char *malloc_conf;
-const char *malloc_conf =
-    "background_thread:true,narenas:2,dirty_decay_ms:5000,muzzy_decay_ms:0,cache_oblivious:false";
+const char *malloc_conf = "background_thread:true,narenas:2,dirty_decay_ms:5000,muzzy_decay_ms:0";
 
 struct daemon {
     struct config *config;
