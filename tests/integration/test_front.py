@@ -338,21 +338,17 @@ def test_a_client_that_never_reads_is_closed(start_proxy, redis_server, cached):
         other.ok("GET", "big")
         greedy.socket.setblocking(False)
         request = encode(*(("GET", "big") if cached else ("GETEX", "big"))) * 100
-        closed = False
         for _ in range(200):
             try:
                 greedy.socket.send(request)
             except BlockingIOError:
                 time.sleep(0.02)
             except ConnectionError:
-                closed = True
                 break
             assert other.ok("PING") == b"PONG"
             assert other.ok("GET", "big") == b"b" * 200000
             if proxy.metrics().get("client_closed_total", reason="output-limit"):
-                closed = True
                 break
-        assert closed
         proxy.wait_metric("client_closed_total", 1, reason="output-limit")
         assert other.ok("GET", "big") == b"b" * 200000
         if not is_sanitized():
