@@ -43,6 +43,7 @@ const char *malloc_conf = "background_thread:true,narenas:2,dirty_decay_ms:5000,
 
 struct daemon {
     struct config *config;
+    struct config *first_config; /* links log in by what stands in it, as long as they live */
     struct worker control;
     struct cache *cache;
     struct proxy proxy;
@@ -379,7 +380,7 @@ static int start(struct daemon *daemon)
     }
     if (error == 0) {
         error = proxy_init(proxy, daemon->cache, &daemon->control, daemon->config,
-                           worker_count(daemon->config), &daemon->config->target);
+                           worker_count(daemon->config), &daemon->first_config->target);
     }
     if (error != 0) {
         return error;
@@ -429,12 +430,13 @@ static void stop(struct daemon *daemon)
     worker_fini(&daemon->control);
     cache_free(&daemon->cache);
     config_unref(&daemon->config);
+    config_unref(&daemon->first_config);
     buffer_pool_fini();
 }
 
 static int run(struct config *config)
 {
-    struct daemon daemon = {.config = config};
+    struct daemon daemon = {.config = config, .first_config = config_ref(config)};
     char backend[256];
 
     set_log(config);
