@@ -36,10 +36,13 @@
 
 /*
  * Read by jemalloc before main() begins. Freed memory goes back within seconds, by a thread of
- * jemalloc's own; two arenas serve everything but tier 1, which has its own.
+ * jemalloc's own (which the sanitizers' runtimes would not see being made); two arenas serve
+ * everything but tier 1, which has its own.
  */
+#ifndef NC_DEBUG
 extern const char *malloc_conf;
 const char *malloc_conf = "background_thread:true,narenas:2,dirty_decay_ms:5000,muzzy_decay_ms:0";
+#endif
 
 struct daemon {
     struct config *config;
