@@ -145,7 +145,6 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
     }
     stats_add(METRIC_commands_relayed, 1);
     request = request_queue(session, REQUEST_RELAYED, call->command);
-    request->config_serial = front->config_serial;
     if (route->keys.n > 0) {
         request->slot = route->slot;
         request->key_mask = route->mask;
@@ -189,7 +188,6 @@ enum verdict dispatch_anywhere(struct session *session, const struct dispatch_ca
 {
     struct request *request = request_queue(session, REQUEST_RELAYED, call->command);
 
-    request->config_serial = session->front->config_serial;
     request_count(request, false, true);
     stats_add(METRIC_commands_relayed, 1);
     relay_send(request, any_node(session->front), call->frame);

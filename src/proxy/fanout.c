@@ -142,7 +142,6 @@ static void ask(struct group *group, struct backend_node *node, const struct com
 {
     struct request *part = group_add(group, REQUEST_RELAYED, command);
 
-    part->config_serial = part->front->config_serial;
     part->drops_all = (command->flags & COMMAND_FLUSHES) != 0;
     relay_send(part, node, frame);
 }

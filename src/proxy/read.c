@@ -501,18 +501,20 @@ static void relay_instead(struct request *request, struct bytes frame, const str
 
 static void look_up_again(struct request *request, struct bytes frame, const struct read_call *read)
 {
+    const struct request *in_queue = request->is_part ? request->group->owner : request;
+    struct cache *cache = request->front->proxy->cache;
     struct coherence_order order = {.may_hit = true, .may_begin = true};
     struct cache_hit hit;
     enum coherence_refusal refusal;
 
-    if (request->session != NULL) {
-        order_behind(request->session, read->hash, request, &order);
+    if (in_queue->session != NULL) {
+        order_behind(in_queue->session, read->hash, in_queue, &order);
     }
     switch (look_up(request, read, &order, &hit, &refusal)) {
     case CACHE_HIT:
         on_answer(&request->waiter, COHERENCE_REPLY, hit.reply, hit.encoding);
         if (hit.pinned != NULL) {
-            cache_unpin(request->front->proxy->cache, hit.pinned);
+            cache_unpin(cache, hit.pinned);
         }
         return;
     case CACHE_JOINED:

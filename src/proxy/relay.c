@@ -460,10 +460,23 @@ static void on_reply(struct link_op *op, struct link *link, unsigned index, stru
         }
         request->is_held = request->needs_fence;
     }
+    request->is_streaming = !is_last;
     request_take_part(request, part);
     if (is_last) {
         complete(request);
     }
+}
+
+/* The client has the beginning of a reply whose end will not come: only closing tells it so. */
+static void break_off(struct request *request)
+{
+    stats_add(METRIC_errors_lost, 1);
+    if (request->is_part) {
+        group_part_failed(request);
+    } else if (request->session != NULL) {
+        session_close(request->session);
+    }
+    request_done(request);
 }
 
 static void on_lost(struct link_op *op, struct link *link, enum link_loss loss)
@@ -472,7 +485,9 @@ static void on_lost(struct link_op *op, struct link *link, enum link_loss loss)
 
     drop_keys(request);
     request->is_held = false;
-    if (loss == LINK_LOST_UNSENT) {
+    if (request->is_streaming) {
+        break_off(request);
+    } else if (loss == LINK_LOST_UNSENT) {
         stats_add(METRIC_errors_backend, 1);
         request_fail(request, "ERR nearcached: no connection to the backend %s (%s)", link->name,
                      link->error);

@@ -34,6 +34,7 @@ struct request *request_new(struct front *front, enum request_kind kind,
     request->front = front;
     request->kind = (uint8_t)kind;
     request->command = command;
+    request->config_serial = front->config_serial;
     request->stored = request->few;
     request->began_at_us = clock_now_us();
     outq_init(&request->reply);
@@ -159,14 +160,28 @@ void request_count(struct request *request, bool as_cached, bool as_relayed)
     }
 }
 
+/* A part is kept whole until the others are there: no more of it than a client may be owed. */
+static void keep_for_group(struct request *request, struct bytes part)
+{
+    const size_t limit = request->front->config->client_output_limit;
+
+    if (request->is_skipping) {
+        return;
+    }
+    if (part.len > limit || outq_len(&request->reply) > limit - part.len ||
+        outq_append(&request->reply, part) != 0) {
+        request->is_skipping = true;
+        outq_fini(&request->reply);
+        group_part_failed(request);
+    }
+}
+
 void request_take_part(struct request *request, struct bytes part)
 {
     struct session *session = request->session;
 
     if (request->is_part) {
-        if (outq_append(&request->reply, part) != 0) {
-            group_part_failed(request);
-        }
+        keep_for_group(request, part);
         return;
     }
     if (session == NULL || request->is_muted) {

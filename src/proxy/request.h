@@ -44,10 +44,11 @@ struct request {
     bool is_done, is_muted, is_part, has_one_key;
     bool is_held; /* a fence: nothing leaves before it is passed */
     bool needs_fence, drops_all;
-    bool is_waiting;  /* the next retry is not so soon: the node said "not now" */
-    bool is_asking;   /* ASKING goes before it */
-    bool must_repeat; /* its reply may be older than a retried write's: ask again */
-    bool is_skipping; /* the rest of the reply in hand is discarded */
+    bool is_waiting;   /* the next retry is not so soon: the node said "not now" */
+    bool is_asking;    /* ASKING goes before it */
+    bool must_repeat;  /* its reply may be older than a retried write's: ask again */
+    bool is_skipping;  /* a part whose reply grew too large: the rest is discarded */
+    bool is_streaming; /* some of its reply has gone on: no error can take its place any more */
     bool counts_cached, counts_relayed; /* in its session's n_cached, n_relayed */
     uint8_t again;                      /* enum request_again: what the retry list does with it */
     uint8_t downgrade;                  /* enum resp_downgrade of a cached read's reply */

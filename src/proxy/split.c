@@ -131,7 +131,6 @@ static void send_slot(struct split *split, struct group *group, const bool *is_a
         }
     }
     request->slot = slot;
-    request->config_serial = front->config_serial;
     if (error == 0) {
         error = resp_write_request(&frame, argv, argc);
     }

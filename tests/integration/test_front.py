@@ -801,3 +801,26 @@ def test_ten_thousand_connections(start_proxy, redis_server):
         for each in sockets.values():
             each.close()
     wait_until(lambda: proxy.metrics().get("clients") == 0, 20, "all clients to be gone")
+
+
+@needs_proxy
+def test_a_reply_that_breaks_off_closes_its_client(start_proxy, start_relay, redis_server):
+    """The beginning has gone out: an error text would be taken for more of the value."""
+    size = 60 << 20
+    relay = start_relay(redis_server.address)
+    proxy = start_proxy("redis://%s:%d" % relay.address, {
+        "client-output-limit": "256mb", "client-output-soft-limit": "256mb"})
+    with redis_server.client() as direct, proxy.client() as client:
+        direct.ok("SET", "large", b"b" * size)
+        client.send(encode("GETEX", "large"))
+        whole = bytearray(client.socket.recv(1024))
+        relay.cut()
+        header = b"$%d\r\n" % size
+        while len(whole) < len(header) + size:
+            data = client.socket.recv(1 << 18)
+            if not data:
+                break
+            whole += data
+        assert whole.startswith(header)
+        assert bytes(whole[len(header):len(header) + size]).strip(b"b") == b""
+    proxy.assert_healthy()
