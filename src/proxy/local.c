@@ -423,7 +423,7 @@ static enum verdict handle_select(struct session *session, const struct dispatch
     }
     request = request_queue(session, REQUEST_RELAYED, call->command);
     if (node == NULL) {
-        request_fail(request, "ERR nearcached: the backend is not known yet");
+        request_fail(request, "ERR nearcached: the backend was not reached yet");
         return VERDICT_TAKEN;
     }
     link = &node->links[session->proto == 3 ? LINK_RELAY3 : LINK_RELAY2];

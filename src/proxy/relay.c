@@ -96,7 +96,10 @@ static void fail_unreachable(struct request *request, const struct backend_node 
     }
     stats_add(METRIC_errors_backend, 1);
     if (node == NULL) {
-        request_fail(request, "CLUSTERDOWN nearcached: no backend node is known for this request");
+        request_fail(request, "%s",
+                     request->front->backend.topology == NULL
+                         ? "ERR nearcached: the backend was not reached yet"
+                         : "CLUSTERDOWN Hash slot not served");
         return;
     }
     request_fail(request, "ERR nearcached: no connection to the backend %s (%s)", link->name,
