@@ -28,7 +28,8 @@
 #include <unistd.h>
 
 #define SWEEP_TICK_MS 10
-#define HOUSEKEEPING_TICK_MS 1000
+/* Values that change their size can outgrow a small memory within a second. */
+#define HOUSEKEEPING_TICK_MS 100
 #define DRAIN_TICK_MS 20
 #define WATCH_TICK_MS 50
 /* Descriptors that are no clients: links, listeners, admin port, epoll and event descriptors. */

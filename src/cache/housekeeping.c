@@ -9,6 +9,8 @@
 #include "cache/shard.h"
 
 /* Under one lock: at most 48 entries, which are as many waits for memory. */
+/* A tenth of a second each: half a minute from nothing back to all. */
+#define RESTORE_STEPS 320
 #define WALK_BUCKETS 4u
 #define WALK_FLIGHT_HEADS 16u
 #define PASS_US 60000000
@@ -213,8 +215,8 @@ static void adapt_budget(struct cache *cache)
         budget = excess < maxmemory - maxmemory / 4 ? maxmemory - excess : maxmemory / 4;
     }
     /* Down at once, up slowly: what has been shrunk for stays so for a while. */
-    if (budget > present + maxmemory / 16) {
-        budget = present + maxmemory / 16;
+    if (budget > present + maxmemory / RESTORE_STEPS) {
+        budget = present + maxmemory / RESTORE_STEPS;
     }
     set_budget(cache, budget);
 }
