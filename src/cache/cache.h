@@ -209,7 +209,10 @@ bool cache_invalidate(struct cache *cache, struct bytes key);
 void cache_sweep(struct cache *cache, size_t n_buckets, int64_t now_us);
 size_t cache_sweep_quota(struct cache *cache, int64_t tick_us);
 
-/* Ten times a second: compares the arena's resident size with what is accounted and adapts the budget. */
+/*
+ * Ten times a second: compares the arena's resident size with what is accounted and adapts the
+ * budget.
+ */
 void cache_tick(struct cache *cache);
 
 /* maxmemory may change while running; entries above a smaller one leave by eviction, bounded per
