@@ -399,6 +399,31 @@ bool read_part(struct group *group, struct session *session, const struct read_c
     return false;
 }
 
+/*
+ * A cached read that is relayed after all takes the session's later cached reads of its key with
+ * it: their answers could otherwise overtake its own. They are asked again, behind it.
+ */
+static void take_later_reads_along(const struct request *request)
+{
+    const struct request *in_queue = request->is_part ? request->group->owner : request;
+
+    if (in_queue->session == NULL) {
+        return;
+    }
+    for (struct request *later = in_queue->next; later != NULL; later = later->next) {
+        if (!later->counts_cached || !touches(later, request->key_hash, request->key_mask)) {
+            continue;
+        }
+        later->must_repeat = later->kind == REQUEST_CACHED;
+        for (unsigned i = 0; later->group != NULL && i < later->group->n_parts; i++) {
+            struct request *part = later->group->parts[i];
+
+            part->must_repeat = part->kind == REQUEST_CACHED && !part->is_done &&
+                                part->key_hash == request->key_hash;
+        }
+    }
+}
+
 /* ---- answers ---- */
 
 static void on_answer(struct coherence_waiter *waiter, enum coherence_answer answer,
@@ -410,6 +435,10 @@ static void on_answer(struct coherence_waiter *waiter, enum coherence_answer ans
     request->waiter.flight = NULL;
     if (request->must_repeat) {
         answer = COHERENCE_RELAY;
+    }
+    if (answer == COHERENCE_RELAY) {
+        /* Now: the answers of later flights on the same link may already be behind this one. */
+        take_later_reads_along(request);
     }
     if (answer != COHERENCE_REPLY) {
         request->again = answer == COHERENCE_RETRY ? AGAIN_LOOKUP : AGAIN_RELAY;
@@ -454,31 +483,6 @@ int read_store_keys_of_frame(struct request *request, struct bytes frame)
         command_key_list_fini(&keys);
     }
     return result;
-}
-
-/*
- * A cached read that is relayed after all takes the session's later cached reads of its key with
- * it: their answers could otherwise overtake its own. They are asked again, behind it.
- */
-static void take_later_reads_along(const struct request *request)
-{
-    const struct request *in_queue = request->is_part ? request->group->owner : request;
-
-    if (in_queue->session == NULL) {
-        return;
-    }
-    for (struct request *later = in_queue->next; later != NULL; later = later->next) {
-        if (!later->counts_cached || !touches(later, request->key_hash, request->key_mask)) {
-            continue;
-        }
-        later->must_repeat = later->kind == REQUEST_CACHED;
-        for (unsigned i = 0; later->group != NULL && i < later->group->n_parts; i++) {
-            struct request *part = later->group->parts[i];
-
-            part->must_repeat = part->kind == REQUEST_CACHED && !part->is_done &&
-                                part->key_hash == request->key_hash;
-        }
-    }
 }
 
 static void relay_instead(struct request *request, struct bytes frame, const struct read_call *read)

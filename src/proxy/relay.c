@@ -382,6 +382,29 @@ static void resend(struct request *request)
     mem_free(frame);
 }
 
+/*
+ * A read behind a request of its slot that is still being redirected: answered now it could show
+ * less than that one will.
+ */
+static bool is_behind_redirected(const struct request *request)
+{
+    const struct request *in_queue = request->is_part ? request->group->owner : request;
+    const bool is_read = request->command != NULL &&
+                         (request->command->flags & COMMAND_WRITES) == 0;
+
+    if (!is_read || in_queue->session == NULL) {
+        return false;
+    }
+    for (const struct request *before = in_queue->session->first; before != in_queue;
+         before = before->next) {
+        if (before->kind == REQUEST_RELAYED && !before->is_done && before->slot == request->slot &&
+            before->n_redirects > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void relay_on_retry_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct front *front = arg;
@@ -400,6 +423,8 @@ void relay_on_retry_timer(evutil_socket_t fd, short what, void *arg)
         is_blocked = is_blocked || request->retry_at_us > now_us;
         if (is_blocked) {
             keep_retry(front, request);
+        } else if (request->again == AGAIN_RESEND && is_behind_redirected(request)) {
+            relay_retry(request);
         } else if (request->again == AGAIN_RESEND) {
             resend(request);
         } else {
