@@ -90,6 +90,30 @@ static bool must_wait(const struct session *session, const struct dispatch_call 
     return false;
 }
 
+/*
+ * W3a: "behind it" means on the same link. Of a cluster, an unanswered request for one of these
+ * keys may have been sent to another node, by the map of before or by a redirection, and be on its
+ * way from there: what comes behind it waits.
+ */
+static bool is_elsewhere(const struct session *session, const struct route *route)
+{
+    const struct front *front = session->front;
+    const struct backend_node *node = backend_owner(&front->backend, route->slot);
+
+    if ((session->relayed_mask & route->mask) == 0 || node == NULL ||
+        !front->backend.topology->is_cluster) {
+        return false;
+    }
+    for (const struct request *before = session->first; before != NULL; before = before->next) {
+        if (before->counts_relayed && (before->key_mask & route->mask) != 0 &&
+            (before->kind != REQUEST_RELAYED || before->node != node->id ||
+             before->n_redirects > 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A script without keys always meets the same node. */
 static uint16_t slot_of_script(const struct session *session, const struct dispatch_call *call)
 {
@@ -134,7 +158,7 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
     struct request *request;
     int error = 0;
 
-    if (must_wait(session, call, route, opaque || flushes)) {
+    if (must_wait(session, call, route, opaque || flushes) || is_elsewhere(session, route)) {
         stats_add(METRIC_stalls_order, 1);
         return VERDICT_STALL;
     }

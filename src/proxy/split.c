@@ -241,7 +241,7 @@ static void merge_all_ok(struct group *group, struct resp_writer *reply)
 
 /* What each key needs: a cached read of its own, or its slot is asked. False: it has to wait (W3).
  */
-static bool may_begin_now(const struct split *split, const struct command *view)
+static bool may_begin_now(const struct split *split)
 {
     const struct session *session = split->session;
 
@@ -251,8 +251,7 @@ static bool may_begin_now(const struct split *split, const struct command *view)
         if (dispatch_conflicts(session, hash, session->cached_mask, true)) {
             return false;
         }
-        if (view != NULL && split->is_cluster &&
-            dispatch_conflicts(session, hash, session->relayed_mask, false)) {
+        if (split->is_cluster && dispatch_conflicts(session, hash, session->relayed_mask, false)) {
             return false;
         }
     }
@@ -356,7 +355,7 @@ enum verdict split_dispatch(struct session *session, const struct dispatch_call 
     for (unsigned i = 0; i < split.n_keys; i++) {
         split.mask |= key_bit(cache_hash(key_at(&split, i)));
     }
-    if (!may_begin_now(&split, view)) {
+    if (!may_begin_now(&split)) {
         stats_add(METRIC_stalls_order, 1);
         return VERDICT_STALL;
     }
