@@ -126,6 +126,7 @@ RUN_TESTS := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 endif
 export ASAN_OPTIONS ?= detect_leaks=1:allocator_may_return_null=1
 export UBSAN_OPTIONS ?= print_stacktrace=1
+export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 
 # -- targets ----------------------------------------------------------------------------------
 
