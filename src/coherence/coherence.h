@@ -65,6 +65,7 @@ struct coherence_waiter {
     /* On the waiter's worker. reply is valid for the call. */
     void (*on_answer)(struct coherence_waiter *waiter, enum coherence_answer answer,
                       struct bytes reply, enum cache_encoding encoding);
+    int64_t asked_at_us;
     struct cache_flight *flight; /* what it waits for, for identity only; NULL: not under way */
     bool has_begun;              /* the flight is this waiter's own */
 };

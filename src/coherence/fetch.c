@@ -37,22 +37,33 @@ struct fetch {
 
 /* ---- answering ---- */
 
+/* What the waiters of a flight get. */
+struct fetch_answer {
+    enum coherence_answer kind;
+    enum cache_encoding encoding;
+    struct bytes reply;
+    int64_t until_us; /* the key's deadline at the backend: of no use to who asked later */
+};
+
 /* The waiters of one other worker, with a copy of what they get. */
 struct answer_mail {
     struct mail mail;
     struct cache_waiter *first, **last;
-    enum coherence_answer answer;
-    enum cache_encoding encoding;
-    size_t reply_len;
+    struct fetch_answer answer;
     unsigned char reply[];
 };
 
-static void answer_one(struct cache_waiter *waiter, enum coherence_answer answer,
-                       struct bytes reply, enum cache_encoding encoding)
+/*
+ * Who joined after the key had expired at the backend (I5) must not be shown what was read before:
+ * that reader asks for itself.
+ */
+static void answer_one(struct cache_waiter *waiter, const struct fetch_answer *answer)
 {
     struct coherence_waiter *reader = CONTAINER_OF(waiter, struct coherence_waiter, waiter);
+    const bool is_past = answer->kind == COHERENCE_REPLY && reader->asked_at_us > answer->until_us;
 
-    reader->on_answer(reader, answer, reply, encoding);
+    reader->on_answer(reader, is_past ? COHERENCE_RELAY : answer->kind, answer->reply,
+                      answer->encoding);
 }
 
 static void on_answer_mail(struct mail *arrived)
@@ -63,38 +74,35 @@ static void on_answer_mail(struct mail *arrived)
     while (waiter != NULL) {
         struct cache_waiter *const next = waiter->next;
 
-        answer_one(waiter, mail->answer, bytes_make(mail->reply, mail->reply_len), mail->encoding);
+        answer_one(waiter, &mail->answer);
         waiter = next;
     }
     mem_free(mail);
 }
 
-static struct answer_mail *new_answer_mail(enum coherence_answer answer, struct bytes reply,
-                                           enum cache_encoding encoding)
+static struct answer_mail *new_answer_mail(const struct fetch_answer *answer)
 {
-    struct answer_mail *mail = mem_try_alloc(sizeof(*mail) + reply.len);
+    struct answer_mail *mail = mem_try_alloc(sizeof(*mail) + answer->reply.len);
 
-    if (mail == NULL) {
+    if (mail != NULL) {
+        mail->answer = *answer;
+        mail->answer.reply.ptr = mail->reply;
+        if (answer->reply.len > 0) {
+            memcpy(mail->reply, answer->reply.ptr, answer->reply.len);
+        }
+    } else {
         /* No memory for a copy: these readers ask the backend themselves. */
         mail = mem_alloc(sizeof(*mail));
-        answer = COHERENCE_RELAY;
-        reply.len = 0;
+        mail->answer.kind = COHERENCE_RELAY;
     }
     mail->mail.run = on_answer_mail;
     mail->first = NULL;
     mail->last = &mail->first;
-    mail->answer = answer;
-    mail->encoding = encoding;
-    mail->reply_len = reply.len;
-    if (reply.len > 0) {
-        memcpy(mail->reply, reply.ptr, reply.len);
-    }
     return mail;
 }
 
 static void answer_all(struct coherence *coherence, struct cache_waiter *waiters,
-                       enum coherence_answer answer, struct bytes reply,
-                       enum cache_encoding encoding)
+                       const struct fetch_answer *answer)
 {
     struct answer_mail *mails[64] = {NULL};
 
@@ -104,11 +112,11 @@ static void answer_all(struct coherence *coherence, struct cache_waiter *waiters
         waiters = waiter->next;
         waiter->next = NULL;
         if (waiter->worker == coherence->worker->index) {
-            answer_one(waiter, answer, reply, encoding);
+            answer_one(waiter, answer);
             continue;
         }
         if (mails[waiter->worker] == NULL) {
-            mails[waiter->worker] = new_answer_mail(answer, reply, encoding);
+            mails[waiter->worker] = new_answer_mail(answer);
         }
         *mails[waiter->worker]->last = waiter;
         mails[waiter->worker]->last = &waiter->next;
@@ -165,7 +173,8 @@ static void give_up(struct fetch *fetch, enum coherence_answer answer, struct by
     (void)cache_complete(coherence->cache, &fetch->flight, NULL, clock_now_us(),
                          coherence->config->max_staleness_ms * 1000, &waiters);
     fetch->flight = NULL;
-    answer_all(coherence, waiters, answer, reply, CACHE_SAME_IN_BOTH);
+    answer_all(coherence, waiters,
+               &(struct fetch_answer){answer, CACHE_SAME_IN_BOTH, reply, INT64_MAX});
 }
 
 static bool starts_with(struct bytes reply, const char *prefix)
@@ -249,6 +258,8 @@ static void take_reply(struct fetch *fetch, struct bytes reply)
         .is_sole = !track_is_coherent(fetch->track),
     };
     const bool may_keep = is_worth_keeping(fetch, reply, fill.deadline_us, now_us);
+    const int64_t until_us = fetch->pttl >= 0 ? fetch->flight->t_sent_us + fetch->pttl * 1000
+                                              : INT64_MAX;
 
     if (reply.len > fetch->max_value) {
         cache_note_oversized(coherence->cache, fetch->flight->hash, now_us + OVERSIZED_US);
@@ -270,7 +281,8 @@ static void take_reply(struct fetch *fetch, struct bytes reply)
         break;
     }
     fetch->flight = NULL;
-    answer_all(coherence, waiters, COHERENCE_REPLY, reply, fill.encoding);
+    answer_all(coherence, waiters,
+               &(struct fetch_answer){COHERENCE_REPLY, fill.encoding, reply, until_us});
 }
 
 /* ---- the link's side ---- */
@@ -440,6 +452,7 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
     }
     waiter->flight = NULL;
     waiter->has_begun = false;
+    waiter->asked_at_us = query->now_us;
     waiter->waiter.worker = offer.worker;
     outcome = cache_lookup(coherence->cache, query, &offer,
                            (unsigned)coherence->config->max_waiters, &waiter->waiter, copy_to, hit,

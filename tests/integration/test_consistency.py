@@ -16,7 +16,7 @@ import pytest
 from harness import consistency
 from harness.consistency import Workload
 from harness.proxy import IS_FAKE
-from harness.resp import RawClient
+from harness.resp import RawClient, encode
 from harness.servers import key_slot
 from harness.waiting import SCALE, now, wait_until
 
@@ -154,6 +154,23 @@ def test_tracking_links_delayed_by_20_ms(in_front, start_relay):
     relays[0].delay("tracking", to_proxy=0.02)
     run(proxy, Workload(proxy.address, server.client, bound=MAX_STALENESS, has_flushall=True),
         least_share=0.05)
+
+
+def test_who_asks_after_the_deadline_is_not_shown_what_was_read_before(start_proxy, start_relay,
+                                                                       redis_server):
+    """I5 for a reader who joins a fetch that is still on its way back."""
+    relay = start_relay(redis_server.address)
+    proxy = start_proxy(f"redis://127.0.0.1:{relay.address[1]}",
+                        {"flight-timeout": "10s", "max-staleness": "10s", "link-timeout": "10s"})
+    with proxy.client() as early, proxy.client() as late:
+        early.ok("GET", "other")
+        relay.delay("tracking", to_proxy=1.0)
+        redis_server.ask("SET", "k", "v", "PX", 500)
+        early.send(encode("GET", "k"))
+        wait_until(lambda: redis_server.ask("EXISTS", "k") == 0, 5, "the key to expire")
+        late.send(encode("GET", "k"))
+        assert early.read() == b"$1\r\nv\r\n"
+        assert late.read() == b"$-1\r\n"
 
 
 def test_tracking_links_slow_in_both_directions(in_front, start_relay):
