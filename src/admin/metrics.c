@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "upstream/lease.h"
 
 /* ---- gauges ---- */
 
@@ -35,6 +36,9 @@ READ_GAUGE(clients, facts->n_clients)
 READ_GAUGE(max_clients, facts->max_clients)
 READ_GAUGE(links_up, facts->n_links_up)
 READ_GAUGE(links_down, facts->n_links_down)
+READ_GAUGE(leased_taken, facts->n_leased_taken)
+READ_GAUGE(leased_idle, facts->n_leased_idle)
+READ_GAUGE(blocked_clients, facts->n_blocked)
 READ_GAUGE(nodes, facts->n_nodes)
 READ_GAUGE(tracking, facts->is_tracking)
 READ_GAUGE(staleness_bound, (double)facts->staleness_bound_ms / 1e3)
@@ -313,6 +317,9 @@ static void add_process(struct gather *gather)
                        &facts->namespaces[ns].n_bytes);
     }
     facts->n_clients = atomic_load_explicit(&proxy->n_clients, memory_order_relaxed);
+    facts->n_blocked = atomic_load_explicit(&proxy->n_blocked, memory_order_relaxed);
+    facts->n_leased_taken = lease_count_taken();
+    facts->n_leased_idle = lease_count_idle();
     facts->max_clients = atomic_load_explicit(&proxy->max_clients, memory_order_relaxed);
     facts->is_ready = atomic_load_explicit(&proxy->is_reachable, memory_order_relaxed);
     facts->watermark_age_us = watermark_age_us(proxy->cache, now_us);

@@ -208,6 +208,16 @@ ssize_t stream_writev(struct stream *stream, const struct iovec *parts, int n_pa
     }
 }
 
+void stream_keep_alive(struct stream *stream, int idle_s)
+{
+    const int on = 1, interval_s = idle_s / 3 > 0 ? idle_s / 3 : 1, count = 3;
+
+    (void)setsockopt(stream->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    (void)setsockopt(stream->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    (void)setsockopt(stream->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+    (void)setsockopt(stream->fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+}
+
 void stream_close(struct stream *stream)
 {
     if (stream->fd >= 0) {

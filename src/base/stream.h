@@ -44,6 +44,8 @@ NC_MUST_CHECK int stream_connect_result(struct stream *stream);
 NC_MUST_CHECK ssize_t stream_read(struct stream *stream, void *into, size_t size);
 NC_MUST_CHECK ssize_t stream_write(struct stream *stream, struct bytes bytes);
 NC_MUST_CHECK ssize_t stream_writev(struct stream *stream, const struct iovec *parts, int n_parts);
+/* After idle_s seconds of silence TCP asks the peer, three times. */
+void stream_keep_alive(struct stream *stream, int idle_s);
 void stream_close(struct stream *stream);
 
 /* A listening, non-blocking socket with a backlog of 4096, or a negative errno. */

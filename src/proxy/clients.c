@@ -6,7 +6,12 @@
 
 #include "base/mem.h"
 #include "base/stats.h"
+#include "proxy/blocking.h"
+#include "proxy/relay.h"
 #include "proxy/request.h"
+#include "resp/writer.h"
+
+#include <stdio.h>
 
 enum kind_filter { KIND_ANY, KIND_NORMAL, KIND_OTHER };
 
@@ -16,7 +21,7 @@ struct survey {
     struct front *home;
     struct request *request; /* answered at home */
     unsigned next;           /* worker to visit */
-    bool kills;
+    enum { SURVEY_LIST, SURVEY_KILL, SURVEY_UNBLOCK } task;
 
     /* what is wanted */
     uint64_t *ids;
@@ -26,10 +31,13 @@ struct survey {
     bool has_other_user;
     bool skips_me, is_old_form;
     uint64_t me;
+    bool unblocks_with_error;
 
     /* what was found */
     struct buffer text;
     uint64_t n_found;
+    int64_t blocked_id; /* at the backend, on blocked_node */
+    epochs_node blocked_node;
     bool has_failed;
 };
 
@@ -56,7 +64,9 @@ static void visit(struct survey *survey, struct front *front)
 
         if (is_wanted(survey, session)) {
             survey->n_found++;
-            if (!survey->kills) {
+            if (survey->task == SURVEY_UNBLOCK) {
+                survey->blocked_id = blocking_client_id(session, &survey->blocked_node);
+            } else if (survey->task == SURVEY_LIST) {
                 session_describe(session, &survey->text);
                 if (buffer_append(&survey->text, BYTES("\n")) != 0) {
                     survey->has_failed = true;
@@ -74,17 +84,47 @@ static void visit(struct survey *survey, struct front *front)
     }
 }
 
+/* The node that it blocks on answers: only there is known whether it was served meanwhile. */
+static void unblock(struct survey *survey)
+{
+    struct request *request = survey->request;
+    struct backend_node *node = backend_by_id(&survey->home->backend, survey->blocked_node);
+    char digits[24];
+    struct bytes argv[] = {BYTES("CLIENT"), BYTES("UNBLOCK"), bytes_of_string(digits),
+                           survey->unblocks_with_error ? BYTES("ERROR") : BYTES("TIMEOUT")};
+    struct buffer frame;
+
+    if (survey->blocked_id == 0 || node == NULL) {
+        request_take_part(request, BYTES(":0\r\n"));
+        request_done(request);
+        return;
+    }
+    snprintf(digits, sizeof(digits), "%lld", (long long)survey->blocked_id);
+    argv[2] = bytes_of_string(digits);
+    buffer_init(&frame);
+    if (resp_write_request(&frame, argv, 4) != 0) {
+        request_fail(request, "ERR nearcached: out of memory");
+    } else {
+        relay_send(request, node, buffer_bytes(&frame));
+    }
+    buffer_fini(&frame);
+}
+
 static void answer(struct survey *survey)
 {
     struct request *request = survey->request;
     struct buffer body;
     struct resp_writer writer;
 
+    if (survey->task == SURVEY_UNBLOCK) {
+        unblock(survey);
+        return;
+    }
     buffer_init(&body);
     writer = (struct resp_writer){.out = &body, .is_resp3 = request->proto == 3};
     if (survey->has_failed) {
         resp_put_error(&writer, "ERR nearcached: out of memory");
-    } else if (!survey->kills) {
+    } else if (survey->task == SURVEY_LIST) {
         resp_put_text(&writer, buffer_bytes(&survey->text));
     } else if (!survey->is_old_form) {
         resp_put_integer(&writer, (int64_t)survey->n_found);
@@ -241,7 +281,7 @@ enum verdict clients_kill(struct session *session, const struct dispatch_call *c
     struct survey *survey = mem_alloc(sizeof(*survey));
 
     buffer_init(&survey->text);
-    survey->kills = true;
+    survey->task = SURVEY_KILL;
     if (call->argc == 3) {
         survey->is_old_form = true;
         set_address(survey->address, call->argv[2]);
@@ -265,6 +305,39 @@ enum verdict clients_kill(struct session *session, const struct dispatch_call *c
         if (error != NULL) {
             return fail(session, survey, error);
         }
+    }
+    begin(survey, session, call);
+    return VERDICT_TAKEN;
+}
+
+enum verdict clients_unblock(struct session *session, const struct dispatch_call *call)
+{
+    struct survey *survey = mem_alloc(sizeof(*survey));
+
+    buffer_init(&survey->text);
+    survey->task = SURVEY_UNBLOCK;
+    if (call->argc > 4) {
+        free_survey(survey);
+        session_error(session,
+                      "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try CLIENT "
+                      "HELP.",
+                      call->argv[1].len > 128 ? 128 : (int)call->argv[1].len,
+                      (const char *)call->argv[1].ptr);
+        return VERDICT_TAKEN;
+    }
+    if (call->argc == 4) {
+        survey->unblocks_with_error = bytes_equal_nocase(call->argv[3], BYTES("ERROR"));
+        if (!survey->unblocks_with_error && !bytes_equal_nocase(call->argv[3], BYTES("TIMEOUT"))) {
+            return fail(session, survey, "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
+        }
+    }
+    if (!add_id(survey, call->argv[2])) {
+        int64_t id;
+
+        if (!bytes_to_int64(call->argv[2], &id)) {
+            return fail(session, survey, "ERR value is not an integer or out of range");
+        }
+        survey->has_other_user = true; /* there is no such client */
     }
     begin(survey, session, call);
     return VERDICT_TAKEN;

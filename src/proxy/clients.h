@@ -1,5 +1,5 @@
 /*
- * clients.h - CLIENT LIST and CLIENT KILL: they concern the sessions of every worker
+ * clients.h - CLIENT LIST, KILL and UNBLOCK: they concern the sessions of every worker
  *
  * Threading:  asked on the session's worker; each worker is visited by mail, the answer returns to
  *             the asking one.
@@ -10,6 +10,7 @@
 #include "proxy/dispatch.h"
 
 enum verdict clients_list(struct session *session, const struct dispatch_call *call);
+enum verdict clients_unblock(struct session *session, const struct dispatch_call *call);
 enum verdict clients_kill(struct session *session, const struct dispatch_call *call);
 
 #endif

@@ -6,6 +6,7 @@
 #include "proxy/read.h"
 #include "proxy/relay.h"
 #include "proxy/split.h"
+#include "proxy/transaction.h"
 
 #include <stdio.h>
 
@@ -30,22 +31,18 @@ bool dispatch_conflicts(const struct session *session, uint64_t hash, uint64_t m
 
 /* ---- keys and routes ---- */
 
-/* What a relayed call touches: its keys' slot and their bits. */
-struct route {
-    struct command_key_list keys;
-    bool is_cross_slot;
-    bool is_cached; /* a key belongs to a namespace that is cached: the reply must drop it */
-    uint16_t slot;
-    uint64_t mask, first_hash;
-};
+bool dispatch_is_cluster(const struct front *front)
+{
+    return front->backend.topology != NULL && front->backend.topology->is_cluster;
+}
 
-static void find_route(const struct session *session, const struct dispatch_call *call,
-                       struct route *route)
+void dispatch_find_route(const struct session *session, const struct dispatch_call *call,
+                         struct dispatch_route *route)
 {
     const struct front *front = session->front;
-    const bool is_cluster = front->backend.topology != NULL && front->backend.topology->is_cluster;
+    const bool is_cluster = dispatch_is_cluster(front);
 
-    *route = (struct route){0};
+    *route = (struct dispatch_route){0};
     if (call->command == NULL ||
         !command_find_keys(call->command, call->argv, call->argc, &route->keys)) {
         return;
@@ -70,7 +67,7 @@ static void find_route(const struct session *session, const struct dispatch_call
 
 /* W3b: unanswered cached reads of its keys go first. */
 static bool must_wait(const struct session *session, const struct dispatch_call *call,
-                      const struct route *route, bool is_opaque)
+                      const struct dispatch_route *route, bool is_opaque)
 {
     if (session->n_cached == 0) {
         return false;
@@ -95,7 +92,7 @@ static bool must_wait(const struct session *session, const struct dispatch_call 
  * keys may have been sent to another node, by the map of before or by a redirection, and be on its
  * way from there: what comes behind it waits.
  */
-static bool is_elsewhere(const struct session *session, const struct route *route)
+static bool is_elsewhere(const struct session *session, const struct dispatch_route *route)
 {
     const struct front *front = session->front;
     const struct backend_node *node = backend_owner(&front->backend, route->slot);
@@ -124,7 +121,7 @@ static uint16_t slot_of_script(const struct session *session, const struct dispa
                : 0;
 }
 
-static bool is_opaque(const struct session *session, const struct dispatch_call *call)
+bool dispatch_is_opaque(const struct session *session, const struct dispatch_call *call)
 {
     const struct command *command = call->command;
 
@@ -141,7 +138,7 @@ static bool is_opaque(const struct session *session, const struct dispatch_call 
            session->front->config->script_keys != SCRIPT_KEYS_DECLARED;
 }
 
-static struct backend_node *any_node(const struct front *front)
+struct backend_node *dispatch_any_node(const struct front *front)
 {
     struct backend_node *node = backend_owner(&front->backend, 0);
 
@@ -149,10 +146,10 @@ static struct backend_node *any_node(const struct front *front)
 }
 
 static enum verdict relay_by(struct session *session, const struct dispatch_call *call,
-                             struct route *route)
+                             struct dispatch_route *route)
 {
     struct front *front = session->front;
-    const bool opaque = is_opaque(session, call);
+    const bool opaque = dispatch_is_opaque(session, call);
     const bool flushes = call->command != NULL && (call->command->flags & COMMAND_FLUSHES) != 0;
     struct backend_node *node;
     struct request *request;
@@ -192,17 +189,17 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
         return VERDICT_TAKEN;
     }
     node = route->keys.n > 0 || opaque ? backend_owner(&front->backend, request->slot)
-                                       : any_node(front);
+                                       : dispatch_any_node(front);
     relay_send(request, node, call->frame);
     return VERDICT_TAKEN;
 }
 
 enum verdict dispatch_relay(struct session *session, const struct dispatch_call *call)
 {
-    struct route route;
+    struct dispatch_route route;
     enum verdict verdict;
 
-    find_route(session, call, &route);
+    dispatch_find_route(session, call, &route);
     verdict = relay_by(session, call, &route);
     command_key_list_fini(&route.keys);
     return verdict;
@@ -214,7 +211,7 @@ enum verdict dispatch_anywhere(struct session *session, const struct dispatch_ca
 
     request_count(request, false, true);
     stats_add(METRIC_commands_relayed, 1);
-    relay_send(request, any_node(session->front), call->frame);
+    relay_send(request, dispatch_any_node(session->front), call->frame);
     return VERDICT_TAKEN;
 }
 
@@ -225,7 +222,7 @@ static bool is_login_needed(const struct session *session, const struct command 
     return !session->is_authed && (command == NULL || (command->flags & COMMAND_NO_AUTH) == 0);
 }
 
-static enum verdict refuse(struct session *session, const char *name, const char *why)
+enum verdict dispatch_refuse(struct session *session, const char *name, const char *why)
 {
     stats_add(METRIC_errors_refused, 1);
     session_error(session, "ERR command '%s' is not supported by nearcached%s", name, why);
@@ -239,56 +236,80 @@ static enum verdict dispatch_pinned(struct session *session, const struct dispat
         !command_blocks(call->command, call->argv, call->argc)) {
         return dispatch_relay(session, call);
     }
-    return refuse(session, call->command->name, " yet");
+    if (call->command->handler == HANDLER_none) {
+        return dispatch_refuse(session, call->command->name, " yet");
+    }
+    return local_dispatch(session, call);
 }
 
 static enum verdict dispatch_admin(struct session *session, const struct dispatch_call *call)
 {
     if (!session->front->config->admin_commands) {
-        return refuse(session, call->command->name, " unless admin-commands is on");
+        return dispatch_refuse(session, call->command->name, " unless admin-commands is on");
     }
     return fanout_dispatch(session, call);
+}
+
+static void word_unknown(struct session *session, const struct dispatch_call *call)
+{
+    char text[160] = "";
+    size_t length = 0;
+
+    for (unsigned i = 1; i < call->argc && length < 128; i++) {
+        const size_t room = 128 - length;
+
+        snprintf(text + length, sizeof(text) - length, "'%.*s' ",
+                 (int)(call->argv[i].len < room ? call->argv[i].len : room),
+                 (const char *)call->argv[i].ptr);
+        length = strlen(text);
+    }
+    session_error(session, "ERR unknown command '%.*s', with args beginning with: %s",
+                  call->argv[0].len > 128 ? 128 : (int)call->argv[0].len,
+                  (const char *)call->argv[0].ptr, text);
+}
+
+enum verdict dispatch_malformed(struct session *session, const struct dispatch_call *call)
+{
+    char name[COMMAND_NAME_MAX + 1];
+
+    if (call->command == NULL) {
+        word_unknown(session, call);
+        return VERDICT_TAKEN;
+    }
+    snprintf(name, sizeof(name), "%s", call->command->name);
+    for (char *at = name; *at != '\0'; at++) {
+        *at = *at == ' ' ? '|' : *at;
+    }
+    session_error(session, "ERR wrong number of arguments for '%s' command", name);
+    return VERDICT_TAKEN;
 }
 
 /* Before login nothing reaches the backend: what it would say first is said here. */
 static enum verdict refuse_stranger(struct session *session, const struct dispatch_call *call)
 {
-    char text[160] = "", name[160];
-    size_t length = 0;
-
     stats_add(METRIC_errors_auth, 1);
-    snprintf(name, sizeof(name), "%.*s", call->argv[0].len > 128 ? 128 : (int)call->argv[0].len,
-             (const char *)call->argv[0].ptr);
-    if (call->command == NULL) {
-        for (unsigned i = 1; i < call->argc && length < 128; i++) {
-            const size_t room = 128 - length;
-
-            snprintf(text + length, sizeof(text) - length, "'%.*s' ",
-                     (int)(call->argv[i].len < room ? call->argv[i].len : room),
-                     (const char *)call->argv[i].ptr);
-            length = strlen(text);
-        }
-        session_error(session, "ERR unknown command '%s', with args beginning with: %s", name,
-                      text);
-    } else if (!command_arity_fits(call->command, call->argc)) {
-        snprintf(name, sizeof(name), "%s", call->command->name);
-        for (char *at = name; *at != '\0'; at++) {
-            *at = *at == ' ' ? '|' : *at;
-        }
-        session_error(session, "ERR wrong number of arguments for '%s' command", name);
-    } else {
-        session_error(session, "NOAUTH Authentication required.");
+    if (call->command == NULL || !command_arity_fits(call->command, call->argc)) {
+        return dispatch_malformed(session, call);
     }
+    session_error(session, "NOAUTH Authentication required.");
     return VERDICT_TAKEN;
 }
 
 enum verdict dispatch_request(struct session *session, const struct dispatch_call *call)
 {
-    const struct command *command = call->command;
-
-    if (NC_UNLIKELY(is_login_needed(session, command))) {
+    if (NC_UNLIKELY(is_login_needed(session, call->command))) {
         return refuse_stranger(session, call);
     }
+    if (NC_UNLIKELY(session->transaction != NULL)) {
+        return transaction_dispatch(session, call);
+    }
+    return dispatch_by_class(session, call);
+}
+
+enum verdict dispatch_by_class(struct session *session, const struct dispatch_call *call)
+{
+    const struct command *command = call->command;
+
     if (command == NULL) {
         return dispatch_relay(session, call);
     }
@@ -297,9 +318,8 @@ enum verdict dispatch_request(struct session *session, const struct dispatch_cal
     }
     if (NC_UNLIKELY(!command_arity_fits(command, call->argc)) && command->class != CLASS_PROXY) {
         /* Nothing was executed: the backend words the error. */
-        return command->class == CLASS_REFUSED || command->class == CLASS_PINNED
-                   ? refuse(session, command->name, "")
-                   : dispatch_anywhere(session, call);
+        return command->class == CLASS_REFUSED ? dispatch_refuse(session, command->name, "")
+                                               : dispatch_anywhere(session, call);
     }
     switch ((enum command_class)command->class) {
     case CLASS_CACHED_READ:
@@ -328,5 +348,5 @@ enum verdict dispatch_request(struct session *session, const struct dispatch_cal
     case N_COMMAND_CLASSES:
         break;
     }
-    return refuse(session, command->name, "");
+    return dispatch_refuse(session, command->name, "");
 }

@@ -23,6 +23,24 @@ struct dispatch_call {
     int64_t now_us;
 };
 
+/* What a call touches: its keys' slot and their bits. */
+struct dispatch_route {
+    struct command_key_list keys;
+    bool is_cross_slot;
+    bool is_cached; /* a key belongs to a namespace that is cached: the reply must drop it */
+    uint16_t slot;
+    uint64_t mask, first_hash;
+};
+
+/* End it with command_key_list_fini(&route->keys). */
+void dispatch_find_route(const struct session *session, const struct dispatch_call *call,
+                         struct dispatch_route *route);
+/* It may write or show keys that it does not name. */
+bool dispatch_is_opaque(const struct session *session, const struct dispatch_call *call);
+bool dispatch_is_cluster(const struct front *front);
+/* Some node, for what has no key. */
+struct backend_node *dispatch_any_node(const struct front *front);
+
 enum verdict dispatch_request(struct session *session, const struct dispatch_call *call);
 
 /* Relays call whole to one node, by its keys or (none) by `slot`. Opaque: a fence before its reply.
@@ -31,6 +49,12 @@ enum verdict dispatch_relay(struct session *session, const struct dispatch_call 
 
 /* Relays call to any one node, and drops nothing: the backend words an error or a static answer. */
 enum verdict dispatch_anywhere(struct session *session, const struct dispatch_call *call);
+
+/* The error for a command that does not exist, or has too few or too many arguments. */
+enum verdict dispatch_malformed(struct session *session, const struct dispatch_call *call);
+enum verdict dispatch_refuse(struct session *session, const char *name, const char *why);
+/* By the command's class, whatever the session is in. */
+enum verdict dispatch_by_class(struct session *session, const struct dispatch_call *call);
 
 /* ---- W3 ---- */
 

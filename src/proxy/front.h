@@ -73,6 +73,7 @@ struct proxy {
 
     _Atomic uint64_t next_session_id; /* atomic */
     _Atomic unsigned n_clients;       /* atomic: sessions open or on their way to a worker */
+    _Atomic unsigned n_blocked;       /* atomic: clients that wait in a blocking command */
     _Atomic unsigned max_clients;     /* atomic: fitted to the descriptor limit */
     _Atomic bool is_draining;         /* atomic */
     _Atomic bool is_reachable;        /* atomic: set by the control thread */

@@ -1,6 +1,7 @@
 #include "proxy/group.h"
 
 #include "base/mem.h"
+#include "upstream/lease.h"
 
 struct group *group_new(struct request *owner,
                         void (*merge)(struct group *group, struct resp_writer *reply))
@@ -102,6 +103,21 @@ void group_seal(struct group *group)
     group->is_sealed = true;
     if (group->n_left == 0) {
         finish(group);
+    }
+}
+
+void group_abandon(struct group *group)
+{
+    const bool is_sealed = group->is_sealed;
+
+    group->is_sealed = false; /* not before all have been looked at */
+    for (unsigned i = 0; i < group->n_parts; i++) {
+        if (group->parts[i]->lease != NULL) {
+            lease_drop(&group->parts[i]->lease);
+        }
+    }
+    if (is_sealed) {
+        group_seal(group);
     }
 }
 

@@ -41,6 +41,10 @@ void group_drop_last(struct group *group);
 /* All parts are made; finishes at once when all are done already. */
 void group_seal(struct group *group);
 
+/* The client is gone: what its parts wait for on connections of their own is for nobody now. May
+ * end the group. */
+void group_abandon(struct group *group);
+
 void group_part_done(struct request *part);
 void group_part_failed(struct request *part);
 

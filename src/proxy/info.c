@@ -119,6 +119,9 @@ static bool put_own(struct resp_writer *out, const struct proxy *proxy, const st
     } else if (bytes_start_with(line, BYTES("connected_clients:"))) {
         snprintf(text, sizeof(text), "connected_clients:%u\r\n",
                  atomic_load_explicit(&proxy->n_clients, memory_order_relaxed));
+    } else if (bytes_start_with(line, BYTES("blocked_clients:"))) {
+        snprintf(text, sizeof(text), "blocked_clients:%u\r\n",
+                 atomic_load_explicit(&proxy->n_blocked, memory_order_relaxed));
     } else if (bytes_start_with(line, BYTES("maxclients:"))) {
         snprintf(text, sizeof(text), "maxclients:%u\r\n",
                  atomic_load_explicit(&proxy->max_clients, memory_order_relaxed));

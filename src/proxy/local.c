@@ -3,10 +3,12 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "base/version.h"
+#include "proxy/blocking.h"
 #include "proxy/clients.h"
 #include "proxy/fanout.h"
 #include "proxy/info.h"
 #include "proxy/request.h"
+#include "proxy/transaction.h"
 
 #include <stdio.h>
 
@@ -239,6 +241,7 @@ static enum verdict handle_reset(struct session *session, const struct dispatch_
     if (session->first != NULL) {
         return VERDICT_STALL;
     }
+    transaction_end(session);
     session->proto = 2;
     session->db = session->front->proxy->login->db;
     session_log_out(session);
@@ -379,9 +382,6 @@ static void on_select_reply(struct link_op *op, struct link *link, unsigned inde
         }
         request_take_part(request, part);
     } else if (is_last) {
-        if (request->session != NULL) {
-            request->session->is_switching = false;
-        }
         request_done(request);
     }
 }
@@ -391,9 +391,6 @@ static void on_select_lost(struct link_op *op, struct link *link, enum link_loss
     struct request *request = CONTAINER_OF(op, struct request, op);
 
     (void)loss;
-    if (request->session != NULL) {
-        request->session->is_switching = false;
-    }
     stats_add(METRIC_errors_backend, 1);
     request_fail(request, "ERR nearcached: no connection to the backend %s (%s)", link->name,
                  link->error);
@@ -440,7 +437,8 @@ static enum verdict handle_select(struct session *session, const struct dispatch
                      link->error);
         return VERDICT_TAKEN;
     }
-    session->is_switching = true;
+    request->suspends = true;
+    session_suspend(session, false);
     return VERDICT_TAKEN;
 }
 
@@ -484,6 +482,10 @@ static enum verdict handle_none(struct session *session, const struct dispatch_c
 
 #define handle_client_list clients_list
 #define handle_client_kill clients_kill
+#define handle_client_unblock clients_unblock
+#define handle_transaction transaction_dispatch
+#define handle_blocking blocking_dispatch
+#define handle_wait blocking_wait
 #define handle_info info_dispatch
 #define handle_command dispatch_anywhere
 #define handle_forward dispatch_anywhere

@@ -11,6 +11,7 @@
 #include "base/stats.h"
 #include "proxy/group.h"
 #include "proxy/read.h"
+#include "upstream/lease.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@
 #define WAIT_PAUSE_US 25000
 
 static const struct bytes asking = {(const unsigned char *)"*1\r\n$6\r\nASKING\r\n", 16};
+static const struct bytes ping = {(const unsigned char *)"*1\r\n$4\r\nPING\r\n", 14};
 
 static void on_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
                      bool is_first, bool is_last);
@@ -32,7 +34,7 @@ static const struct link_op_type relay_type = {on_reply, on_lost};
 
 /* ---- the reply rule ---- */
 
-static void drop_keys(struct request *request)
+void relay_drop_keys(struct request *request)
 {
     struct coherence *coherence = &request->front->coherence;
     size_t at = 0;
@@ -106,9 +108,31 @@ static void fail_unreachable(struct request *request, const struct backend_node 
                  link->error);
 }
 
+/* NULL: no connection of its own is to be had. */
+static struct link *link_for(struct request *request, struct backend_node *node)
+{
+    struct front *front = request->front;
+
+    if (request->lease_use == LEASE_NONE) {
+        return &node->links[request->proto == 3 ? LINK_RELAY3 : LINK_RELAY2];
+    }
+    request->lease = lease_take(
+        &front->backend, node, request->proto,
+        request->lease_use == LEASE_UNTIMED ? 0 : front->config->request_timeout_ms);
+    return request->lease != NULL ? &request->lease->link : NULL;
+}
+
+/* Its connection is as it was: the next client may have it. */
+static void return_lease(struct request *request)
+{
+    if (request->lease != NULL) {
+        lease_return(&request->lease);
+    }
+}
+
 void relay_send(struct request *request, struct backend_node *node, struct bytes frame)
 {
-    const enum link_kind kind = request->proto == 3 ? LINK_RELAY3 : LINK_RELAY2;
+    struct link *link;
     struct bytes parts[2];
     unsigned n = 0;
     int error;
@@ -117,16 +141,23 @@ void relay_send(struct request *request, struct backend_node *node, struct bytes
         fail_unreachable(request, NULL, NULL, -ENOTCONN);
         return;
     }
+    link = link_for(request, node);
+    if (link == NULL) {
+        request_fail(request, "ERR nearcached: all leased-connections are in use");
+        return;
+    }
     request->node = node->id;
     request->op.type = &relay_type;
     request->op.collect = RELAY_COLLECT;
     if (request->is_asking) {
         parts[n++] = asking;
+    } else if (request->has_ping) {
+        parts[n++] = ping;
     }
     parts[n++] = frame;
-    error = link_send(&node->links[kind], request->db, parts, n, n, &request->op);
+    error = link_send(link, request->db, parts, n, n, &request->op);
     if (error != 0) {
-        fail_unreachable(request, node, &node->links[kind], error);
+        fail_unreachable(request, node, link, error);
     }
 }
 
@@ -179,21 +210,22 @@ static void repeat_later_reads(const struct request *request)
     }
 }
 
-static void ask_for_map(struct request *request)
+void relay_ask_for_map(struct front *front)
 {
-    const struct coherence_fleet *fleet = request->front->coherence.fleet;
+    const struct coherence_fleet *fleet = front->coherence.fleet;
 
     fleet->request_refresh(fleet->refresh_context);
 }
 
-/* The frame without the ASKING that may stand before it. */
+/* The frame without what may stand before it. */
 static struct bytes frame_of(const struct request *request, const struct link *link)
 {
+    const size_t before = request->is_asking ? asking.len : (request->has_ping ? ping.len : 0);
     struct bytes frame = link_op_bytes(link, &request->op);
 
-    if (request->is_asking && frame.len >= asking.len) {
-        frame.ptr += asking.len;
-        frame.len -= asking.len;
+    if (frame.len >= before) {
+        frame.ptr += before;
+        frame.len -= before;
     }
     return frame;
 }
@@ -210,6 +242,7 @@ static void resend_later(struct request *request, struct bytes frame, const stru
         request_fail(request, "ERR nearcached: out of memory");
         return;
     }
+    return_lease(request);
     relay_retry(request);
 }
 
@@ -224,6 +257,7 @@ static void resend_now(struct request *request, struct backend_node *node, struc
         return;
     }
     memcpy(copy, frame.ptr, frame.len);
+    return_lease(request);
     relay_send(request, node, bytes_make(copy, frame.len));
     mem_free(copy);
 }
@@ -246,6 +280,11 @@ static enum redirection redirection_of(struct bytes line)
         return REDIRECT_WAIT;
     }
     return REDIRECT_NONE;
+}
+
+bool relay_is_redirection(struct bytes line)
+{
+    return redirection_of(line) != REDIRECT_NONE;
 }
 
 /* What says "not now" is bounded by time, what says "not here" by number. */
@@ -305,7 +344,7 @@ static bool follow(struct request *request, struct link *link, struct bytes line
         return true;
     }
     request->n_redirects++;
-    ask_for_map(request);
+    relay_ask_for_map(front);
     to = named_node(request, line, from);
     request->is_asking = kind == REDIRECT_ASK && to != NULL;
     if (to == NULL || front->first_retry != NULL) {
@@ -445,7 +484,7 @@ static void on_fence_passed(void *arg)
     request_done(request);
 }
 
-static void complete(struct request *request)
+void relay_complete(struct request *request)
 {
     if (request->needs_fence) {
         coherence_fence(&request->front->coherence, request->node, on_fence_passed, request);
@@ -479,7 +518,7 @@ static void on_reply(struct link_op *op, struct link *link, unsigned index, stru
     if (is_first) {
         const bool is_line = is_last && part.ptr[0] == '-';
 
-        drop_keys(request);
+        relay_drop_keys(request);
         if (is_last && repeat(request, link)) {
             return;
         }
@@ -491,7 +530,8 @@ static void on_reply(struct link_op *op, struct link *link, unsigned index, stru
     request->is_streaming = !is_last;
     request_take_part(request, part);
     if (is_last) {
-        complete(request);
+        return_lease(request);
+        relay_complete(request);
     }
 }
 
@@ -507,11 +547,9 @@ static void break_off(struct request *request)
     request_done(request);
 }
 
-static void on_lost(struct link_op *op, struct link *link, enum link_loss loss)
+void relay_lost(struct request *request, const struct link *link, enum link_loss loss)
 {
-    struct request *request = CONTAINER_OF(op, struct request, op);
-
-    drop_keys(request);
+    relay_drop_keys(request);
     request->is_held = false;
     if (request->is_streaming) {
         break_off(request);
@@ -529,4 +567,14 @@ static void on_lost(struct link_op *op, struct link *link, enum link_loss loss)
                      "have been executed",
                      link->name);
     }
+}
+
+static void on_lost(struct link_op *op, struct link *link, enum link_loss loss)
+{
+    struct request *request = CONTAINER_OF(op, struct request, op);
+
+    if (request->lease != NULL) {
+        lease_drop(&request->lease);
+    }
+    relay_lost(request, link, loss);
 }

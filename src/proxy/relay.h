@@ -20,6 +20,17 @@ void relay_send(struct request *request, struct backend_node *node, struct bytes
 NC_MUST_CHECK int relay_store_keys(struct request *request, const struct bytes *argv,
                                    const struct command_key_list *keys);
 
+/* The reply rule: every key that was stored leaves tier 1. */
+void relay_drop_keys(struct request *request);
+/* A reply that came whole: done once its fence, if it needs one, is passed. */
+void relay_complete(struct request *request);
+/* The connection broke: drops its keys, and words the error that is the reply. */
+void relay_lost(struct request *request, const struct link *link, enum link_loss loss);
+/* MOVED, ASK, TRYAGAIN, CLUSTERDOWN and LOADING: what a cluster says instead of answering. */
+bool relay_is_redirection(struct bytes line);
+/* Something is not where the map says: have it read. */
+void relay_ask_for_map(struct front *front);
+
 /* Looks at the request again in a moment; request->again says how. FIFO for the whole worker. */
 void relay_retry(struct request *request);
 

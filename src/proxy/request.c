@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/group.h"
+#include "upstream/lease.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -93,6 +94,14 @@ struct request *request_queue(struct session *session, enum request_kind kind,
 static void uncount(struct request *request)
 {
     struct session *session = request->session;
+
+    if (session != NULL && request->suspends) {
+        session_resume(session);
+    }
+    if (request->is_blocking) {
+        atomic_fetch_sub_explicit(&request->front->proxy->n_blocked, 1, memory_order_relaxed);
+    }
+    request->suspends = request->is_blocking = false;
 
     if (session != NULL && request->counts_cached && --session->n_cached == 0) {
         session->cached_mask = 0;
@@ -288,5 +297,10 @@ void request_orphan(struct request *request)
     request->is_held = false;
     if (request->is_done) {
         request_free(request);
+    } else if (request->lease != NULL) {
+        /* What it waits for is for nobody now: its loss ends the request. */
+        lease_drop(&request->lease);
+    } else if (request->group != NULL) {
+        group_abandon(request->group);
     }
 }

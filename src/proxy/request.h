@@ -19,6 +19,8 @@ enum request_kind { REQUEST_LOCAL, REQUEST_CACHED, REQUEST_RELAYED, REQUEST_GROU
 /* Look the read up anew, read it uncached, or send it again to whoever owns its slot. */
 enum request_again { AGAIN_LOOKUP, AGAIN_RELAY, AGAIN_RESEND };
 
+enum lease_use { LEASE_NONE, LEASE_TIMED, LEASE_UNTIMED };
+
 struct request {
     uint32_t magic;
     struct request *next;       /* of the session's queue or of the spare list */
@@ -50,6 +52,13 @@ struct request {
     bool is_skipping;  /* a part whose reply grew too large: the rest is discarded */
     bool is_streaming; /* some of its reply has gone on: no error can take its place any more */
     bool counts_cached, counts_relayed; /* in its session's n_cached, n_relayed */
+    uint8_t lease_use;                  /* enum lease_use: goes over a connection of its own? */
+    bool is_blocking;                   /* its client waits in it, and may be unblocked */
+    bool suspends;                      /* what its client sends next waits for the answer */
+    bool has_ping;                      /* PING goes before it */
+    uint8_t step;                       /* of a transaction; see transaction.c */
+    uint16_t n_before;                  /* replies that come before the client's */
+    struct lease *lease;                /* while it needs one and is under way */
     uint8_t again;                      /* enum request_again: what the retry list does with it */
     uint8_t downgrade;                  /* enum resp_downgrade of a cached read's reply */
     uint32_t config_serial;             /* of the configuration it was dispatched under */

@@ -16,6 +16,7 @@
 #include "base/stats.h"
 #include "proxy/dispatch.h"
 #include "proxy/request.h"
+#include "proxy/transaction.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -102,6 +103,43 @@ static void leave_front(struct session *session)
     atomic_fetch_sub_explicit(&front->proxy->n_clients, 1, memory_order_relaxed);
 }
 
+static void forget_gone_event(struct session *session)
+{
+    if (session->gone_event != NULL) {
+        event_free(session->gone_event);
+        session->gone_event = NULL;
+    }
+}
+
+static void on_gone(evutil_socket_t fd, short what, void *arg)
+{
+    struct session *session = OBJ_FROM(arg, struct session, SESSION_MAGIC);
+
+    (void)fd;
+    (void)what;
+    if (!session->is_closed) {
+        session_close(session);
+    }
+}
+
+void session_suspend(struct session *session, bool is_blocking)
+{
+    session->is_suspended = true;
+    if (is_blocking && session->gone_event == NULL) {
+        session->gone_event = event_new(session->front->worker.base, session->stream.fd, EV_CLOSED,
+                                        on_gone, session);
+        CHECK(session->gone_event != NULL);
+        event_priority_set(session->gone_event, PRIORITY_CLIENT);
+        event_add(session->gone_event, NULL);
+    }
+}
+
+void session_resume(struct session *session)
+{
+    session->is_suspended = false;
+    forget_gone_event(session);
+}
+
 void session_close(struct session *session)
 {
     struct request *request = session->first;
@@ -112,6 +150,7 @@ void session_close(struct session *session)
     session->is_closed = true;
     event_del(&session->read_event);
     event_del(&session->write_event);
+    forget_gone_event(session);
     stream_close(&session->stream);
     session->first = session->last = NULL;
     while (request != NULL) {
@@ -120,6 +159,7 @@ void session_close(struct session *session)
         request_orphan(request);
         request = next;
     }
+    transaction_end(session);
     leave_front(session);
     /* Callers up the stack may still look at is_closed: the struct goes at the end of the turn. */
     worker_defer(&session->front->worker, &session->turn_end);
@@ -391,7 +431,7 @@ static size_t take_requests(struct session *session, struct bytes input, uint64_
         const char *error = NULL;
         enum resp_status status;
 
-        if (session->is_switching) {
+        if (session->is_suspended) {
             session->is_stalled = true;
             break;
         }
@@ -588,14 +628,15 @@ void session_describe(const struct session *session, struct buffer *out)
     const int length = snprintf(
         line, sizeof(line),
         "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%s db=%u sub=0 psub=0 "
-        "ssub=0 multi=-1 qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=%u "
+        "ssub=0 multi=%d qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=%u "
         "omem=%zu tot-mem=%zu events=%s cmd=%s user=default redir=-1 resp=%u",
         (unsigned long long)session->id, session->peer.text, session->local.text,
         session->stream.fd, session->name != NULL ? session->name : "",
         (long long)((now_us - session->opened_at_us) / 1000000),
         (long long)((now_us - session->active_at_us) / 1000000),
         session->is_unix ? "U" : (session->is_no_evict ? "e" : "N"), session->db,
-        buffer_len(&session->in), session->in.capacity - session->in.tail, session->n_requests,
+        transaction_depth(session), buffer_len(&session->in),
+        session->in.capacity - session->in.tail, session->n_requests,
         outq_len(&session->out) + session->held_bytes,
         sizeof(*session) + session->in.capacity + outq_len(&session->out) + session->held_bytes,
         session->is_reading ? "r" : "",

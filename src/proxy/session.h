@@ -18,6 +18,8 @@
 
 enum session_reply_mode { REPLY_ON, REPLY_OFF, REPLY_SKIP_NEXT, REPLY_SKIP_THIS };
 
+struct transaction;
+
 struct session {
     uint32_t magic;
     struct front *front;
@@ -45,7 +47,7 @@ struct session {
     uint8_t reply_mode; /* enum session_reply_mode */
     bool is_authed, may_change_cache, is_closing, is_eof, is_stalled, is_closed, is_no_evict;
     bool is_blocked;   /* the socket takes no more: write_event is added */
-    bool is_switching; /* a SELECT is under way: what follows waits for its answer */
+    bool is_suspended; /* what follows waits for the answer in hand: SELECT, EXEC, BLPOP */
     bool is_unix;
     uint32_t db;
     char *name; /* NULL: none */
@@ -53,6 +55,8 @@ struct session {
     uint64_t n_commands;
     int64_t opened_at_us, active_at_us, above_soft_since_us;
     struct endpoint peer, local;
+    struct event *gone_event;        /* while it blocks: tells that the client has gone */
+    struct transaction *transaction; /* NULL: none; from MULTI or WATCH until it ends */
 };
 
 /* Takes the descriptor. Runs on the front's worker. */
@@ -66,6 +70,12 @@ void session_close_after_reply(struct session *session);
 
 /* Something became ready: write and look at waiting input at the end of this turn. */
 void session_wake(struct session *session);
+/*
+ * What the client sends next waits until session_resume(). is_blocking: its hanging up is noticed
+ * at once meanwhile, as Redis does: what blocks for it must not take an item for nobody.
+ */
+void session_suspend(struct session *session, bool is_blocking);
+void session_resume(struct session *session);
 /* Checks the output limits after replies were added. False: the session was closed. */
 bool session_check_output(struct session *session);
 

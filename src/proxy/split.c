@@ -42,7 +42,8 @@ static bool is_mget(const struct split *split)
  * tier 1. */
 static const struct command *view_command(const struct split *split)
 {
-    if (split->call->command->class != CLASS_SPLIT_READ) {
+    /* W5: what is read after WATCH may not be older than it. */
+    if (split->call->command->class != CLASS_SPLIT_READ || split->session->transaction != NULL) {
         return NULL;
     }
     if (is_mget(split)) {

@@ -1,6 +1,7 @@
 #include "upstream/backend.h"
 
 #include "base/mem.h"
+#include "upstream/lease.h"
 
 static struct link_settings link_settings(const struct backend *backend)
 {
@@ -32,6 +33,7 @@ void backend_init(struct backend *backend, struct worker *worker,
 
 static void free_node(struct backend *backend, struct backend_node *node)
 {
+    lease_fini_node(node);
     for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
         link_fini(&node->links[kind]);
     }
@@ -174,7 +176,7 @@ static bool is_at_rest(const struct backend_node *node)
             return false;
         }
     }
-    return true;
+    return !lease_is_any_taken(node);
 }
 
 void backend_tick(struct backend *backend, int64_t now_us)
@@ -198,6 +200,7 @@ void backend_tick(struct backend *backend, int64_t now_us)
                 link_tick(&node->links[kind], now_us);
             }
         }
+        lease_tick(node, now_us);
         at = &node->next;
     }
 }

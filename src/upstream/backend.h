@@ -20,6 +20,8 @@ struct backend_node {
     bool is_in_map;
     const struct topology_node *info; /* in the topology in force; NULL when it left the map */
     struct link links[N_LINK_KINDS];
+    struct lease *leases, *idle_leases; /* lease.h; first: taken or ending */
+    unsigned n_idle_leases;
     void *track; /* what coherence/ keeps about the tracking link */
 };
 

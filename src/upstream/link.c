@@ -25,8 +25,10 @@
 /* A push names the keys of one write; a MULTI of a million keys still fits. */
 #define PUSH_MAX ((size_t)64 * 1024 * 1024)
 #define GREETING_REPLY_MAX ((size_t)64 * 1024)
+/* Silence on a leased link before TCP asks whether the node is still there. */
+#define KEEP_ALIVE_S 30
 
-enum { GREET_HELLO, GREET_AUTH, GREET_NAME, GREET_TRACKING };
+enum { GREET_HELLO, GREET_AUTH, GREET_NAME, GREET_TRACKING, GREET_ID, GREET_MULTI, GREET_DISCARD };
 
 static void on_readable(evutil_socket_t fd, short what, void *arg);
 static void on_writable(evutil_socket_t fd, short what, void *arg);
@@ -119,6 +121,8 @@ static void reset_connection(struct link *link)
     memset(&link->framer, 0, sizeof(link->framer));
     link->db = 0;
     link->n_greeting = link->n_greeted = 0;
+    link->client_id = 0;
+    link->multi_refused = link->needs_multi = false;
 }
 
 static void go_down(struct link *link, const char *reason, bool is_timeout)
@@ -133,10 +137,14 @@ static void go_down(struct link *link, const char *reason, bool is_timeout)
     stats_add(was_up ? METRIC_links_lost : METRIC_links_failed, 1);
     link->n_failures++;
     pause_before_retry(link);
-    log_warn("upstream", was_up ? "link lost" : "link did not come up",
-             "addr=%s kind=%s reason=%s retry_ms=%lld", link->name, link_kind_name(link->kind),
-             log_quote(bytes_of_string(reason)),
-             (long long)((link->retry_at_us - clock_now_us()) / 1000));
+    if (link->settings.is_leased && was_up && link->first_op == NULL) {
+        log_debug("upstream", "leased link closed", "addr=%s", link->name);
+    } else {
+        log_warn("upstream", was_up ? "link lost" : "link did not come up",
+                 "addr=%s kind=%s reason=%s retry_ms=%lld", link->name, link_kind_name(link->kind),
+                 log_quote(bytes_of_string(reason)),
+                 (long long)((link->retry_at_us - clock_now_us()) / 1000));
+    }
     if (was_up && link->events != NULL) {
         link->events->on_down(link);
     }
@@ -147,6 +155,23 @@ static void go_down(struct link *link, const char *reason, bool is_timeout)
 void link_close(struct link *link, const char *reason)
 {
     go_down(link, reason, false);
+}
+
+bool link_require_multi(struct link *link)
+{
+    link->needs_multi = true;
+    return !link->multi_refused;
+}
+
+void link_shut(struct link *link)
+{
+    if (link->state == LINK_IDLE || link->state == LINK_DOWN) {
+        return;
+    }
+    link->state = LINK_IDLE;
+    snprintf(link->error, sizeof(link->error), "closed");
+    lose_operations(link, false);
+    reset_connection(link);
 }
 
 void link_fini(struct link *link)
@@ -348,6 +373,27 @@ static int add_greeting(struct link *link, unsigned step, const struct bytes *ar
     return resp_write_request(&link->out, argv, argc);
 }
 
+/*
+ * CLIENT UNBLOCK needs the connection's number. Where MULTI is not permitted, what follows it would
+ * run at once instead of being queued: that is found out before there is anything to run.
+ */
+static int add_leased_greeting(struct link *link)
+{
+    const struct bytes client_id[] = {BYTES("CLIENT"), BYTES("ID")};
+    const struct bytes multi[] = {BYTES("MULTI")};
+    const struct bytes discard[] = {BYTES("DISCARD")};
+    int error;
+
+    if (!link->settings.is_leased) {
+        return 0;
+    }
+    error = add_greeting(link, GREET_ID, client_id, 2);
+    if (error == 0) {
+        error = add_greeting(link, GREET_MULTI, multi, 1);
+    }
+    return error != 0 ? error : add_greeting(link, GREET_DISCARD, discard, 1);
+}
+
 static int write_greeting(struct link *link)
 {
     const struct config_backend *login = link->login;
@@ -370,7 +416,10 @@ static int write_greeting(struct link *link)
         argv[0] = BYTES("CLIENT");
         argv[1] = BYTES("SETNAME");
         argv[2] = BYTES("nearcached");
-        return error != 0 ? error : add_greeting(link, GREET_NAME, argv, 3);
+        if (error == 0) {
+            error = add_greeting(link, GREET_NAME, argv, 3);
+        }
+        return error != 0 ? error : add_leased_greeting(link);
     }
     argv[n++] = BYTES("HELLO");
     argv[n++] = BYTES("3");
@@ -388,7 +437,7 @@ static int write_greeting(struct link *link)
         argv[2] = BYTES("ON");
         error = add_greeting(link, GREET_TRACKING, argv, 3);
     }
-    return error;
+    return error != 0 ? error : add_leased_greeting(link);
 }
 
 static void connected(struct link *link)
@@ -423,6 +472,10 @@ static void begin_connect(struct link *link)
     CHECK(link->read_event != NULL && link->write_event != NULL);
     event_priority_set(link->read_event, PRIORITY_LINK);
     event_priority_set(link->write_event, PRIORITY_LINK);
+    if (link->settings.is_leased) {
+        /* A blocking command has no timeout: only TCP can tell that its node is gone. */
+        stream_keep_alive(&link->stream, KEEP_ALIVE_S);
+    }
     if (error == 0) {
         connected(link);
     } else {
@@ -445,9 +498,15 @@ static void come_up(struct link *link)
     link->error[0] = '\0';
     link->last_used_us = link->last_progress_us = clock_now_us();
     stats_add(METRIC_links_opened, 1);
-    log_info("upstream", "link up", "addr=%s kind=%s tracking=%s", link->name,
-             link_kind_name(link->kind),
-             link->kind != LINK_TRACKING ? "none" : (link->tracking_refused ? "refused" : "on"));
+    if (link->settings.is_leased) {
+        log_debug("upstream", "leased link up", "addr=%s kind=%s", link->name,
+                  link_kind_name(link->kind));
+    } else {
+        log_info("upstream", "link up", "addr=%s kind=%s tracking=%s", link->name,
+                 link_kind_name(link->kind),
+                 link->kind != LINK_TRACKING ? "none"
+                                             : (link->tracking_refused ? "refused" : "on"));
+    }
     if (link->settings.keeps_requests) {
         buffer_consume(&link->out, (size_t)(link->out_allowed - link->out_base));
         link->out_base = link->out_allowed;
@@ -474,6 +533,17 @@ static bool take_greeting(struct link *link, struct bytes reply)
     }
     if (is_error && step == GREET_TRACKING) {
         link->tracking_refused = true;
+    }
+    if (step == GREET_ID &&
+        (is_error || !bytes_to_int64(bytes_make(reply.ptr + 1, reply.len - 3), &link->client_id))) {
+        link->client_id = 0;
+    }
+    if (is_error && step == GREET_MULTI) {
+        link->multi_refused = true;
+        if (link->needs_multi) {
+            go_down(link, "MULTI is not permitted", false);
+            return false;
+        }
     }
     if (link->n_greeted == link->n_greeting) {
         come_up(link);
@@ -678,7 +748,8 @@ void link_tick(struct link *link, int64_t now_us)
         }
         break;
     case LINK_UP:
-        if (link->first_op != NULL && link->kind != LINK_TRACKING) {
+        if (link->first_op != NULL && link->kind != LINK_TRACKING &&
+            settings->request_timeout_ms > 0) {
             const int64_t since_us = link->first_op->sent_at_us > link->last_progress_us
                                          ? link->first_op->sent_at_us
                                          : link->last_progress_us;

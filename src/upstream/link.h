@@ -68,10 +68,12 @@ struct link_events {
 };
 
 struct link_settings {
-    int64_t connect_timeout_ms, request_timeout_ms, idle_timeout_ms;
+    int64_t connect_timeout_ms, idle_timeout_ms;
+    int64_t request_timeout_ms; /* 0: none */
     int64_t reconnect_min_ms, reconnect_max_ms;
     size_t output_limit;
     bool wants_tracking; /* tracking links: send CLIENT TRACKING ON */
+    bool is_leased;      /* one client's own (lease.h): its number at the backend is asked for */
     bool keeps_requests; /* a cluster: requests may have to be sent again elsewhere */
 };
 
@@ -104,11 +106,14 @@ struct link {
     struct link_op *first_op, *last_op;
     unsigned n_ops;
     uint32_t db;         /* where the connection stands behind all queued requests */
-    uint8_t greeting[4]; /* steps whose replies are still to come, in order */
+    uint8_t greeting[6]; /* steps whose replies are still to come, in order */
     uint8_t n_greeting, n_greeted;
     bool is_losing;        /* operations are being told; nothing can be queued */
+    bool multi_refused;    /* leased: MULTI was not accepted */
+    bool needs_multi;      /* leased: useless without */
     bool tracking_refused; /* up, but CLIENT TRACKING was not accepted */
 
+    int64_t client_id; /* leased: the connection's number at the backend, 0 while unknown */
     int64_t connect_began_us, retry_at_us, last_used_us, last_progress_us;
     unsigned n_failures; /* in a row */
     char error[160];     /* why it is down */
@@ -140,6 +145,10 @@ static inline bool link_is_up(const struct link *link)
 void link_wake(struct link *link);
 /* Closes with a reason that operators read; reconnects after the usual pause. */
 void link_close(struct link *link, const char *reason);
+/* Leased: from now on it does not come up where MULTI is refused. False: it was refused already. */
+NC_MUST_CHECK bool link_require_multi(struct link *link);
+/* Closes without a word: its user has no more need of it. Stays idle until it is sent on again. */
+void link_shut(struct link *link);
 /* Timeouts, idle closing, reconnecting of tracking links: every few milliseconds. */
 void link_tick(struct link *link, int64_t now_us);
 

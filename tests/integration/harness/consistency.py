@@ -337,15 +337,33 @@ def _hset_again(link, key, value, _):
     link.ok("HMSET", key, "v", value)
 
 
+def _transaction(link, key, value, rng):
+    """MULTI ... EXEC, with WATCH and a read of the key inside in half of the cases."""
+    try:
+        if rng.random() < 0.5:
+            link.ok("WATCH", key)
+            link.ok("GET", key)
+        link.ok("MULTI")
+        link.ok("SET", key, b"overwritten at once")
+        link.ok("GET", key)
+        link.ok("SET", key, value)
+        if link.ok("EXEC") is None:
+            raise RespError("ABORTED by WATCH")
+    except RespError:
+        link.close()  # it may still stand inside MULTI
+        raise
+
+
 SIMPLE = (Op("SET", _set), Op("GETSET", _getset), Op("SETEX", _setex), Op("MSET", _mset),
           Op("HSET", _hset, is_hash=True), Op("HMSET", _hset_again, is_hash=True))
 REMOVING = (Op("DEL", _delete, is_missing=True), Op("UNLINK", _unlink, is_missing=True),
             Op("DEL hash", _delete, is_missing=True, is_hash=True),
             Op("PEXPIREAT past", _expire_in_the_past, is_missing=True))
 MOVING = (Op("RENAME", _rename), Op("COPY", _copy), Op("EVAL", _eval), Op("PERSIST", _persist))
+PINNED = (Op("MULTI", _transaction, through=("proxy",)),)
 EXPIRING = (Op("SET PX", _expire_soon), Op("PEXPIRE", _pexpire))
 SCRIPTED = (Op("EVAL undeclared", _eval_undeclared, through=("proxy",)), Op("SET", _set))
-ALL = SIMPLE * 2 + REMOVING + MOVING + EXPIRING
+ALL = SIMPLE * 2 + REMOVING + MOVING + EXPIRING + PINNED
 
 
 class Link:
