@@ -493,18 +493,19 @@ void relay_complete(struct request *request)
     request_done(request);
 }
 
-/* A read behind a retried request: what it shows may be too old. True: it is asked again. */
-static bool repeat(struct request *request, struct link *link)
+/* A read behind a retried request: what it shows may be too old. It is asked again. */
+static void repeat(struct request *request, struct link *link)
 {
     const struct bytes frame = frame_of(request, link);
 
-    if (!request->must_repeat || frame.len == 0) {
-        return false;
-    }
     request->must_repeat = false;
     request->is_asking = false;
+    if (frame.len == 0) {
+        stats_add(METRIC_errors_lost, 1);
+        request_fail(request, "ERR nearcached: a read could not be repeated");
+        return;
+    }
     resend_later(request, frame, NULL);
-    return true;
 }
 
 static void on_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
@@ -513,15 +514,20 @@ static void on_reply(struct link_op *op, struct link *link, unsigned index, stru
     struct request *request = CONTAINER_OF(op, struct request, op);
 
     if (index + 1 < op->n_replies) {
-        return; /* of ASKING */
+        return; /* of ASKING or PING */
+    }
+    if (is_first) {
+        relay_drop_keys(request);
+    }
+    if (request->must_repeat && !request->is_streaming) {
+        if (is_last) {
+            repeat(request, link);
+        }
+        return;
     }
     if (is_first) {
         const bool is_line = is_last && part.ptr[0] == '-';
 
-        relay_drop_keys(request);
-        if (is_last && repeat(request, link)) {
-            return;
-        }
         if (is_line && follow(request, link, part)) {
             return;
         }
