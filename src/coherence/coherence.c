@@ -79,7 +79,7 @@ void coherence_drop_all(struct coherence *coherence, enum metric reason)
     stats_add(reason, 1);
 }
 
-/* A slot that nobody owns keeps its word: readers find no node to ask, and the next owner counts.
+/* A slot that lost its owner belongs to node 0: nothing of it is shown, and the next owner counts.
  */
 void coherence_apply_topology(struct cache *cache, const struct topology *former,
                               const struct topology *topology)
@@ -94,7 +94,7 @@ void coherence_apply_topology(struct cache *cache, const struct topology *former
     for (unsigned slot = 0; slot < n_slots; slot++) {
         const struct topology_node *owner = topology_owner(topology, slot);
 
-        if (owner != NULL && epochs_assign(epochs, slot, owner->id)) {
+        if (epochs_assign(epochs, slot, owner != NULL ? owner->id : 0)) {
             stats_add(METRIC_flushes_slots, 1);
         }
     }

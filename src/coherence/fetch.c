@@ -14,6 +14,7 @@
 #include <stdio.h>
 
 #define FETCH_MAGIC 0x66657463u
+#define PTTL_MAX_MS INT64_C(4000000000000)
 /* How long readers of a key whose reply was too large to keep go straight to the backend. */
 #define OVERSIZED_US 10000000
 
@@ -189,7 +190,10 @@ static void refresh_map(struct coherence *coherence)
     }
 }
 
-/* Errors go to all who wait and are never kept; redirections are followed by relaying. */
+/*
+ * Errors go to all who wait and are never kept. Redirections are followed by relaying, and what
+ * says "not now" is waited for there as long as may be.
+ */
 static void take_error(struct fetch *fetch, struct bytes reply)
 {
     struct coherence *coherence = fetch->coherence;
@@ -199,14 +203,12 @@ static void take_error(struct fetch *fetch, struct bytes reply)
         epochs_disturb(cache_epochs(coherence->cache), fetch->flight->slot);
     }
     if (starts_with(reply, "-MOVED ") || starts_with(reply, "-ASK ") ||
-        starts_with(reply, "-TRYAGAIN")) {
+        starts_with(reply, "-TRYAGAIN") || starts_with(reply, "-CLUSTERDOWN") ||
+        starts_with(reply, "-MASTERDOWN") || starts_with(reply, "-READONLY") ||
+        starts_with(reply, "-LOADING")) {
         refresh_map(coherence);
         give_up(fetch, COHERENCE_RELAY, BYTES(""));
         return;
-    }
-    if (starts_with(reply, "-CLUSTERDOWN") || starts_with(reply, "-MASTERDOWN") ||
-        starts_with(reply, "-READONLY") || starts_with(reply, "-LOADING")) {
-        refresh_map(coherence);
     }
     give_up(fetch, COHERENCE_REPLY, reply);
 }
@@ -214,6 +216,19 @@ static void take_error(struct fetch *fetch, struct bytes reply)
 static int64_t earlier(int64_t a, int64_t b)
 {
     return a < b ? a : b;
+}
+
+static bool is_cluster(const struct fetch *fetch)
+{
+    const struct topology *topology = fetch->coherence->backend->topology;
+
+    return topology != NULL && topology->is_cluster;
+}
+
+/* What is left of the key; a deadline in the next geological age is no deadline. */
+static int64_t pttl_us(const struct fetch *fetch)
+{
+    return earlier(fetch->pttl, PTTL_MAX_MS) * 1000;
 }
 
 /* The smallest of what is left at the backend and what the configuration allows. */
@@ -224,9 +239,13 @@ static int64_t deadline_of(const struct fetch *fetch)
     int64_t life_us = fetch->max_ttl_us;
 
     if (fetch->pttl >= 0) {
-        life_us = earlier(life_us, fetch->pttl * 1000);
+        life_us = earlier(life_us, pttl_us(fetch));
     } else if (fetch->pttl == -2) {
         life_us = earlier(life_us, fetch->negative_ttl_us);
+        if (is_cluster(fetch)) {
+            /* While its slot is imported elsewhere a key is created there: no message comes. */
+            life_us = earlier(life_us, config->max_staleness_ms * 1000);
+        }
     }
     if (!track_is_coherent(fetch->track)) {
         life_us = earlier(life_us, config->ttl_mode_max_ms * 1000);
@@ -250,7 +269,8 @@ static void take_reply(struct fetch *fetch, struct bytes reply)
     struct cache_waiter *waiters = NULL;
     struct cache_fill fill = {
         .reply = reply,
-        .encoding = resp_is_same_in_both(reply) ? CACHE_SAME_IN_BOTH : CACHE_RESP3,
+        .encoding = fetch->track->link->is_resp2 || resp_is_same_in_both(reply) ? CACHE_SAME_IN_BOTH
+                                                                                : CACHE_RESP3,
         .deadline_us = deadline_of(fetch),
         .ns = fetch->ns,
         .is_negative = fetch->pttl == -2,
@@ -258,7 +278,7 @@ static void take_reply(struct fetch *fetch, struct bytes reply)
         .is_sole = !track_is_coherent(fetch->track),
     };
     const bool may_keep = is_worth_keeping(fetch, reply, fill.deadline_us, now_us);
-    const int64_t until_us = fetch->pttl >= 0 ? fetch->flight->t_sent_us + fetch->pttl * 1000
+    const int64_t until_us = fetch->pttl >= 0 ? fetch->flight->t_sent_us + pttl_us(fetch)
                                               : INT64_MAX;
 
     if (reply.len > fetch->max_value) {

@@ -213,7 +213,8 @@ static void on_down(struct link *link)
 {
     struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
 
-    if (track->incarnation != EPOCHS_NONE) {
+    if (track->incarnation != EPOCHS_NONE &&
+        epochs_is_live(epochs_at(epochs_of(track), track->incarnation))) {
         stats_add(METRIC_flushes_link, 1);
     }
     end_incarnation(track);
@@ -302,7 +303,7 @@ static void retry_tracking(struct track *track, int64_t now_us)
     const struct bytes frame = BYTES("*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n");
 
     if (track->is_confirmed || track->is_retry_sent || now_us < track->retry_at_us ||
-        track->coherence->config->coherence == COHERENCE_TTL) {
+        track->coherence->config->coherence == COHERENCE_TTL || track->link->is_resp2) {
         return;
     }
     track->retry_at_us = now_us + RETRY_TRACKING_US;
@@ -320,6 +321,11 @@ void track_tick(struct track *track, int64_t now_us)
     if (now_us - track->watermark_us > config->link_timeout_ms * 1000) {
         link_close(track->link, "no sign of life within link-timeout");
         return;
+    }
+    if (track->node->info == NULL || !track->node->info->is_healthy) {
+        /* The cluster may have a newer master that we cannot see, while this one goes on to answer
+         * PING: nothing that was read from it may be shown (docs/coherence.md, failures). */
+        end_incarnation(track);
     }
     retry_tracking(track, now_us);
     if (now_us - track->ping_sent_at_us >= config->fence_interval_ms * 1000) {

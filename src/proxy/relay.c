@@ -108,6 +108,12 @@ static void fail_unreachable(struct request *request, const struct backend_node 
                  link->error);
 }
 
+enum redirection { REDIRECT_NONE, REDIRECT_MOVED, REDIRECT_ASK, REDIRECT_TRYAGAIN, REDIRECT_WAIT };
+
+static bool may_follow(const struct request *request, enum redirection kind);
+static void resend_later(struct request *request, struct bytes frame,
+                         const struct backend_node *to);
+
 /* NULL: no connection of its own is to be had. */
 static struct link *link_for(struct request *request, struct backend_node *node)
 {
@@ -139,6 +145,13 @@ void relay_send(struct request *request, struct backend_node *node, struct bytes
 
     if (node == NULL) {
         fail_unreachable(request, NULL, NULL, -ENOTCONN);
+        return;
+    }
+    if (node->info != NULL && node->info->endpoint.length == 0 &&
+        may_follow(request, REDIRECT_WAIT)) {
+        /* Its name is being looked up. */
+        request->is_waiting = true;
+        resend_later(request, frame, node);
         return;
     }
     link = link_for(request, node);
@@ -262,8 +275,6 @@ static void resend_now(struct request *request, struct backend_node *node, struc
     mem_free(copy);
 }
 
-enum redirection { REDIRECT_NONE, REDIRECT_MOVED, REDIRECT_ASK, REDIRECT_TRYAGAIN, REDIRECT_WAIT };
-
 static enum redirection redirection_of(struct bytes line)
 {
     if (bytes_start_with(line, BYTES("-MOVED "))) {
@@ -344,6 +355,10 @@ static bool follow(struct request *request, struct link *link, struct bytes line
         return true;
     }
     request->n_redirects++;
+    if (kind == REDIRECT_ASK) {
+        /* Keys of the slot come into being where nobody tells us. */
+        epochs_disturb(cache_epochs(front->proxy->cache), request->slot);
+    }
     relay_ask_for_map(front);
     to = named_node(request, line, from);
     request->is_asking = kind == REDIRECT_ASK && to != NULL;

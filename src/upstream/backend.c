@@ -103,6 +103,7 @@ void backend_set_topology(struct backend *backend, struct topology *topology)
         for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
             link_set_endpoint(&node->links[kind], &info->endpoint);
         }
+        lease_set_endpoint(node, &info->endpoint);
     }
     backend_set_config(backend, backend->config);
     topology_unref(&former);
@@ -194,7 +195,8 @@ void backend_tick(struct backend *backend, int64_t now_us)
         for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
             const bool is_wanted = kind != LINK_TRACKING ||
                                    (node->info != NULL && node->info->is_master) ||
-                                   link_is_up(&node->links[kind]);
+                                   (node->links[kind].state != LINK_IDLE &&
+                                    node->links[kind].state != LINK_DOWN);
 
             if (is_wanted) {
                 link_tick(&node->links[kind], now_us);

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 
 #define CONTACT_MAGIC 0x636e7463u /* "cntc" */
+/* Between two look-ups of a name that is not being connected to. */
+#define LOCATE_PAUSE_MS 2000
 
 /* ---- words of servers ---- */
 
@@ -363,9 +365,62 @@ static void on_pong(const struct resp_value *head, struct bytes reply, void *con
     end_reply(contact);
 }
 
+/* ---- names ---- */
+
+static bool is_time_to_locate(const struct contact *contact)
+{
+    return contact->is_name && contact->query == NULL &&
+           clock_now_ms() - contact->located_at_ms >= LOCATE_PAUSE_MS;
+}
+
+static void locate(struct contact *contact, resolver_answer_fn on_answer)
+{
+    contact->located_at_ms = clock_now_ms();
+    contact->query = resolver_ask(contact->watch->resolver, contact->host, contact->port, on_answer,
+                                  contact);
+}
+
+static void on_located(const struct endpoint *endpoints, unsigned n_endpoints, const char *error,
+                       void *context)
+{
+    struct contact *contact = OBJ_FROM(context, struct contact, CONTACT_MAGIC);
+
+    (void)n_endpoints;
+    contact->query = NULL;
+    if (error == NULL && contact->state == CONTACT_IDLE) {
+        contact->endpoint = endpoints[0];
+        contact->is_resolved = true;
+        tell(contact);
+    }
+}
+
+void contact_locate(struct contact *contact)
+{
+    if (contact->state == CONTACT_IDLE && is_time_to_locate(contact)) {
+        locate(contact, on_located);
+    }
+}
+
+static void on_replica_located(const struct endpoint *endpoints, unsigned n_endpoints,
+                               const char *error, void *context)
+{
+    struct contact *contact = OBJ_FROM(context, struct contact, CONTACT_MAGIC);
+
+    contact->query = NULL;
+    for (unsigned i = 0; i < n_endpoints; i++) {
+        if (strcmp(endpoints[i].text, contact->endpoint.text) == 0) {
+            return;
+        }
+    }
+    if (error == NULL && contact->state == CONTACT_UP) {
+        lose(contact, "the name of this replica leads elsewhere now");
+    }
+}
+
 /*
- * A managed Redis moves its name to the new master when it fails over. A master that becomes a
- * replica is therefore left, once, and its name asked for again.
+ * A managed Redis moves its name to the new master when it fails over, at once or a while later.
+ * While a named server is a replica its name is asked for again; one that is meant to be a replica
+ * keeps its address, and is kept.
  */
 static void take_role(struct contact *contact, struct bytes info)
 {
@@ -375,9 +430,10 @@ static void take_role(struct contact *contact, struct bytes info)
     if (contact->is_replica && !was_replica) {
         log_warn("upstream", "the backend is a replica: it may refuse writes", "addr=%s",
                  contact->name);
-        if (contact->state == CONTACT_UP && contact->is_name) {
-            lose(contact, "the server became a replica");
-        }
+        contact->located_at_ms = 0;
+    }
+    if (contact->is_replica && contact->state == CONTACT_UP && is_time_to_locate(contact)) {
+        locate(contact, on_replica_located);
     }
 }
 

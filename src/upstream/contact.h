@@ -93,6 +93,7 @@ struct contact {
     uint64_t heard_epoch;        /* of the newest CLUSTER INFO */
     unsigned n_asked;            /* replies of the running poll that are still to come */
     bool wants_again;            /* a fresh map was asked for during a poll */
+    int64_t located_at_ms;       /* when its name was last asked for without connecting; 0: never */
     int64_t polled_at_ms, slots_at_ms;
     unsigned char *slots_bytes; /* the reply that map was made of */
     size_t n_slots_bytes;
@@ -108,6 +109,11 @@ void contact_free(struct contact **contact);
 /* Nothing happens unless it is idle. */
 void contact_start(struct contact *contact);
 void contact_stop(struct contact *contact);
+/*
+ * Asks for the address of its name now and then, without connecting: links may be made to nodes
+ * that are not polled, or are not masters yet.
+ */
+void contact_locate(struct contact *contact);
 /* Reads state and map now, if it is up. */
 void contact_poll(struct contact *contact);
 

@@ -278,6 +278,9 @@ static void join_contacts(struct discovery *discovery, struct topology *next, in
         node->is_healthy = is_watched ? now_ms <= silent_at(discovery, contact) &&
                                             !(next->is_cluster && contact->says_fail)
                                       : is_reachable;
+        if (!is_watched) {
+            contact_locate(contact);
+        }
         node->is_resolved = contact->is_resolved;
         node->endpoint = contact->endpoint;
     }

@@ -182,6 +182,19 @@ static void free_lease(struct lease *lease)
     mem_free(lease);
 }
 
+/* What was made to the former address is of no use: idle ones go, the others are lost. */
+void lease_set_endpoint(struct backend_node *node, const struct endpoint *endpoint)
+{
+    for (struct lease *lease = node->idle_leases; lease != NULL; lease = lease->next) {
+        link_set_endpoint(&lease->link, endpoint);
+    }
+    for (struct lease *lease = node->leases; lease != NULL; lease = lease->next) {
+        if (!lease->is_over) {
+            link_set_endpoint(&lease->link, endpoint);
+        }
+    }
+}
+
 void lease_tick(struct backend_node *node, int64_t now_us)
 {
     struct lease *lease = node->idle_leases;
@@ -226,10 +239,13 @@ void lease_fini_node(struct backend_node *node)
         unlist_idle(node->idle_leases);
     }
     while (node->leases != NULL) {
-        if (node->leases->is_taken) {
-            /* Its user is told by the lost operations, and has nothing to give back. */
+        struct lease *const lease = node->leases;
+
+        /* Its user is told by the lost operations, and may give it back in turn. */
+        link_shut(&lease->link);
+        if (lease->is_taken) {
             atomic_fetch_sub_explicit(&n_taken, 1, memory_order_relaxed);
         }
-        free_lease(node->leases);
+        free_lease(lease);
     }
 }

@@ -32,6 +32,7 @@ void lease_return(struct lease **lease);
 void lease_drop(struct lease **lease);
 
 /* For backend.c: all leases of a node. */
+void lease_set_endpoint(struct backend_node *node, const struct endpoint *endpoint);
 void lease_tick(struct backend_node *node, int64_t now_us);
 bool lease_is_any_taken(const struct backend_node *node);
 void lease_fini_node(struct backend_node *node);

@@ -18,6 +18,7 @@
 #include "base/stats.h"
 
 #include <errno.h>
+#include <event2/util.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -65,6 +66,7 @@ static void pause_before_retry(struct link *link)
 {
     const int64_t now_us = clock_now_us();
     int64_t pause_ms = link->settings.reconnect_min_ms;
+    uint64_t random;
 
     for (unsigned i = 1; i < link->n_failures && pause_ms < link->settings.reconnect_max_ms; i++) {
         pause_ms *= 2;
@@ -74,7 +76,9 @@ static void pause_before_retry(struct link *link)
     }
     /* Half fixed, half random: workers and proxies that lost a node together do not return
      * together. */
-    link->retry_at_us = now_us + pause_ms * 500 + random() % (pause_ms * 500 + 1);
+    evutil_secure_rng_get_bytes(&random, sizeof(random));
+    link->retry_at_us = now_us + pause_ms * 500 +
+                        (int64_t)(random % (uint64_t)(pause_ms * 500 + 1));
 }
 
 static void free_event(struct event **event)
@@ -134,6 +138,7 @@ static void go_down(struct link *link, const char *reason, bool is_timeout)
     }
     snprintf(link->error, sizeof(link->error), "%s", reason);
     link->state = LINK_DOWN;
+    link->is_resp2 = false; /* the server may have changed: asked anew next time */
     stats_add(was_up ? METRIC_links_lost : METRIC_links_failed, 1);
     link->n_failures++;
     pause_before_retry(link);
@@ -191,13 +196,13 @@ void link_fini(struct link *link)
 
 void link_set_endpoint(struct link *link, const struct endpoint *endpoint)
 {
-    const bool is_new = strcmp(link->endpoint.text, endpoint->text) != 0;
-
+    if (strcmp(link->endpoint.text, endpoint->text) == 0) {
+        return;
+    }
+    go_down(link, "the node's address changed", false);
     link->endpoint = *endpoint;
     snprintf(link->name, sizeof(link->name), "%s", endpoint->text);
-    if (is_new) {
-        go_down(link, "the node's address changed", false);
-    }
+    link->retry_at_us = 0; /* what failed was the former address */
 }
 
 /* ---- sending ---- */
@@ -404,7 +409,7 @@ static int write_greeting(struct link *link)
     unsigned n = 0;
     int error = 0;
 
-    if (link->kind == LINK_RELAY2) {
+    if (link->kind == LINK_RELAY2 || link->is_resp2) {
         if (password != NULL) {
             argv[n++] = BYTES("AUTH");
             if (user != NULL) {
@@ -453,7 +458,8 @@ static void begin_connect(struct link *link)
 
     link->state = LINK_CONNECTING;
     link->connect_began_us = link->last_progress_us = clock_now_us();
-    link->tracking_refused = link->kind == LINK_TRACKING && !link->settings.wants_tracking;
+    link->tracking_refused = link->kind == LINK_TRACKING &&
+                             (!link->settings.wants_tracking || link->is_resp2);
     error = write_greeting(link);
     if (error == 0 && link->endpoint.length == 0) {
         error = -EDESTADDRREQ; /* its name was not resolved yet */
@@ -494,7 +500,6 @@ void link_wake(struct link *link)
 static void come_up(struct link *link)
 {
     link->state = LINK_UP;
-    link->n_failures = 0;
     link->error[0] = '\0';
     link->last_used_us = link->last_progress_us = clock_now_us();
     stats_add(METRIC_links_opened, 1);
@@ -517,6 +522,24 @@ static void come_up(struct link *link)
     worker_defer(link->worker, &link->flush);
 }
 
+/* Redis before 6, or HELLO is renamed or not permitted: values can still be kept for a while. */
+static bool lacks_hello(const struct link *link, struct bytes reply)
+{
+    return link->kind == LINK_TRACKING && (bytes_start_with(reply, BYTES("-ERR unknown ")) ||
+                                           bytes_start_with(reply, BYTES("-NOPERM")) ||
+                                           bytes_start_with(reply, BYTES("-NOPROTO")));
+}
+
+/*
+ * "-ERR max number of clients reached", "-DENIED ..." come unasked, in place of the first reply,
+ * and the server closes then. A server that does not know or permit CLIENT SETNAME is no reason.
+ */
+static bool is_turned_away(unsigned step, struct bytes reply)
+{
+    return step == GREET_NAME && !bytes_start_with(reply, BYTES("-ERR unknown ")) &&
+           !bytes_start_with(reply, BYTES("-NOPERM")) && !bytes_start_with(reply, BYTES("-NOAUTH"));
+}
+
 /* One whole reply to a step of the greeting. False: the link went down. */
 static bool take_greeting(struct link *link, struct bytes reply)
 {
@@ -524,10 +547,16 @@ static bool take_greeting(struct link *link, struct bytes reply)
     const bool is_error = reply.ptr[0] == '-';
     char reason[140];
 
-    if (is_error && (step == GREET_HELLO || step == GREET_AUTH)) {
+    if (is_error && step == GREET_HELLO && lacks_hello(link, reply)) {
+        go_down(link, "the server does not speak RESP3", false);
+        link->is_resp2 = true;
+        link->retry_at_us = 0;
+        return false;
+    }
+    if (is_error && (step == GREET_HELLO || step == GREET_AUTH || is_turned_away(step, reply))) {
         const int length = reply.len > 122 ? 120 : (int)reply.len - 2;
 
-        snprintf(reason, sizeof(reason), "login refused: %.*s", length, (const char *)reply.ptr);
+        snprintf(reason, sizeof(reason), "refused: %.*s", length, (const char *)reply.ptr);
         go_down(link, reason, false);
         return false;
     }
@@ -569,6 +598,7 @@ static bool hand_out(struct link *link, struct bytes part, bool is_first, bool i
     const uint64_t end = op->end;
 
     if (is_last && ++op->n_seen == op->n_replies) {
+        link->n_failures = 0; /* not before it has answered something: it may close at once */
         link->first_op = op->next;
         if (link->first_op == NULL) {
             link->last_op = NULL;

@@ -111,6 +111,7 @@ struct link {
     bool is_losing;        /* operations are being told; nothing can be queued */
     bool multi_refused;    /* leased: MULTI was not accepted */
     bool needs_multi;      /* leased: useless without */
+    bool is_resp2;         /* a tracking link to a server without HELLO: RESP2 and no tracking */
     bool tracking_refused; /* up, but CLIENT TRACKING was not accepted */
 
     int64_t client_id; /* leased: the connection's number at the backend, 0 while unknown */

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from harness.proxy import Proxy
-from harness.resp import RawClient, RespError, decode
+from harness.resp import RawClient, RespError, decode, encode
 from harness.servers import RedisCluster, free_port, key_slot
 from harness.waiting import wait_until
 
@@ -447,3 +447,69 @@ def test_start_with_the_whole_cluster_away(tmp_path):
     finally:
         proxy.kill()
         cluster.stop()
+
+
+def test_a_node_that_is_cut_off_from_the_majority_is_not_believed(start_proxy, tmp_path):
+    """It answers PING and says cluster_state:fail: a newer master may exist that nobody here sees."""
+    small = RedisCluster(tmp_path / "small", 3, 0)
+    small.start()
+    try:
+        own = start_proxy(small.url(), {**FAST, "max-staleness": "500ms"})
+        keys = keys_everywhere(small)
+        with own.client() as client:
+            for key in keys:
+                client.ok("SET", key, "v")
+                client.ok("GET", key)
+                assert client.ok("GET", key) == b"v"
+            survivor = small.masters()[0]
+            kept = next(key for key in keys if small.owner(key_slot(key)) is survivor)
+            for node in small.masters()[1:]:
+                node.kill()
+            wait_until(lambda: b"cluster_state:fail" in survivor.ask("CLUSTER", "INFO"), 20,
+                       "the survivor to notice")
+            wait_until(lambda: fails(client.value("GET", kept)), 10, "tier 1 to stop answering")
+            assert fails(client.value("GET", kept))
+    finally:
+        small.stop()
+
+
+def test_a_missing_key_that_is_created_during_a_migration_is_seen(start_proxy, cluster):
+    """Its source sends no message for what comes into being at the importing node."""
+    own = start_proxy(cluster.url(), {"negative-ttl": "10m"})
+    key = "{importing}k"
+    slot = key_slot(key)
+    target = next(node for node in cluster.masters() if node is not cluster.owner(slot))
+    with own.client() as client:
+        assert client.ok("GET", key) is None
+
+        def create():
+            with RawClient(("127.0.0.1", target.port)) as direct:
+                direct.pipeline([("ASKING",), ("SET", key, "created")])
+            wait_until(lambda: client.ok("GET", key) == b"created", 10, "the key to be seen")
+
+        create_once = [create]
+        cluster.move_slot(slot, target, lambda: create_once and create_once.pop()())
+        assert client.ok("GET", key) == b"created"
+
+
+def test_a_cold_read_waits_like_a_write_while_the_cluster_is_down(start_proxy, tmp_path):
+    small = RedisCluster(tmp_path / "small", 3, 0)
+    small.start()
+    try:
+        own = start_proxy(small.url(), {"request-timeout": "10s"})
+        survivor = small.masters()[0]
+        key = next(key for key in keys_everywhere(small)
+                   if small.owner(key_slot(key)) is survivor)
+        survivor.ask("SET", key, "v")
+        with own.client() as client:
+            assert client.ok("GET", "{%s}other" % key) is None
+            for node in small.masters()[1:]:
+                survivor.ask("CLUSTER", "FORGET", small.node_id(node))
+            survivor.ask("CONFIG", "SET", "cluster-require-full-coverage", "yes")
+            wait_until(lambda: b"cluster_state:fail" in survivor.ask("CLUSTER", "INFO"), 20,
+                       "the node to be down")
+            client.send(encode("GET", key))
+            survivor.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+            assert decode(client.read()) == b"v"
+    finally:
+        small.stop()

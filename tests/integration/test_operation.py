@@ -747,3 +747,34 @@ def test_log_lines(start_proxy, redis_server, form):
 def test_config_text_is_what_inih_reads():
     assert config_text({"a": {"b": 1}, 'namespace "x"': {"match": "x:*"}}) == (
         '[a]\nb = 1\n\n[namespace "x"]\nmatch = x:*\n')
+
+
+def test_a_server_without_hello_is_cached_by_time(start_proxy, start_redis, tmp_path):
+    """As Redis before 6: RESP2 and no tracking, so `ttl` mode."""
+    (tmp_path / "no-hello.conf").write_text('rename-command HELLO ""\n')
+    server = start_redis(options=[("include", tmp_path / "no-hello.conf")])
+    old = start_proxy(server.url(), {"ttl-mode-max": "1m"})
+    with old.client() as client:
+        client.ok("SET", "k", "v")
+        client.ok("HSET", "h", "f", "v")
+        client.ok("ZADD", "z", "1.5", "m")
+        for command in (("GET", "k"), ("GET", "none"), ("HGETALL", "h"), ("ZSCORE", "z", "m"),
+                        ("LRANGE", "none", 0, -1), ("MGET", "k", "none")):
+            with server.client() as direct:
+                expected = direct.ask(*command)
+            assert client.ask(*command) == expected
+            assert client.ask(*command) == expected
+    assert old.metrics().get("hits_total") >= 5
+    assert old.metrics().get("coherence_tracking") == 0
+
+
+def test_a_server_that_is_full_says_so(start_proxy, start_redis):
+    server = start_redis()
+    own = start_proxy(server.url())
+    server.ask("CONFIG", "SET", "maxclients", "1")
+    server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    with own.client() as client:
+        def is_told():
+            return b"max number of clients reached" in client.ask("SET", "k", "v")
+        wait_until(is_told, 10, "the server's words")
+    server.ask("CONFIG", "SET", "maxclients", "100")
