@@ -330,7 +330,7 @@ static void run_get(struct cache_call *call)
         return;
     }
     if (key.len <= CACHE_KEY_MAX) {
-        n = cache_inspect(cache_of(call), key, call->session->db, now_us, views, CACHE_VIEWS_MAX,
+        n = cache_inspect(cache_of(call), key, call->session->scope, now_us, views, CACHE_VIEWS_MAX,
                           room, ARGS_ROOM);
     }
     resp_put_map(call->reply, 4);

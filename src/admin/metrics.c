@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "upstream/identity.h"
 #include "upstream/lease.h"
 
 /* ---- gauges ---- */
@@ -36,6 +37,7 @@ READ_GAUGE(clients, facts->n_clients)
 READ_GAUGE(max_clients, facts->max_clients)
 READ_GAUGE(links_up, facts->n_links_up)
 READ_GAUGE(links_down, facts->n_links_down)
+READ_GAUGE(identities, facts->n_identities)
 READ_GAUGE(leased_taken, facts->n_leased_taken)
 READ_GAUGE(leased_idle, facts->n_leased_idle)
 READ_GAUGE(blocked_clients, facts->n_blocked)
@@ -318,6 +320,7 @@ static void add_process(struct gather *gather)
     }
     facts->n_clients = atomic_load_explicit(&proxy->n_clients, memory_order_relaxed);
     facts->n_blocked = atomic_load_explicit(&proxy->n_blocked, memory_order_relaxed);
+    facts->n_identities = identity_count();
     facts->n_leased_taken = lease_count_taken();
     facts->n_leased_idle = lease_count_idle();
     facts->max_clients = atomic_load_explicit(&proxy->max_clients, memory_order_relaxed);

@@ -271,22 +271,27 @@ static void void_ended_flights_locked(struct cache *cache, struct shard *shard,
 }
 
 /*
- * The incarnation that all views and live flights of the key belong to, or EPOCHS_NONE. Dead
- * entries met on the way go, and ended flights have gone before.
+ * The incarnation that all views and live flights of the key and user belong to, or EPOCHS_NONE.
+ * Dead entries met on the way go, and ended flights have gone before.
  */
 static uint16_t home_locked(struct cache *cache, struct shard *shard,
                             const struct cache_query *query, struct shard_work *work)
 {
-    const struct cache_flight *flight = flights_next_of_key(&shard->flights, query->hash,
-                                                            query->key, NULL);
+    const unsigned user = cache_scope_user(query->db);
+    const struct cache_flight *flight = NULL;
     uint32_t db = 0;
 
+    do {
+        flight = flights_next_of_key(&shard->flights, query->hash, query->key, flight);
+    } while (flight != NULL && cache_scope_user(flight->db) != user);
     if (flight != NULL) {
         return flight->incarnation;
     }
     do {
         const uint64_t hash = entry_scoped_hash(query->hash, db);
-        const uint32_t *slot = shard_find_locked(shard, hash, query->key, db);
+        const uint32_t *slot = cache_scope_user(db) == user
+                                   ? shard_find_locked(shard, hash, query->key, db)
+                                   : NULL;
 
         if (slot != NULL) {
             struct entry *entry = entry_at(*slot);

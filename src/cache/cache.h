@@ -34,7 +34,36 @@
 #define CACHE_KEY_MAX ((size_t)65535)
 #define CACHE_ARGS_MAX ((size_t)65535)
 #define CACHE_VIEWS_MAX 16
-#define CACHE_DBS 1024u
+/*
+ * Entries outside database 0 carry a scope: a database of the proxy's own login, or one of the
+ * first databases of a user that logged in as itself, whose entries are apart from all others.
+ * Scopes from CACHE_DBS up are never cached.
+ */
+#define CACHE_OWN_DBS 1024u
+#define CACHE_USERS 252u
+#define CACHE_USER_DBS 16u
+#define CACHE_DBS (CACHE_OWN_DBS + CACHE_USERS * CACHE_USER_DBS)
+
+/* user: 0 is the proxy's own login, others count from 1. */
+static inline uint32_t cache_scope(unsigned user, uint32_t db)
+{
+    if (user == 0) {
+        return db < CACHE_OWN_DBS ? db : UINT32_MAX;
+    }
+    return user <= CACHE_USERS && db < CACHE_USER_DBS
+               ? CACHE_OWN_DBS + (user - 1) * CACHE_USER_DBS + db
+               : UINT32_MAX;
+}
+
+static inline unsigned cache_scope_user(uint32_t scope)
+{
+    return scope < CACHE_OWN_DBS ? 0 : 1 + (scope - CACHE_OWN_DBS) / CACHE_USER_DBS;
+}
+
+static inline uint32_t cache_scope_db(uint32_t scope)
+{
+    return scope < CACHE_OWN_DBS ? scope : (scope - CACHE_OWN_DBS) % CACHE_USER_DBS;
+}
 #define CACHE_NO_DEADLINE INT64_MAX
 
 struct cache;       /* opaque */

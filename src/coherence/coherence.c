@@ -16,6 +16,9 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     backend_tick(coherence->backend, now_us);
     for (struct backend_node *node = coherence->backend->nodes; node != NULL; node = node->next) {
         track_tick(node->track, now_us);
+        for (struct backend_node *of = node->of_users; of != NULL; of = of->next) {
+            track_tick(of->track, now_us);
+        }
     }
     fetch_expire(coherence, now_us);
 }

@@ -62,6 +62,7 @@ enum coherence_answer {
 
 struct coherence_waiter {
     struct cache_waiter waiter;
+    const struct identity *identity; /* who asks; set by the asker. NULL: the proxy's own login */
     /* On the waiter's worker. reply is valid for the call. */
     void (*on_answer)(struct coherence_waiter *waiter, enum coherence_answer answer,
                       struct bytes reply, enum cache_encoding encoding);

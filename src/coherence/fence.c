@@ -1,7 +1,8 @@
 /*
- * Design: a fence has one leg per worker. A leg is passed when that worker's tracking link to the
- * node has answered a PING sent after the fence was asked for, or when the link is down (its epoch
- * has ended, so nothing it read is served any more). The last leg mails the asker.
+ * Design: a fence has one leg per worker, and one more for each user whose links it has. A leg is
+ * passed when that worker's tracking link to the node has answered a PING sent after the fence was
+ * asked for, or when the link is down (its epoch has ended, so nothing it read is served any more).
+ * The last leg mails the asker.
  */
 #include "coherence/track.h"
 
@@ -11,6 +12,7 @@
 struct fence_leg {
     struct mail mail;
     struct fence_leg *next; /* in its track's list */
+    struct fence_leg *more; /* for the same worker's links of users; this worker's until the end */
     struct coherence_fence *fence;
     struct coherence *coherence;
 };
@@ -20,6 +22,7 @@ struct coherence_fence {
     struct coherence *asker;
     _Atomic unsigned n_left;
     epochs_node node;
+    unsigned n_workers;
     void (*done)(void *arg);
     void *arg;
     struct fence_leg legs[];
@@ -40,6 +43,16 @@ static void on_all_passed(struct mail *mail)
     struct coherence_fence *fence = CONTAINER_OF(mail, struct coherence_fence, done_mail);
 
     fence->done(fence->arg);
+    for (unsigned i = 0; i < fence->n_workers; i++) {
+        struct fence_leg *leg = fence->legs[i].more;
+
+        while (leg != NULL) {
+            struct fence_leg *const more = leg->more;
+
+            mem_free(leg);
+            leg = more;
+        }
+    }
     mem_free(fence);
 }
 
@@ -62,6 +75,16 @@ static void on_leg(struct mail *mail)
         fence_leg_done(leg);
         return;
     }
+    for (struct backend_node *of = node->of_users; of != NULL; of = of->next) {
+        struct fence_leg *more = mem_alloc(sizeof(*more));
+
+        more->fence = leg->fence;
+        more->more = leg->more;
+        leg->more = more;
+        /* Relaxed: its own leg, still to be passed, keeps the fence from ending. */
+        atomic_fetch_add_explicit(&leg->fence->n_left, 1, memory_order_relaxed);
+        track_add_leg(of->track, more);
+    }
     track_add_leg(node->track, leg);
 }
 
@@ -76,6 +99,7 @@ void coherence_fence(struct coherence *coherence, epochs_node node, void (*done)
     fence->done_mail.run = on_all_passed;
     fence->asker = coherence;
     fence->node = node;
+    fence->n_workers = fleet->n_members;
     fence->done = done;
     fence->arg = arg;
     atomic_store_explicit(&fence->n_left, fleet->n_members, memory_order_relaxed);

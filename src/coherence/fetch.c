@@ -27,6 +27,7 @@ struct fetch {
     struct track *track;
     struct cache_flight *flight; /* NULL: given up, its reply means nothing */
     const struct command *command;
+    const struct identity *identity;
     struct fetch *next, *prev; /* the worker's list, oldest first */
     int64_t began_at_us;
     int64_t pttl;
@@ -247,6 +248,10 @@ static int64_t deadline_of(const struct fetch *fetch)
             life_us = earlier(life_us, config->max_staleness_ms * 1000);
         }
     }
+    if (fetch->identity != NULL) {
+        /* What the user may read is asked of the backend again by then. */
+        life_us = earlier(life_us, config->acl_max_age_ms * 1000);
+    }
     if (!track_is_coherent(fetch->track)) {
         life_us = earlier(life_us, config->ttl_mode_max_ms * 1000);
     }
@@ -388,8 +393,8 @@ static int send_fetch(struct fetch *fetch)
     parts[3] = flight->key;
     parts[4] = BYTES("\r\n");
     parts[5] = flight->args;
-    return link_send(fetch->track->link, flight->db, parts, flight->args.len > 0 ? 6 : 5, 2,
-                     &fetch->op);
+    return link_send(fetch->track->link, cache_scope_db(flight->db), parts,
+                     flight->args.len > 0 ? 6 : 5, 2, &fetch->op);
 }
 
 /* On the worker whose link must carry it. */
@@ -402,6 +407,9 @@ static void launch(struct fetch *fetch)
     struct backend_node *node = backend_by_id(coherence->backend, incarnation->node);
 
     list(fetch);
+    if (node != NULL) {
+        node = backend_as(coherence->backend, node, fetch->identity);
+    }
     fetch->track = node != NULL ? node->track : NULL;
     if (fetch->track == NULL || fetch->track->incarnation != flight->incarnation ||
         !link_is_up(fetch->track->link) || send_fetch(fetch) != 0) {
@@ -466,6 +474,7 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
 
     *refusal = REFUSED_NOT;
     if (node != NULL) {
+        node = backend_as(coherence->backend, node, waiter->identity);
         link_wake(&node->links[LINK_TRACKING]);
         offer.node = node->id;
         offer.incarnation = track_incarnation(node->track, query->now_us);
@@ -487,6 +496,7 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
         struct fetch *fetch = new_fetch(coherence, flight, command);
 
         waiter->has_begun = true;
+        fetch->identity = waiter->identity;
         fetch->coherence = coherence->fleet->members[flight->worker];
         if (fetch->coherence == coherence) {
             launch(fetch);

@@ -28,6 +28,7 @@
 
 /* In the order of WORDS() in tables/options.def; log_level holds an enum log_level (base/log.h). */
 enum { COHERENCE_AUTO, COHERENCE_TRACKING, COHERENCE_TTL };
+enum { AUTH_AUTO, AUTH_PROXY, AUTH_BACKEND };
 enum { SCRIPT_KEYS_UNDECLARED, SCRIPT_KEYS_DECLARED };
 enum { CONFIG_COMMAND_ON, CONFIG_COMMAND_GET, CONFIG_COMMAND_OFF };
 enum { CACHE_COMMAND_FREE, CACHE_COMMAND_PASSWORD, CACHE_COMMAND_OFF };
@@ -53,6 +54,7 @@ struct config_list {
 #define CONFIG_FIELD_SECRET(name) char *name
 #define CONFIG_FIELD_LIST(name) struct config_list name
 #define CONFIG_FIELD_ENUM_coherence(name) int name
+#define CONFIG_FIELD_ENUM_auth(name) int name
 #define CONFIG_FIELD_ENUM_script_keys(name) int name
 #define CONFIG_FIELD_ENUM_config_command(name) int name
 #define CONFIG_FIELD_ENUM_cache_command(name) int name

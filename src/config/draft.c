@@ -363,6 +363,10 @@ static void take_backend(struct config_draft *draft)
     if (!config_backend_parse(target, config->backend, &why)) {
         return;
     }
+    if (target->password != NULL && target->password[0] == '\0') {
+        mem_free(target->password);
+        target->password = NULL;
+    }
     if (target->user == NULL && config->backend_user[0] != '\0') {
         target->user = mem_strdup(config->backend_user);
     }

@@ -24,6 +24,7 @@
 #define FIELD_NAME_SECRET(name) name
 #define FIELD_NAME_LIST(name) name
 #define FIELD_NAME_ENUM_coherence(name) name
+#define FIELD_NAME_ENUM_auth(name) name
 #define FIELD_NAME_ENUM_script_keys(name) name
 #define FIELD_NAME_ENUM_config_command(name) name
 #define FIELD_NAME_ENUM_cache_command(name) name
@@ -38,6 +39,7 @@
 #define TYPE_SECRET OPTION_SECRET
 #define TYPE_LIST OPTION_LIST
 #define TYPE_ENUM_coherence OPTION_ENUM
+#define TYPE_ENUM_auth OPTION_ENUM
 #define TYPE_ENUM_script_keys OPTION_ENUM
 #define TYPE_ENUM_config_command OPTION_ENUM
 #define TYPE_ENUM_cache_command OPTION_ENUM

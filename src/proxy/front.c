@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "proxy/login.h"
 #include "proxy/relay.h"
 #include "proxy/request.h"
 #include "proxy/session.h"
@@ -48,6 +49,7 @@ static void on_idle_timer(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     close_idle_sessions(front, clock_now_us());
+    login_tick(front, clock_now_us());
 }
 
 /* ---- life ---- */
@@ -131,6 +133,7 @@ static void fini_front(struct front *front)
     while (front->sessions != NULL) {
         session_close(front->sessions);
     }
+    login_tick(front, clock_now_us());
     backend_fini(&front->backend);
     coherence_fini(&front->coherence);
     event_free(front->retry_event);

@@ -58,6 +58,7 @@ struct front {
     struct request *first_retry, *last_retry; /* redirected requests that wait a moment */
     struct event *retry_event;
     struct event *idle_event;
+    struct login *logins; /* that are being checked, or are over since the last tick */
     unsigned char copy[CACHE_COPY_MAX + 64]; /* a hit that cannot go straight to the output */
 };
 

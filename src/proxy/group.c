@@ -32,6 +32,7 @@ struct request *group_add(struct group *group, enum request_kind kind,
     part->group = group;
     part->proto = owner->proto;
     part->db = owner->db;
+    part->identity = owner->identity;
     group->parts[group->n_parts++] = part;
     group->n_left++;
     return part;

@@ -7,6 +7,7 @@
 #include "proxy/clients.h"
 #include "proxy/fanout.h"
 #include "proxy/info.h"
+#include "proxy/login.h"
 #include "proxy/request.h"
 #include "proxy/transaction.h"
 
@@ -85,12 +86,40 @@ static bool log_in(struct session *session, struct bytes user, struct bytes pass
     return true;
 }
 
+/* A session changes its links only when the old ones owe it nothing. */
+static enum login_state log_in_there(struct session *session, struct bytes user,
+                                     struct bytes password, char *error, size_t error_size)
+{
+    enum login_state state = LOGIN_WAITS;
+
+    if (session->first == NULL) {
+        state = login_try(session, user, password, error, error_size);
+    }
+    if (state == LOGIN_ACCEPTED) {
+        transaction_lose(session);
+    }
+    return state;
+}
+
 static enum verdict handle_auth(struct session *session, const struct dispatch_call *call)
 {
     const bool has_user = call->argc == 3;
 
     if (call->argc > 3) {
         return reply_error(session, "ERR syntax error");
+    }
+    if (login_is_at_backend(session)) {
+        char error[256];
+
+        switch (log_in_there(session, has_user ? call->argv[1] : BYTES(""),
+                             call->argv[has_user ? 2 : 1], error, sizeof(error))) {
+        case LOGIN_WAITS:
+            return VERDICT_STALL;
+        case LOGIN_ACCEPTED:
+            return reply_ok(session);
+        case LOGIN_REFUSED:
+            return reply_error(session, error);
+        }
     }
     if (!has_user && session->front->config->requirepass[0] == '\0') {
         return reply_error(session,
@@ -201,7 +230,7 @@ static enum verdict handle_hello(struct session *session, const struct dispatch_
 {
     struct hello hello = {.proto = session->proto};
     char room[256];
-    const char *error;
+    const char *error = NULL;
 
     /* A session changes its relay link only when the old one owes it nothing. */
     if (session->first != NULL) {
@@ -211,7 +240,14 @@ static enum verdict handle_hello(struct session *session, const struct dispatch_
     if (error != NULL) {
         return reply_error(session, error);
     }
-    if (hello.has_auth && !log_in(session, hello.user, hello.password)) {
+    if (hello.has_auth && login_is_at_backend(session)) {
+        const enum login_state state = log_in_there(session, hello.user, hello.password, room,
+                                                    sizeof(room));
+
+        if (state != LOGIN_ACCEPTED) {
+            return state == LOGIN_WAITS ? VERDICT_STALL : reply_error(session, room);
+        }
+    } else if (hello.has_auth && !log_in(session, hello.user, hello.password)) {
         return reply_error(session,
                            "WRONGPASS invalid username-password pair or user is disabled.");
     }
@@ -243,8 +279,8 @@ static enum verdict handle_reset(struct session *session, const struct dispatch_
     }
     transaction_end(session);
     session->proto = 2;
-    session->db = session->front->proxy->login->db;
     session_log_out(session);
+    session_set_db(session, session->front->proxy->login->db);
     session->is_no_evict = false;
     session->reply_mode = REPLY_ON;
     set_name(session, BYTES(""));
@@ -378,7 +414,7 @@ static void on_select_reply(struct link_op *op, struct link *link, unsigned inde
     (void)is_first;
     if (index == 0) {
         if (session != NULL && part.len > 0 && part.ptr[0] == '+') {
-            session->db = (uint32_t)request->key_hash;
+            session_set_db(session, (uint32_t)request->key_hash);
         }
         request_take_part(request, part);
     } else if (is_last) {
@@ -423,6 +459,7 @@ static enum verdict handle_select(struct session *session, const struct dispatch
         request_fail(request, "ERR nearcached: the backend was not reached yet");
         return VERDICT_TAKEN;
     }
+    node = backend_as(&front->backend, node, session->identity);
     link = &node->links[session->proto == 3 ? LINK_RELAY3 : LINK_RELAY2];
     length = snprintf(digits, sizeof(digits), "%u", link->db);
     length = snprintf(back, sizeof(back), "*2\r\n$6\r\nSELECT\r\n$%d\r\n%s\r\n", length, digits);

@@ -32,12 +32,12 @@ static bool describe(struct read_call *read, const struct dispatch_call *call)
 }
 
 static struct cache_query query_of(const struct front *front, const struct read_call *read,
-                                   uint32_t db, int64_t now_us)
+                                   uint32_t scope, int64_t now_us)
 {
     return (struct cache_query){
         .key = read->key,
         .hash = read->hash,
-        .db = db,
+        .db = scope,
         .command = read->command->number,
         .args = read->args,
         .now_us = now_us,
@@ -121,7 +121,7 @@ static void note_hit(struct front *front, const struct cache_hit *hit)
 bool read_try_hit(struct session *session, const struct read_call *read)
 {
     struct front *front = session->front;
-    const struct cache_query query = query_of(front, read, session->db, session->active_at_us);
+    const struct cache_query query = query_of(front, read, session->scope, session->active_at_us);
     struct cache_hit hit;
     enum cache_miss miss;
     unsigned char *room;
@@ -237,9 +237,12 @@ static enum cache_outcome look_up(struct request *request, const struct read_cal
                                   enum coherence_refusal *refusal)
 {
     struct front *front = request->front;
-    const struct cache_query query = query_of(front, read, request->db, clock_now_us());
+    const uint32_t scope = cache_scope(request->identity != NULL ? request->identity->number : 0,
+                                       request->db);
+    const struct cache_query query = query_of(front, read, scope, clock_now_us());
 
     request->waiter.on_answer = on_answer;
+    request->waiter.identity = request->identity;
     return coherence_read(&front->coherence, &query, read->command, &request->waiter, order,
                           front->copy, hit, refusal);
 }
@@ -328,7 +331,7 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
         order_behind(session, read.hash, NULL, &order);
         return miss_for_session(session, call, &read, miss, &order);
     }
-    query = query_of(front, &read, session->db, call->now_us);
+    query = query_of(front, &read, session->scope, call->now_us);
     if (session->first == NULL && session->reply_mode == REPLY_ON) {
         if (outq_reserve(&session->out, CACHE_COPY_MAX, &room) == 0 &&
             cache_get(front->proxy->cache, &query, room, &hit, &miss)) {

@@ -154,6 +154,7 @@ void relay_send(struct request *request, struct backend_node *node, struct bytes
         resend_later(request, frame, node);
         return;
     }
+    node = backend_as(&request->front->backend, node, request->identity);
     link = link_for(request, node);
     if (link == NULL) {
         request_fail(request, "ERR nearcached: all leased-connections are in use");

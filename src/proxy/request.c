@@ -80,6 +80,7 @@ struct request *request_queue(struct session *session, enum request_kind kind,
     request->session = session;
     request->proto = session->proto;
     request->db = session->db;
+    request->identity = session->identity;
     request->is_muted = session_is_muted(session);
     if (session->last != NULL) {
         session->last->next = request;

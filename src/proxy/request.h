@@ -26,8 +26,9 @@ struct request {
     struct request *next;       /* of the session's queue or of the spare list */
     struct request *next_retry; /* of the front's retry list */
     struct front *front;
-    struct session *session; /* NULL: an orphan, or a part (then group has the owner) */
-    struct group *group;     /* the parts it waits for (REQUEST_GROUP), or that it is one of */
+    struct session *session;         /* NULL: an orphan, or a part (then group has the owner) */
+    const struct identity *identity; /* whose links it goes on; NULL: the proxy's own */
+    struct group *group; /* the parts it waits for (REQUEST_GROUP), or that it is one of */
     const struct command *command;
     struct link_op op;
     struct coherence_waiter waiter;

@@ -15,8 +15,10 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/dispatch.h"
+#include "proxy/login.h"
 #include "proxy/request.h"
 #include "proxy/transaction.h"
+#include "upstream/identity.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -62,8 +64,8 @@ void session_open(struct front *front, int fd, bool is_unix, uint64_t id)
     session->id = id;
     session->is_unix = is_unix;
     session->proto = 2;
-    session->db = front->proxy->login->db;
     session_log_out(session);
+    session_set_db(session, front->proxy->login->db);
     session->turn_end.run = on_turn_end;
     session->opened_at_us = session->active_at_us = clock_now_us();
     stream_init(&session->stream, fd);
@@ -160,6 +162,8 @@ void session_close(struct session *session)
         request = next;
     }
     transaction_end(session);
+    login_cancel(session);
+    session_set_identity(session, NULL);
     leave_front(session);
     /* Callers up the stack may still look at is_closed: the struct goes at the end of the turn. */
     worker_defer(&session->front->worker, &session->turn_end);
@@ -177,9 +181,43 @@ static void free_session(struct session *session)
     mem_free(session);
 }
 
+void session_set_db(struct session *session, uint32_t db)
+{
+    session->db = db;
+    session->scope = cache_scope(session->identity != NULL ? session->identity->number : 0, db);
+}
+
+void session_set_identity(struct session *session, struct identity *identity)
+{
+    if (session->identity != NULL) {
+        atomic_fetch_sub_explicit(&session->identity->n_sessions, 1, memory_order_relaxed);
+    }
+    session->identity = identity;
+    if (identity != NULL) {
+        atomic_fetch_add_explicit(&identity->n_sessions, 1, memory_order_relaxed);
+    }
+    session_set_db(session, session->db);
+}
+
+const char *session_user(const struct session *session)
+{
+    const char *own = session->front->proxy->login->user;
+
+    if (session->identity != NULL) {
+        return session->identity->name;
+    }
+    return own != NULL && own[0] != '\0' && session->front->config->requirepass[0] == '\0'
+               ? own
+               : "default";
+}
+
 void session_log_out(struct session *session)
 {
-    session->is_authed = session->front->config->requirepass[0] == '\0';
+    const struct config *config = session->front->config;
+
+    login_cancel(session);
+    session_set_identity(session, NULL);
+    session->is_authed = config->auth != AUTH_BACKEND && config->requirepass[0] == '\0';
     session->may_change_cache = false;
 }
 
@@ -629,7 +667,7 @@ void session_describe(const struct session *session, struct buffer *out)
         line, sizeof(line),
         "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%s db=%u sub=0 psub=0 "
         "ssub=0 multi=%d qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=%u "
-        "omem=%zu tot-mem=%zu events=%s cmd=%s user=default redir=-1 resp=%u",
+        "omem=%zu tot-mem=%zu events=%s cmd=%s user=%s redir=-1 resp=%u",
         (unsigned long long)session->id, session->peer.text, session->local.text,
         session->stream.fd, session->name != NULL ? session->name : "",
         (long long)((now_us - session->opened_at_us) / 1000000),
@@ -640,7 +678,8 @@ void session_describe(const struct session *session, struct buffer *out)
         outq_len(&session->out) + session->held_bytes,
         sizeof(*session) + session->in.capacity + outq_len(&session->out) + session->held_bytes,
         session->is_reading ? "r" : "",
-        session->last_command != NULL ? session->last_command->name : "NULL", session->proto);
+        session->last_command != NULL ? session->last_command->name : "NULL", session_user(session),
+        session->proto);
 
     if (length > 0 && buffer_append(out, bytes_make(line, (size_t)length)) != 0) {
         log_warn("proxy", "out of memory", NULL);

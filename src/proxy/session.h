@@ -18,6 +18,8 @@
 
 enum session_reply_mode { REPLY_ON, REPLY_OFF, REPLY_SKIP_NEXT, REPLY_SKIP_THIS };
 
+struct identity;
+struct login;
 struct transaction;
 
 struct session {
@@ -43,14 +45,17 @@ struct session {
     unsigned n_cached, n_relayed;
     uint64_t cached_mask, relayed_mask;
 
-    uint8_t proto;      /* 2 or 3 */
-    uint8_t reply_mode; /* enum session_reply_mode */
+    struct identity *identity; /* who it logged in as at the backend; NULL: nobody */
+    struct login *login;       /* a login that is being checked; NULL: none */
+    uint8_t proto;             /* 2 or 3 */
+    uint8_t reply_mode;        /* enum session_reply_mode */
     bool is_authed, may_change_cache, is_closing, is_eof, is_stalled, is_closed, is_no_evict;
     bool is_blocked;   /* the socket takes no more: write_event is added */
     bool is_suspended; /* what follows waits for the answer in hand: SELECT, EXEC, BLPOP */
     bool is_unix;
     uint32_t db;
-    char *name; /* NULL: none */
+    uint32_t scope; /* of its entries in tier 1: session_set_db() */
+    char *name;     /* NULL: none */
     const struct command *last_command;
     uint64_t n_commands;
     int64_t opened_at_us, active_at_us, above_soft_since_us;
@@ -65,6 +70,11 @@ void session_open(struct front *front, int fd, bool is_unix, uint64_t id);
 void session_close(struct session *session);
 /* As it was on connecting: logged in where no password is asked for, and then it stays so. */
 void session_log_out(struct session *session);
+void session_set_db(struct session *session, uint32_t db);
+/* NULL: the proxy's own login. */
+void session_set_identity(struct session *session, struct identity *identity);
+/* As ACL WHOAMI says. */
+const char *session_user(const struct session *session);
 /* When everything owed has been written. */
 void session_close_after_reply(struct session *session);
 

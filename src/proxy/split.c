@@ -42,8 +42,12 @@ static bool is_mget(const struct split *split)
  * tier 1. */
 static const struct command *view_command(const struct split *split)
 {
-    /* W5: what is read after WATCH may not be older than it. */
-    if (split->call->command->class != CLASS_SPLIT_READ || split->session->transaction != NULL) {
+    /*
+     * W5: what is read after WATCH may not be older than it. And a user who may GET may perhaps not
+     * MGET: the backend judges.
+     */
+    if (split->call->command->class != CLASS_SPLIT_READ || split->session->transaction != NULL ||
+        split->session->identity != NULL) {
         return NULL;
     }
     if (is_mget(split)) {

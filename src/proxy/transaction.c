@@ -80,6 +80,13 @@ void transaction_end(struct session *session)
     }
 }
 
+void transaction_lose(struct session *session)
+{
+    if (session->transaction != NULL) {
+        session->transaction->is_lost = true;
+    }
+}
+
 int transaction_depth(const struct session *session)
 {
     return session->transaction != NULL && session->transaction->is_multi
@@ -134,8 +141,9 @@ static bool take_lease(struct session *session, struct backend_node *node)
                                  : "CLUSTERDOWN Hash slot not served");
         return false;
     }
-    transaction->lease = lease_take(&front->backend, node, session->proto,
-                                    front->config->request_timeout_ms);
+    transaction->lease = lease_take(&front->backend,
+                                    backend_as(&front->backend, node, session->identity),
+                                    session->proto, front->config->request_timeout_ms);
     if (transaction->lease == NULL) {
         (void)spoil(session, "ERR nearcached: all leased-connections are in use");
         return false;
@@ -529,7 +537,7 @@ static void learn_database(struct session *session, struct bytes info)
     const unsigned char *at = memmem(info.ptr, info.len, field, sizeof(field) - 1);
 
     if (at != NULL && session != NULL) {
-        session->db = (uint32_t)strtoul((const char *)at + sizeof(field) - 1, NULL, 10);
+        session_set_db(session, (uint32_t)strtoul((const char *)at + sizeof(field) - 1, NULL, 10));
     }
 }
 

@@ -20,6 +20,8 @@
 enum verdict transaction_dispatch(struct session *session, const struct dispatch_call *call);
 /* The client left, or RESET: nothing of it is executed any more. */
 void transaction_end(struct session *session);
+/* Its connection is another user's now: what it watches can not be executed any more. */
+void transaction_lose(struct session *session);
 /* Commands queued since MULTI; -1: not in MULTI. For CLIENT INFO. */
 int transaction_depth(const struct session *session);
 

@@ -33,6 +33,12 @@ void backend_init(struct backend *backend, struct worker *worker,
 
 static void free_node(struct backend *backend, struct backend_node *node)
 {
+    while (node->of_users != NULL) {
+        struct backend_node *const of = node->of_users;
+
+        node->of_users = of->next;
+        free_node(backend, of);
+    }
     lease_fini_node(node);
     for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
         link_fini(&node->links[kind]);
@@ -64,19 +70,75 @@ struct backend_node *backend_by_id(const struct backend *backend, epochs_node id
     return NULL;
 }
 
-static struct backend_node *add_node(struct backend *backend, const struct topology_node *info)
+const struct config_backend *backend_login(const struct backend *backend,
+                                           const struct backend_node *node)
+{
+    return node->identity != NULL ? &node->identity->login : backend->login;
+}
+
+static struct backend_node *new_node(struct backend *backend, const struct topology_node *info,
+                                     const struct identity *identity)
 {
     const struct link_settings settings = link_settings(backend);
     struct backend_node *node = mem_alloc(sizeof(*node));
 
     node->id = info->id;
+    node->info = info;
+    node->is_in_map = true;
+    node->identity = identity;
     for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
-        link_init(&node->links[kind], kind, backend->worker, info, backend->login, &settings);
+        link_init(&node->links[kind], kind, backend->worker, info, backend_login(backend, node),
+                  &settings);
     }
-    node->next = backend->nodes;
-    backend->nodes = node;
     backend->events->on_node_added(node, backend->context);
     return node;
+}
+
+static struct backend_node *add_node(struct backend *backend, const struct topology_node *info)
+{
+    struct backend_node *node = new_node(backend, info, NULL);
+
+    node->next = backend->nodes;
+    backend->nodes = node;
+    return node;
+}
+
+struct backend_node *backend_as(struct backend *backend, struct backend_node *node,
+                                const struct identity *identity)
+{
+    struct backend_node *of;
+
+    if (NC_LIKELY(identity == node->identity)) {
+        return node;
+    }
+    for (of = node->of_users; of != NULL; of = of->next) {
+        if (of->identity == identity) {
+            return of;
+        }
+    }
+    if (node->info == NULL) {
+        return node; /* it left the map: what is sent there fails either way */
+    }
+    of = new_node(backend, node->info, identity);
+    of->next = node->of_users;
+    node->of_users = of;
+    return of;
+}
+
+/* info: in the topology in force; NULL: it left the map. */
+static void set_info(struct backend_node *node, const struct topology_node *info)
+{
+    node->is_in_map = info != NULL;
+    node->info = info;
+    if (info != NULL) {
+        for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
+            link_set_endpoint(&node->links[kind], &info->endpoint);
+        }
+        lease_set_endpoint(node, &info->endpoint);
+    }
+    for (struct backend_node *of = node->of_users; of != NULL; of = of->next) {
+        set_info(of, info);
+    }
 }
 
 void backend_set_topology(struct backend *backend, struct topology *topology)
@@ -87,8 +149,7 @@ void backend_set_topology(struct backend *backend, struct topology *topology)
     mem_free(backend->by_index);
     backend->by_index = mem_alloc(sizeof(struct backend_node *) * (topology->n_nodes + 1));
     for (struct backend_node *node = backend->nodes; node != NULL; node = node->next) {
-        node->is_in_map = false;
-        node->info = NULL;
+        set_info(node, NULL);
     }
     for (unsigned i = 0; i < topology->n_nodes; i++) {
         const struct topology_node *info = &topology->nodes[i];
@@ -97,31 +158,35 @@ void backend_set_topology(struct backend *backend, struct topology *topology)
         if (node == NULL) {
             node = add_node(backend, info);
         }
-        node->is_in_map = true;
-        node->info = info;
+        set_info(node, info);
         backend->by_index[i] = node;
-        for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
-            link_set_endpoint(&node->links[kind], &info->endpoint);
-        }
-        lease_set_endpoint(node, &info->endpoint);
     }
     backend_set_config(backend, backend->config);
     topology_unref(&former);
+}
+
+static void set_settings(const struct backend *backend, struct backend_node *node)
+{
+    for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
+        struct link *link = &node->links[kind];
+        const bool keeps_requests = link->settings.keeps_requests;
+
+        link->settings = link_settings(backend);
+        if (link->state != LINK_IDLE && link->state != LINK_DOWN) {
+            /* The bytes in its buffer are laid out one way or the other. */
+            link->settings.keeps_requests = keeps_requests;
+        }
+    }
+    for (struct backend_node *of = node->of_users; of != NULL; of = of->next) {
+        set_settings(backend, of);
+    }
 }
 
 void backend_set_config(struct backend *backend, const struct config *config)
 {
     backend->config = config;
     for (struct backend_node *node = backend->nodes; node != NULL; node = node->next) {
-        for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
-            const bool keeps_requests = node->links[kind].settings.keeps_requests;
-
-            node->links[kind].settings = link_settings(backend);
-            if (node->links[kind].state != LINK_IDLE && node->links[kind].state != LINK_DOWN) {
-                /* The bytes in its buffer are laid out one way or the other. */
-                node->links[kind].settings.keeps_requests = keeps_requests;
-            }
-        }
+        set_settings(backend, node);
     }
 }
 
@@ -177,7 +242,41 @@ static bool is_at_rest(const struct backend_node *node)
             return false;
         }
     }
+    for (const struct backend_node *of = node->of_users; of != NULL; of = of->next) {
+        if (!is_at_rest(of)) {
+            return false;
+        }
+    }
     return !lease_is_any_taken(node);
+}
+
+/* Its tracking link is made anew whenever it is lost. */
+static bool wants_tracking(const struct backend_node *node)
+{
+    return node->info != NULL && node->info->is_master &&
+           (node->identity == NULL ||
+            atomic_load_explicit(&node->identity->n_sessions, memory_order_relaxed) > 0);
+}
+
+static void tick_node(struct backend_node *node, int64_t now_us)
+{
+    struct link *tracking = &node->links[LINK_TRACKING];
+
+    if (node->identity != NULL && link_is_up(tracking) && !wants_tracking(node)) {
+        link_close(tracking, "its user has left");
+    }
+    for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
+        const bool is_wanted = kind != LINK_TRACKING || wants_tracking(node) ||
+                               (tracking->state != LINK_IDLE && tracking->state != LINK_DOWN);
+
+        if (is_wanted) {
+            link_tick(&node->links[kind], now_us);
+        }
+    }
+    lease_tick(node, now_us);
+    for (struct backend_node *of = node->of_users; of != NULL; of = of->next) {
+        tick_node(of, now_us);
+    }
 }
 
 void backend_tick(struct backend *backend, int64_t now_us)
@@ -192,17 +291,7 @@ void backend_tick(struct backend *backend, int64_t now_us)
             free_node(backend, node);
             continue;
         }
-        for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
-            const bool is_wanted = kind != LINK_TRACKING ||
-                                   (node->info != NULL && node->info->is_master) ||
-                                   (node->links[kind].state != LINK_IDLE &&
-                                    node->links[kind].state != LINK_DOWN);
-
-            if (is_wanted) {
-                link_tick(&node->links[kind], now_us);
-            }
-        }
-        lease_tick(node, now_us);
+        tick_node(node, now_us);
         at = &node->next;
     }
 }

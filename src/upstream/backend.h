@@ -11,6 +11,7 @@
 #ifndef NC_UPSTREAM_BACKEND_H
 #define NC_UPSTREAM_BACKEND_H
 
+#include "upstream/identity.h"
 #include "upstream/link.h"
 #include "upstream/topology.h"
 
@@ -22,7 +23,9 @@ struct backend_node {
     struct link links[N_LINK_KINDS];
     struct lease *leases, *idle_leases; /* lease.h; first: taken or ending */
     unsigned n_idle_leases;
-    void *track; /* what coherence/ keeps about the tracking link */
+    const struct identity *identity; /* whose links these are; NULL: the proxy's own login */
+    struct backend_node *of_users;   /* the same node with the links of users, by next */
+    void *track;                     /* what coherence/ keeps about the tracking link */
 };
 
 /* Told about nodes as they come and go; set once, before the first topology. */
@@ -50,6 +53,12 @@ void backend_set_topology(struct backend *backend, struct topology *topology);
 /* A reload: new timeouts for links that exist. */
 void backend_set_config(struct backend *backend, const struct config *config);
 
+/* The node with the links of this user, made when there are none; NULL: the proxy's own. */
+struct backend_node *backend_as(struct backend *backend, struct backend_node *node,
+                                const struct identity *identity);
+/* Whose credentials its links log in with. */
+const struct config_backend *backend_login(const struct backend *backend,
+                                           const struct backend_node *node);
 struct backend_node *backend_owner(const struct backend *backend, unsigned slot);
 struct backend_node *backend_by_id(const struct backend *backend, epochs_node id);
 /* By the address in a redirection; an empty host means that of `from`. NULL: not in the map. */

@@ -96,7 +96,7 @@ static struct lease *make(struct backend *backend, struct backend_node *node, un
     lease->backend = backend;
     lease->node = node;
     link_init(&lease->link, proto == 3 ? LINK_RELAY3 : LINK_RELAY2, backend->worker, node->info,
-              backend->login, &settings);
+              backend_login(backend, node), &settings);
     lease->link.events = &events;
     lease->link.owner = lease;
     enlist(&node->leases, lease);

@@ -142,8 +142,9 @@ static void go_down(struct link *link, const char *reason, bool is_timeout)
     stats_add(was_up ? METRIC_links_lost : METRIC_links_failed, 1);
     link->n_failures++;
     pause_before_retry(link);
-    if (link->settings.is_leased && was_up && link->first_op == NULL) {
-        log_debug("upstream", "leased link closed", "addr=%s", link->name);
+    if (link->settings.is_quiet || (link->settings.is_leased && was_up && link->first_op == NULL)) {
+        log_debug("upstream", "link closed", "addr=%s reason=%s", link->name,
+                  log_quote(bytes_of_string(reason)));
     } else {
         log_warn("upstream", was_up ? "link lost" : "link did not come up",
                  "addr=%s kind=%s reason=%s retry_ms=%lld", link->name, link_kind_name(link->kind),
@@ -403,8 +404,7 @@ static int write_greeting(struct link *link)
 {
     const struct config_backend *login = link->login;
     const char *user = login->user != NULL && login->user[0] != '\0' ? login->user : NULL;
-    const char *password = login->password != NULL && login->password[0] != '\0' ? login->password
-                                                                                 : NULL;
+    const char *password = login->password;
     struct bytes argv[7];
     unsigned n = 0;
     int error = 0;
@@ -503,9 +503,8 @@ static void come_up(struct link *link)
     link->error[0] = '\0';
     link->last_used_us = link->last_progress_us = clock_now_us();
     stats_add(METRIC_links_opened, 1);
-    if (link->settings.is_leased) {
-        log_debug("upstream", "leased link up", "addr=%s kind=%s", link->name,
-                  link_kind_name(link->kind));
+    if (link->settings.is_leased || link->settings.is_quiet) {
+        log_debug("upstream", "link up", "addr=%s kind=%s", link->name, link_kind_name(link->kind));
     } else {
         log_info("upstream", "link up", "addr=%s kind=%s tracking=%s", link->name,
                  link_kind_name(link->kind),
@@ -545,7 +544,7 @@ static bool take_greeting(struct link *link, struct bytes reply)
 {
     const unsigned step = link->greeting[link->n_greeted++];
     const bool is_error = reply.ptr[0] == '-';
-    char reason[140];
+    char reason[256];
 
     if (is_error && step == GREET_HELLO && lacks_hello(link, reply)) {
         go_down(link, "the server does not speak RESP3", false);
@@ -554,7 +553,7 @@ static bool take_greeting(struct link *link, struct bytes reply)
         return false;
     }
     if (is_error && (step == GREET_HELLO || step == GREET_AUTH || is_turned_away(step, reply))) {
-        const int length = reply.len > 122 ? 120 : (int)reply.len - 2;
+        const int length = reply.len > 222 ? 220 : (int)reply.len - 2;
 
         snprintf(reason, sizeof(reason), "refused: %.*s", length, (const char *)reply.ptr);
         go_down(link, reason, false);

@@ -73,6 +73,7 @@ struct link_settings {
     int64_t reconnect_min_ms, reconnect_max_ms;
     size_t output_limit;
     bool wants_tracking; /* tracking links: send CLIENT TRACKING ON */
+    bool is_quiet;       /* its coming and going is no news: a login that is being checked */
     bool is_leased;      /* one client's own (lease.h): its number at the backend is asked for */
     bool keeps_requests; /* a cluster: requests may have to be sent again elsewhere */
 };
@@ -117,7 +118,7 @@ struct link {
     int64_t client_id; /* leased: the connection's number at the backend, 0 while unknown */
     int64_t connect_began_us, retry_at_us, last_used_us, last_progress_us;
     unsigned n_failures; /* in a row */
-    char error[160];     /* why it is down */
+    char error[256];     /* why it is down */
 };
 
 void link_init(struct link *link, enum link_kind kind, struct worker *worker,
