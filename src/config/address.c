@@ -72,6 +72,36 @@ bool config_address_parse(struct config_address *out, const char *text)
     return true;
 }
 
+/* Letters, digits, dots, dashes and underscores: what name services and /etc/hosts know. */
+static bool is_host_name(const char *host, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_", host[i]) ==
+            NULL) {
+            return false;
+        }
+    }
+    return len > 0;
+}
+
+bool config_announce_parse(struct config_announce *out, const char *text)
+{
+    const char *const colon = strrchr(text, ':');
+    const size_t len = colon != NULL ? (size_t)(colon - text) : 0;
+    struct config_announce announce = {.port = 0};
+
+    if (len == 0 || len >= sizeof(announce.host) || !parse_port(colon + 1, &announce.port)) {
+        return false;
+    }
+    if (is_host_name(text, len)) {
+        memcpy(announce.host, text, len);
+    } else if (text[0] != '[' || !parse_host(text, len, announce.host, sizeof(announce.host))) {
+        return false;
+    }
+    *out = announce;
+    return true;
+}
+
 bool config_address_equal(const struct config_address *a, const struct config_address *b)
 {
     return a->is_unix == b->is_unix && a->port == b->port && strcmp(a->host, b->host) == 0 &&

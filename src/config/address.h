@@ -25,6 +25,16 @@ struct config_address {
 #define CONFIG_ADDRESS_EXPECTED                                                                    \
     "an address as 127.0.0.1:6380, [::1]:6380, *:6380 or unix:/path (at most 107 characters)"
 
+/* What others are told to connect to: not bound here, so a name will do. */
+struct config_announce {
+    char host[256]; /* a name or a numeric address, without brackets */
+    unsigned port;
+};
+
+#define CONFIG_ANNOUNCE_EXPECTED "HOST:PORT or [V6]:PORT, a name as host will do"
+
+NC_MUST_CHECK bool config_announce_parse(struct config_announce *out, const char *text);
+
 NC_MUST_CHECK bool config_address_parse(struct config_address *out, const char *text);
 bool config_address_equal(const struct config_address *a, const struct config_address *b);
 

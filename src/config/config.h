@@ -27,6 +27,7 @@
 #include <stdio.h>
 
 /* In the order of WORDS() in tables/options.def; log_level holds an enum log_level (base/log.h). */
+enum { PRESENT_AS_STANDALONE, PRESENT_AS_CLUSTER };
 enum { COHERENCE_AUTO, COHERENCE_TRACKING, COHERENCE_TTL };
 enum { AUTH_AUTO, AUTH_PROXY, AUTH_BACKEND };
 enum { SCRIPT_KEYS_UNDECLARED, SCRIPT_KEYS_DECLARED };
@@ -53,6 +54,7 @@ struct config_list {
 #define CONFIG_FIELD_TEXT(name) char *name
 #define CONFIG_FIELD_SECRET(name) char *name
 #define CONFIG_FIELD_LIST(name) struct config_list name
+#define CONFIG_FIELD_ENUM_present_as(name) int name
 #define CONFIG_FIELD_ENUM_coherence(name) int name
 #define CONFIG_FIELD_ENUM_auth(name) int name
 #define CONFIG_FIELD_ENUM_script_keys(name) int name
@@ -117,8 +119,9 @@ struct config {
     unsigned n_listeners;
     struct config_address admin_address; /* admin */
     bool has_admin;
-    struct config_backend target; /* backend, backend_user and backend_password */
-    unsigned unix_mode;           /* unix_socket_mode */
+    struct config_announce announce; /* announce_address; port 0: none */
+    struct config_backend target;    /* backend, backend_user and backend_password */
+    unsigned unix_mode;              /* unix_socket_mode */
 
     struct config_namespace *namespaces; /* [0] is "default"; then longest pattern first */
     unsigned n_namespaces;

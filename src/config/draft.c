@@ -343,6 +343,9 @@ static void take_addresses(struct config_draft *draft)
             config->listeners[config->n_listeners++] = address;
         }
     }
+    if (!config_announce_parse(&config->announce, config->announce_address)) {
+        config->announce.port = 0;
+    }
     config->has_admin = config_address_parse(&config->admin_address, config->admin);
     if (config->has_admin && config->admin_address.is_unix) {
         draft_error(draft, admin.layer, admin.line,

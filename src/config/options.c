@@ -23,6 +23,7 @@
 #define FIELD_NAME_TEXT(name) name
 #define FIELD_NAME_SECRET(name) name
 #define FIELD_NAME_LIST(name) name
+#define FIELD_NAME_ENUM_present_as(name) name
 #define FIELD_NAME_ENUM_coherence(name) name
 #define FIELD_NAME_ENUM_auth(name) name
 #define FIELD_NAME_ENUM_script_keys(name) name
@@ -38,6 +39,7 @@
 #define TYPE_TEXT OPTION_TEXT
 #define TYPE_SECRET OPTION_SECRET
 #define TYPE_LIST OPTION_LIST
+#define TYPE_ENUM_present_as OPTION_ENUM
 #define TYPE_ENUM_coherence OPTION_ENUM
 #define TYPE_ENUM_auth OPTION_ENUM
 #define TYPE_ENUM_script_keys OPTION_ENUM
@@ -311,6 +313,7 @@ static bool parse_word(const char *words, const char *text, int *out)
 /* -- Texts ------------------------------------------------------------------------------------ */
 
 #define EXPECTED_ADMIN CONFIG_ADDRESS_EXPECTED ", or nothing"
+#define EXPECTED_ANNOUNCE CONFIG_ANNOUNCE_EXPECTED ", or nothing"
 #define EXPECTED_UNIX_MODE "permissions in octal from 0000 to 0777"
 #define EXPECTED_MATCH "a glob pattern of 1 to 256 characters"
 
@@ -332,6 +335,14 @@ static const char *check_admin(const char *text)
     const bool is_good = text[0] == '\0' || config_address_parse(&address, text);
 
     return is_good ? NULL : "expected " EXPECTED_ADMIN;
+}
+
+static const char *check_announce(const char *text)
+{
+    struct config_announce announce;
+    const bool is_good = text[0] == '\0' || config_announce_parse(&announce, text);
+
+    return is_good ? NULL : "expected " EXPECTED_ANNOUNCE;
 }
 
 static const char *check_listen(const char *text)
@@ -366,6 +377,7 @@ static const struct text_check {
     {"unix_socket_mode", check_unix_mode, EXPECTED_UNIX_MODE},
     {"backend", check_backend, "a URL"},
     {"admin", check_admin, EXPECTED_ADMIN},
+    {"announce_address", check_announce, EXPECTED_ANNOUNCE},
     {"match", check_match, EXPECTED_MATCH},
 };
 

@@ -96,6 +96,35 @@ static void addresses_are_equal_by_what_they_mean(void **state)
     assert_false(config_address_equal(&a, &b));
 }
 
+static void an_announced_host_may_be_a_name(void **state)
+{
+    static const struct {
+        const char *text, *host;
+        unsigned port;
+    } good[] = {
+        {"10.0.0.1:6380", "10.0.0.1", 6380},
+        {"cache-1.example_x:1", "cache-1.example_x", 1},
+        {"[2001:db8::1]:65535", "2001:db8::1", 65535},
+        {"localhost:2", "localhost", 2},
+    };
+    static const char *const bad[] = {"",      "host",   "host:",     "host:0", ":1",
+                                      "a b:1", "::1:80", "[::1]",     "[x]:1",  "unix:/x",
+                                      "*:1",   "[]:1",   "host:65536"};
+    struct config_announce announce = {.port = 77};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        assert_true(config_announce_parse(&announce, good[i].text));
+        assert_string_equal(announce.host, good[i].host);
+        assert_int_equal(announce.port, good[i].port);
+    }
+    announce.port = 77;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_false(config_announce_parse(&announce, bad[i]));
+        assert_int_equal(announce.port, 77);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -103,6 +132,7 @@ int main(void)
         cmocka_unit_test(paths_fit_a_socket_address),
         cmocka_unit_test(anything_else_is_refused),
         cmocka_unit_test(addresses_are_equal_by_what_they_mean),
+        cmocka_unit_test(an_announced_host_may_be_a_name),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

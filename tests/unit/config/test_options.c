@@ -197,6 +197,8 @@ static void words_stand_for_the_constants_of_the_header(void **state)
         size_t offset;
         int value;
     } expected[] = {
+        {"present-as", "standalone", offsetof(struct config, present_as), PRESENT_AS_STANDALONE},
+        {"present-as", "cluster", offsetof(struct config, present_as), PRESENT_AS_CLUSTER},
         {"coherence", "auto", offsetof(struct config, coherence), COHERENCE_AUTO},
         {"coherence", "tracking", offsetof(struct config, coherence), COHERENCE_TRACKING},
         {"coherence", "ttl", offsetof(struct config, coherence), COHERENCE_TTL},
