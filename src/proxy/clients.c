@@ -220,6 +220,14 @@ static enum verdict fail(struct session *session, struct survey *survey, const c
     return VERDICT_TAKEN;
 }
 
+static enum verdict fail_user(struct session *session, struct survey *survey, struct bytes user)
+{
+    free_survey(survey);
+    session_error(session, "ERR No such user '%.*s'", user.len > 128 ? 128 : (int)user.len,
+                  (const char *)user.ptr);
+    return VERDICT_TAKEN;
+}
+
 static enum verdict fail_type(struct session *session, struct survey *survey, struct bytes type)
 {
     free_survey(survey);
@@ -265,8 +273,7 @@ static const char *set_filter(struct survey *survey, struct bytes name, struct b
         return NULL;
     }
     if (bytes_equal_nocase(name, BYTES("USER"))) {
-        survey->has_other_user = !bytes_equal(value, BYTES("default"));
-        return NULL;
+        return NULL; /* everybody is */
     }
     if (bytes_equal_nocase(name, BYTES("SKIPME"))) {
         survey->skips_me = bytes_equal_nocase(value, BYTES("yes"));
@@ -300,6 +307,10 @@ enum verdict clients_kill(struct session *session, const struct dispatch_call *c
                 return fail_type(session, survey, call->argv[i + 1]);
             }
             continue;
+        }
+        if (bytes_equal_nocase(call->argv[i], BYTES("USER")) &&
+            !bytes_equal(call->argv[i + 1], BYTES("default"))) {
+            return fail_user(session, survey, call->argv[i + 1]);
         }
         error = set_filter(survey, call->argv[i], call->argv[i + 1]);
         if (error != NULL) {

@@ -3,6 +3,7 @@
 #include "base/stats.h"
 #include "proxy/fanout.h"
 #include "proxy/local.h"
+#include "proxy/pause.h"
 #include "proxy/read.h"
 #include "proxy/relay.h"
 #include "proxy/split.h"
@@ -300,6 +301,9 @@ enum verdict dispatch_request(struct session *session, const struct dispatch_cal
     if (NC_UNLIKELY(is_login_needed(session, call->command))) {
         return refuse_stranger(session, call);
     }
+    if (NC_UNLIKELY(session->front->pause.mode != PAUSE_NONE) && pause_holds(session, call)) {
+        return VERDICT_STALL;
+    }
     if (NC_UNLIKELY(session->transaction != NULL)) {
         return transaction_dispatch(session, call);
     }
@@ -317,8 +321,9 @@ enum verdict dispatch_by_class(struct session *session, const struct dispatch_ca
         return refuse_stranger(session, call);
     }
     if (NC_UNLIKELY(!command_arity_fits(command, call->argc)) && command->class != CLASS_PROXY) {
-        /* Nothing was executed: the backend words the error. */
-        return command->class == CLASS_REFUSED ? dispatch_refuse(session, command->name, "")
+        /* Nothing was executed: the backend words the error, unless another version of it might
+         * take what is wrong for this one. */
+        return command->class == CLASS_REFUSED ? dispatch_malformed(session, call)
                                                : dispatch_anywhere(session, call);
     }
     switch ((enum command_class)command->class) {

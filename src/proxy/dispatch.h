@@ -55,6 +55,8 @@ enum verdict dispatch_malformed(struct session *session, const struct dispatch_c
 enum verdict dispatch_refuse(struct session *session, const char *name, const char *why);
 /* By the command's class, whatever the session is in. */
 enum verdict dispatch_by_class(struct session *session, const struct dispatch_call *call);
+/* For what no key routes; NULL before the first map. */
+struct backend_node *dispatch_any_node(const struct front *front);
 
 /* ---- W3 ---- */
 

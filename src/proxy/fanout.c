@@ -1,8 +1,9 @@
 #include "proxy/fanout.h"
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "proxy/as_cluster.h"
+#include "proxy/merge.h"
 #include "proxy/relay.h"
 
 #include <stdio.h>
@@ -20,69 +21,6 @@ static bool is_cluster(const struct front *front)
 }
 
 /* ---- merging ---- */
-
-static bool is_error(struct bytes reply)
-{
-    return reply.len == 0 || reply.ptr[0] == '-' || reply.ptr[0] == '!';
-}
-
-static void merge_any_ok(struct group *group, struct resp_writer *reply)
-{
-    for (unsigned i = 0; i < group->n_parts; i++) {
-        if (!is_error(group_reply(group, i))) {
-            resp_put_raw(reply, group_reply(group, i));
-            return;
-        }
-    }
-    (void)group_put_error(group, reply);
-}
-
-/* SCRIPT EXISTS: 1 where every master knows the script. */
-static void merge_and(struct group *group, struct resp_writer *reply)
-{
-    struct bytes first = group_reply(group, 0);
-    struct resp_value head;
-
-    if (group_put_error(group, reply) || !resp_next(&first, &head)) {
-        return;
-    }
-    resp_put_array(reply, head.n_children);
-    for (size_t element = 0; element < head.n_children; element++) {
-        bool all = true;
-
-        for (unsigned i = 0; i < group->n_parts; i++) {
-            struct bytes at = group_reply(group, i);
-            struct resp_value value = {0};
-
-            (void)resp_next(&at, &value);
-            for (size_t skip = 0; skip <= element; skip++) {
-                (void)resp_next(&at, &value);
-            }
-            all = all && bytes_equal(value.text, BYTES("1"));
-        }
-        resp_put_integer(reply, all);
-    }
-}
-
-/* RANDOMKEY: any master's answer that is no nil; which one goes first changes with the clock. */
-static void merge_random(struct group *group, struct resp_writer *reply)
-{
-    const unsigned start = (unsigned)(clock_now_us() / 7 % group->n_parts);
-
-    if (group_put_error(group, reply)) {
-        return;
-    }
-    for (unsigned i = 0; i < group->n_parts; i++) {
-        struct bytes at = group_reply(group, (start + i) % group->n_parts);
-        struct resp_value value;
-
-        if (resp_next(&at, &value) && !value.is_null) {
-            resp_put_raw(reply, group_reply(group, (start + i) % group->n_parts));
-            return;
-        }
-    }
-    resp_put_raw(reply, group_reply(group, 0));
-}
 
 /* [cursor, keys] of one node: the cursor goes on there, or at the next node. */
 static void merge_scan(struct group *group, struct resp_writer *reply)
@@ -115,34 +53,34 @@ static void merge_scan(struct group *group, struct resp_writer *reply)
     resp_put_raw(reply, at);
 }
 
-typedef void (*merge_fn)(struct group *group, struct resp_writer *reply);
+/* ---- asking ---- */
 
-static merge_fn merge_of(const struct command *command)
+/* What it changes is not known by its keys. */
+static bool drops_all(const struct command *command)
 {
-    switch ((enum command_merge)command->merge) {
-    case MERGE_SUM:
-        return group_merge_sum;
-    case MERGE_CONCAT:
-        return group_merge_concat;
-    case MERGE_AND:
-        return merge_and;
-    case MERGE_RANDOM:
-        return merge_random;
-    case MERGE_ANY_OK:
-        return merge_any_ok;
-    default:
-        return group_merge_first;
-    }
+    return (command->flags & (COMMAND_FLUSHES | COMMAND_OPAQUE)) != 0;
 }
 
-/* ---- asking ---- */
+/*
+ * SCRIPT KILL must get past a busy script; administrators' commands may keep a node busy, or
+ * silent, for long, or change the connection that they come on.
+ */
+static enum lease_use lease_use_of(const struct command *command)
+{
+    if (command->class == CLASS_ADMIN && command->keys == KEYS_NONE) {
+        return LEASE_SPOILT;
+    }
+    return command->class == CLASS_ALL_NODES && command->merge == MERGE_ANY_OK ? LEASE_TIMED
+                                                                               : LEASE_NONE;
+}
 
 static void ask(struct group *group, struct backend_node *node, const struct command *command,
                 struct bytes frame)
 {
     struct request *part = group_add(group, REQUEST_RELAYED, command);
 
-    part->drops_all = (command->flags & COMMAND_FLUSHES) != 0;
+    part->drops_all = drops_all(command);
+    part->lease_use = lease_use_of(command);
     relay_send(part, node, frame);
 }
 
@@ -158,6 +96,7 @@ struct group *fanout_to_masters(struct session *session, const struct dispatch_c
     owner->key_mask = UINT64_MAX;
     request_count(owner, false, true);
     stats_add(METRIC_commands_relayed, 1);
+    group->number = merge_limit(call->argv, call->argc);
     if (node == NULL) {
         ask(group, NULL, call->command, frame);
     }
@@ -209,20 +148,55 @@ static enum verdict scan(struct session *session, const struct dispatch_call *ca
     return VERDICT_TAKEN;
 }
 
+/* On a connection of its own, with nothing of the session under way beside it. */
+static enum verdict ask_apart(struct session *session, const struct dispatch_call *call)
+{
+    const struct command *command = call->command;
+    struct request *request;
+    struct group *group;
+
+    if (session->first != NULL) {
+        stats_add(METRIC_stalls_order, 1);
+        return VERDICT_STALL;
+    }
+    session_suspend(session, true);
+    if (is_cluster(session->front) && command->merge != MERGE_FIRST) {
+        group = fanout_to_masters(session, call, call->frame, merge_of(command->merge));
+        group->owner->suspends = true;
+        group_seal(group);
+        return VERDICT_TAKEN;
+    }
+    stats_add(METRIC_commands_relayed, 1);
+    request = request_queue(session, REQUEST_RELAYED, command);
+    request->drops_all = drops_all(command);
+    request->lease_use = lease_use_of(command);
+    request->suspends = true;
+    relay_send(request, dispatch_any_node(session->front), call->frame);
+    return VERDICT_TAKEN;
+}
+
 enum verdict fanout_dispatch(struct session *session, const struct dispatch_call *call)
 {
     const struct command *command = call->command;
     const bool drops = (command->flags & (COMMAND_FLUSHES | COMMAND_WRITES)) != 0;
 
+    if (as_cluster(session->front) && as_cluster_refuses(session, call)) {
+        return VERDICT_TAKEN;
+    }
+    if (lease_use_of(command) != LEASE_NONE) {
+        return ask_apart(session, call);
+    }
     if (command->merge == MERGE_LATER && is_cluster(session->front)) {
         stats_add(METRIC_errors_refused, 1);
         session_error(session, "ERR command '%s' is not supported by nearcached on a cluster yet",
                       command->name);
         return VERDICT_TAKEN;
     }
+    if (command->keys != KEYS_NONE) {
+        return dispatch_relay(session, call);
+    }
     if (!is_cluster(session->front)) {
-        return drops || command->keys != KEYS_NONE ? dispatch_relay(session, call)
-                                                   : dispatch_anywhere(session, call);
+        return drops ? dispatch_relay(session, call) : dispatch_anywhere(session, call);
     }
     if (command->merge == MERGE_FIRST) {
         return dispatch_anywhere(session, call);
@@ -235,6 +209,6 @@ enum verdict fanout_dispatch(struct session *session, const struct dispatch_call
         stats_add(METRIC_stalls_order, 1);
         return VERDICT_STALL;
     }
-    group_seal(fanout_to_masters(session, call, call->frame, merge_of(command)));
+    group_seal(fanout_to_masters(session, call, call->frame, merge_of(command->merge)));
     return VERDICT_TAKEN;
 }

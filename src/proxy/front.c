@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/login.h"
+#include "proxy/pause.h"
 #include "proxy/relay.h"
 #include "proxy/request.h"
 #include "proxy/session.h"
@@ -78,6 +79,7 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
     front->idle_event = event_new(front->worker.base, -1, EV_PERSIST, on_idle_timer, front);
     CHECK(front->retry_event != NULL && front->idle_event != NULL);
     event_add(front->idle_event, &tick);
+    pause_init(front);
     return 0;
 }
 
@@ -134,6 +136,7 @@ static void fini_front(struct front *front)
         session_close(front->sessions);
     }
     login_tick(front, clock_now_us());
+    pause_fini(front);
     backend_fini(&front->backend);
     coherence_fini(&front->coherence);
     event_free(front->retry_event);

@@ -21,6 +21,15 @@ struct session;
 struct request;
 struct proxy;
 
+/* What CLIENT PAUSE holds back, of all clients; see pause.h. */
+enum pause_mode { PAUSE_NONE, PAUSE_WRITE, PAUSE_ALL };
+
+struct pause {
+    enum pause_mode mode;
+    int64_t until_us;
+    struct event *event;
+};
+
 /* Answers CACHE for the admin floor: composes the reply, or keeps the request and answers later. */
 typedef void (*proxy_cache_fn)(struct session *session, const struct bytes *argv, unsigned argc,
                                struct resp_writer *reply);
@@ -57,6 +66,7 @@ struct front {
 
     struct request *first_retry, *last_retry; /* redirected requests that wait a moment */
     struct event *retry_event;
+    struct pause pause; /* CLIENT PAUSE */
     struct event *idle_event;
     struct login *logins; /* that are being checked, or are over since the last tick */
     unsigned char copy[CACHE_COPY_MAX + 64]; /* a hit that cannot go straight to the output */

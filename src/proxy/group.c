@@ -49,6 +49,19 @@ struct bytes group_reply(const struct group *group, unsigned part)
     return buffer_bytes(&group->parts[part]->reply.tail);
 }
 
+struct bytes group_text(const struct group *group, unsigned part)
+{
+    struct bytes reply = group_reply(group, part);
+    struct resp_value value;
+
+    if (!resp_next(&reply, &value)) {
+        return bytes_make(NULL, 0);
+    }
+    return value.type == '=' && value.text.len >= 4
+               ? bytes_make(value.text.ptr + 4, value.text.len - 4)
+               : value.text;
+}
+
 static bool is_error(struct bytes reply)
 {
     return reply.len == 0 || reply.ptr[0] == '-' || reply.ptr[0] == '!';

@@ -50,6 +50,8 @@ void group_part_failed(struct request *part);
 
 /* A part's reply, whole. */
 struct bytes group_reply(const struct group *group, unsigned part);
+/* The text of a part that is a bulk or verbatim string, without the "txt:" of the latter. */
+struct bytes group_text(const struct group *group, unsigned part);
 /* Puts the first error of the parts, if there is one. */
 bool group_put_error(const struct group *group, struct resp_writer *reply);
 

@@ -1,5 +1,6 @@
 #include "proxy/info.h"
 
+#include "proxy/as_cluster.h"
 #include "proxy/fanout.h"
 #include "proxy/relay.h"
 
@@ -69,17 +70,10 @@ static void add_keyspace(struct keyspaces *all, const struct keyspace *one)
     all->of[i].ttl_sum += one->ttl_sum;
 }
 
-static struct bytes text_of(struct bytes reply)
-{
-    struct resp_value value;
-
-    return resp_next(&reply, &value) ? value.text : bytes_make(NULL, 0);
-}
-
 static void sum_keyspaces(const struct group *group, struct keyspaces *all)
 {
     for (unsigned i = 0; i < group->n_parts; i++) {
-        struct bytes text = text_of(group_reply(group, i));
+        struct bytes text = group_text(group, i);
         struct keyspace one;
 
         while (text.len > 0) {
@@ -111,11 +105,12 @@ static bool put_own(struct resp_writer *out, const struct proxy *proxy, const st
     char text[128] = "";
 
     if (bytes_start_with(line, BYTES("redis_mode:"))) {
-        snprintf(text, sizeof(text), "redis_mode:standalone\r\n");
+        snprintf(text, sizeof(text), "redis_mode:%s\r\n",
+                 as_cluster(front) ? "cluster" : "standalone");
     } else if (bytes_start_with(line, BYTES("role:"))) {
         snprintf(text, sizeof(text), "role:master\r\n");
     } else if (bytes_start_with(line, BYTES("cluster_enabled:"))) {
-        snprintf(text, sizeof(text), "cluster_enabled:0\r\n");
+        snprintf(text, sizeof(text), "cluster_enabled:%d\r\n", as_cluster(front));
     } else if (bytes_start_with(line, BYTES("connected_clients:"))) {
         snprintf(text, sizeof(text), "connected_clients:%u\r\n",
                  atomic_load_explicit(&proxy->n_clients, memory_order_relaxed));
@@ -142,7 +137,7 @@ static bool put_own(struct resp_writer *out, const struct proxy *proxy, const st
 static void put_text(const struct group *group, struct resp_writer *out)
 {
     const struct front *front = group->owner->front;
-    struct bytes text = text_of(group_reply(group, 0));
+    struct bytes text = group_text(group, 0);
     struct keyspaces all = {.n = 0};
 
     sum_keyspaces(group, &all);

@@ -3,11 +3,13 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "base/version.h"
+#include "proxy/as_cluster.h"
 #include "proxy/blocking.h"
 #include "proxy/clients.h"
 #include "proxy/fanout.h"
 #include "proxy/info.h"
 #include "proxy/login.h"
+#include "proxy/pause.h"
 #include "proxy/request.h"
 #include "proxy/transaction.h"
 
@@ -218,7 +220,7 @@ static void put_hello(struct session *session)
     resp_put_string(&writer, "id");
     resp_put_integer(&writer, (int64_t)session->id);
     resp_put_string(&writer, "mode");
-    resp_put_string(&writer, "standalone");
+    resp_put_string(&writer, as_cluster(session->front) ? "cluster" : "standalone");
     resp_put_string(&writer, "role");
     resp_put_string(&writer, "master");
     resp_put_string(&writer, "modules");
@@ -384,6 +386,28 @@ static enum verdict handle_client_reply(struct session *session, const struct di
     return reply_error(session, "ERR syntax error");
 }
 
+/* Where the messages of a tracking client go: to nobody. */
+static enum verdict handle_client_getredir(struct session *session,
+                                           const struct dispatch_call *call)
+{
+    struct resp_writer writer = session_begin_reply(session);
+
+    (void)call;
+    resp_put_integer(&writer, -1);
+    session_end_reply(session, &writer);
+    return VERDICT_TAKEN;
+}
+
+static enum verdict handle_acl_whoami(struct session *session, const struct dispatch_call *call)
+{
+    struct resp_writer writer = session_begin_reply(session);
+
+    (void)call;
+    resp_put_string(&writer, "default");
+    session_end_reply(session, &writer);
+    return VERDICT_TAKEN;
+}
+
 static enum verdict handle_client_later(struct session *session, const struct dispatch_call *call)
 {
     stats_add(METRIC_errors_refused, 1);
@@ -445,6 +469,11 @@ static enum verdict handle_select(struct session *session, const struct dispatch
     int64_t db;
     int length;
 
+    if (as_cluster(front)) {
+        return as_cluster_refuses_select(session, call) ? VERDICT_TAKEN
+               : bytes_equal(call->argv[1], BYTES("0")) ? reply_ok(session)
+                                                        : dispatch_anywhere(session, call);
+    }
     if (!bytes_to_int64(call->argv[1], &db) || db < 0 || db > INT32_MAX) {
         return dispatch_anywhere(session, call); /* the backend words the error */
     }
@@ -483,8 +512,21 @@ static enum verdict handle_select(struct session *session, const struct dispatch
 
 static enum verdict handle_cluster(struct session *session, const struct dispatch_call *call)
 {
+    if (call->command->has_subcommands) {
+        return dispatch_anywhere(session, call); /* an unknown subcommand */
+    }
+    return as_cluster(session->front)
+               ? as_cluster_dispatch(session, call)
+               : reply_error(session, "ERR This instance has cluster support disabled");
+}
+
+/* READONLY, READWRITE, ASKING. */
+static enum verdict handle_cluster_mode(struct session *session, const struct dispatch_call *call)
+{
     (void)call;
-    return reply_error(session, "ERR This instance has cluster support disabled");
+    return as_cluster(session->front)
+               ? reply_ok(session)
+               : reply_error(session, "ERR This instance has cluster support disabled");
 }
 
 static enum verdict handle_config(struct session *session, const struct dispatch_call *call)
@@ -523,10 +565,11 @@ static enum verdict handle_none(struct session *session, const struct dispatch_c
 #define handle_transaction transaction_dispatch
 #define handle_blocking blocking_dispatch
 #define handle_wait blocking_wait
+#define handle_client_pause pause_begin
+#define handle_client_unpause pause_end
 #define handle_info info_dispatch
 #define handle_command dispatch_anywhere
 #define handle_forward dispatch_anywhere
-#define handle_cluster_mode handle_cluster
 
 static const local_fn handlers[N_HANDLERS] = {
 #define COMMAND_HANDLER(name) [HANDLER_##name] = handle_##name,

@@ -124,14 +124,16 @@ static struct link *link_for(struct request *request, struct backend_node *node)
     }
     request->lease = lease_take(
         &front->backend, node, request->proto,
-        request->lease_use == LEASE_UNTIMED ? 0 : front->config->request_timeout_ms);
+        request->lease_use == LEASE_TIMED ? front->config->request_timeout_ms : 0);
     return request->lease != NULL ? &request->lease->link : NULL;
 }
 
-/* Its connection is as it was: the next client may have it. */
+/* Its connection is as it was: the next client may have it. Or it may not be. */
 static void return_lease(struct request *request)
 {
-    if (request->lease != NULL) {
+    if (request->lease != NULL && request->lease_use == LEASE_SPOILT) {
+        lease_drop(&request->lease);
+    } else if (request->lease != NULL) {
         lease_return(&request->lease);
     }
 }

@@ -19,7 +19,8 @@ enum request_kind { REQUEST_LOCAL, REQUEST_CACHED, REQUEST_RELAYED, REQUEST_GROU
 /* Look the read up anew, read it uncached, or send it again to whoever owns its slot. */
 enum request_again { AGAIN_LOOKUP, AGAIN_RELAY, AGAIN_RESEND };
 
-enum lease_use { LEASE_NONE, LEASE_TIMED, LEASE_UNTIMED };
+/* Spoilt: without a limit of time, and closed behind the reply. */
+enum lease_use { LEASE_NONE, LEASE_TIMED, LEASE_UNTIMED, LEASE_SPOILT };
 
 struct request {
     uint32_t magic;

@@ -659,11 +659,23 @@ static void on_turn_end(struct deferred *deferred)
 
 /* ---- description ---- */
 
+/* Subcommands as Redis writes them: client|info. */
+static void put_command_name(char *out, size_t size, const struct command *command)
+{
+    snprintf(out, size, "%s", command != NULL ? command->name : "NULL");
+    for (char *at = out; *at != '\0'; at++) {
+        *at = *at == ' ' ? '|' : *at;
+    }
+}
+
 void session_describe(const struct session *session, struct buffer *out)
 {
     const int64_t now_us = clock_now_us();
-    char line[1024];
-    const int length = snprintf(
+    char line[1024], command[COMMAND_NAME_MAX + 1];
+    int length;
+
+    put_command_name(command, sizeof(command), session->last_command);
+    length = snprintf(
         line, sizeof(line),
         "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%s db=%u sub=0 psub=0 "
         "ssub=0 multi=%d qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=%u "
@@ -677,9 +689,7 @@ void session_describe(const struct session *session, struct buffer *out)
         session->in.capacity - session->in.tail, session->n_requests,
         outq_len(&session->out) + session->held_bytes,
         sizeof(*session) + session->in.capacity + outq_len(&session->out) + session->held_bytes,
-        session->is_reading ? "r" : "",
-        session->last_command != NULL ? session->last_command->name : "NULL", session_user(session),
-        session->proto);
+        session->is_reading ? "r" : "", command, session_user(session), session->proto);
 
     if (length > 0 && buffer_append(out, bytes_make(line, (size_t)length)) != 0) {
         log_warn("proxy", "out of memory", NULL);

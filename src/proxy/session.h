@@ -52,6 +52,7 @@ struct session {
     bool is_authed, may_change_cache, is_closing, is_eof, is_stalled, is_closed, is_no_evict;
     bool is_blocked;   /* the socket takes no more: write_event is added */
     bool is_suspended; /* what follows waits for the answer in hand: SELECT, EXEC, BLPOP */
+    bool is_paused;    /* suspended by CLIENT PAUSE */
     bool is_unix;
     uint32_t db;
     uint32_t scope; /* of its entries in tier 1: session_set_db() */

@@ -7,6 +7,8 @@
 
 #include "base/mem.h"
 #include "base/stats.h"
+#include "proxy/as_cluster.h"
+#include "proxy/pause.h"
 #include "proxy/relay.h"
 #include "upstream/lease.h"
 
@@ -30,6 +32,7 @@ struct transaction {
     bool is_dirty;       /* a command was refused here */
     bool is_lost;        /* the connection broke: nothing more may be sent */
     bool has_slot, selects, is_opaque, drops_all;
+    bool writes; /* EXEC would write: CLIENT PAUSE WRITE holds it */
     uint16_t slot;
     unsigned n_pending; /* unanswered on the lease */
     unsigned n_queued, n_early;
@@ -92,6 +95,11 @@ int transaction_depth(const struct session *session)
     return session->transaction != NULL && session->transaction->is_multi
                ? (int)session->transaction->n_queued
                : -1;
+}
+
+bool transaction_writes(const struct session *session)
+{
+    return session->transaction != NULL && session->transaction->writes;
 }
 
 /* ---- replies of our own ---- */
@@ -259,12 +267,13 @@ static const char *refusal_of(const struct session *session, const struct dispat
 
     switch ((enum command_class)command->class) {
     case CLASS_CONNECTION:
-        return command->handler == HANDLER_select ? NULL : not_here;
+        return command->handler == HANDLER_select && !as_cluster(session->front) ? NULL : not_here;
     case CLASS_PROXY:
     case CLASS_REFUSED:
         return not_here;
     case CLASS_ADMIN:
-        return config->admin_commands ? NULL : not_here;
+        return config->admin_commands && (!is_cluster || command->merge == MERGE_FIRST) ? NULL
+                                                                                        : not_here;
     case CLASS_PINNED:
         return command->handler == HANDLER_blocking || command->handler == HANDLER_wait ||
                        command->handler == HANDLER_transaction
@@ -279,8 +288,7 @@ static const char *refusal_of(const struct session *session, const struct dispat
         if (command->handler == HANDLER_config && config->config_command != CONFIG_COMMAND_ON) {
             return not_here;
         }
-        return is_cluster && (command->handler == HANDLER_cluster ||
-                              command->handler == HANDLER_cluster_mode)
+        return (is_cluster || as_cluster(session->front)) && command->handler == HANDLER_cluster
                    ? not_here
                    : NULL;
     default:
@@ -384,6 +392,7 @@ static void note_effects(struct session *session, const struct dispatch_call *ca
     transaction->n_bytes += call->frame.len;
     transaction->is_opaque = transaction->is_opaque || dispatch_is_opaque(session, call);
     if (command != NULL) {
+        transaction->writes = transaction->writes || pause_may_write(command);
         transaction->drops_all = transaction->drops_all ||
                                  (command->flags & COMMAND_FLUSHES) != 0 ||
                                  command->class == CLASS_ADMIN;

@@ -24,5 +24,7 @@ void transaction_end(struct session *session);
 void transaction_lose(struct session *session);
 /* Commands queued since MULTI; -1: not in MULTI. For CLIENT INFO. */
 int transaction_depth(const struct session *session);
+/* EXEC of the session may write. */
+bool transaction_writes(const struct session *session);
 
 #endif

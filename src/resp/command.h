@@ -57,6 +57,7 @@ enum command_flag {
     COMMAND_LEARNT = 1 << 5,
     COMMAND_FLUSHES = 1 << 6, /* all that is cached (of a database) goes on its reply */
     COMMAND_BY_KEY = 1 << 7,  /* a split read whose keys are answered from tier 1 (MGET, EXISTS) */
+    COMMAND_MAY_REPLICATE = 1 << 8, /* drops no key, but CLIENT PAUSE WRITE holds it as a write */
 };
 
 /* How parts of a split or fanned-out command become one reply. */
@@ -71,7 +72,15 @@ enum command_merge {
     MERGE_RANDOM, /* RANDOMKEY */
     MERGE_SCAN,
     MERGE_ANY_OK, /* SCRIPT KILL: one success is enough */
-    MERGE_LATER,  /* several masters: not yet; a single backend gets it whole */
+    MERGE_MIN,
+    MERGE_TEXT,    /* reports for people: one, or each under its master's name */
+    MERGE_SLOWLOG, /* entries by age, the newest first, no more than were asked for */
+    MERGE_ACL_LOG, /* the same, for another kind of entry */
+    MERGE_HISTORY, /* samples by time */
+    MERGE_LATEST,  /* LATENCY LATEST: each event once */
+    MERGE_STATS,   /* maps of numbers, summed name by name */
+    MERGE_DEBUG,   /* a key that only one master has is no error */
+    MERGE_LATER,   /* several masters: not yet; a single backend gets it whole */
 };
 
 /* What proxy/ does with classes CONNECTION, LOCAL and PROXY: one handler each. */

@@ -179,7 +179,7 @@ static struct command describe(const struct description *description)
         if (command.class == CLASS_ALL_NODES) {
             command.merge = MERGE_FIRST;
         } else if (command.class == CLASS_ADMIN) {
-            command.merge = MERGE_LATER;
+            command.merge = MERGE_ALL_OK;
         }
     }
     if (!is_read) {

@@ -239,7 +239,7 @@ static void classes_are_those_of_the_design(void **state)
         {"cluster help", "LOCAL"},
         {"client help", "ALL_NODES"},
         {"flushall", "ALL_NODES"},
-        {"acl whoami", "ALL_NODES"},
+        {"acl whoami", "LOCAL"},
         {"acl list", "ADMIN"},
         {"debug", "ADMIN"},
         {"migrate", "REFUSED"},

@@ -71,7 +71,7 @@ static void classes_follow_from_flags_and_keys(void **state)
                   MERGE_NONE);
     assert_learns("*1\r\n+blocking\r\n", MANY_KEYS, CLASS_PINNED, writes | COMMAND_BLOCKS,
                   MERGE_NONE);
-    assert_learns("*1\r\n+admin\r\n", NO_KEYS, CLASS_ADMIN, writes | opaque, MERGE_LATER);
+    assert_learns("*1\r\n+admin\r\n", NO_KEYS, CLASS_ADMIN, writes | opaque, MERGE_ALL_OK);
 }
 
 static void known_commands_stay_as_the_table_has_them(void **state)
