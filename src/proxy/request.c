@@ -141,7 +141,9 @@ int request_store(struct request *request, struct bytes bytes)
             return -ENOMEM;
         }
     }
-    memmove(room, bytes.ptr, bytes.len);
+    if (bytes.len > 0) {
+        memmove(room, bytes.ptr, bytes.len);
+    }
     if (request->stored != request->few) {
         mem_free(request->stored);
     }
