@@ -10,6 +10,7 @@
 #include "proxy/relay.h"
 #include "proxy/request.h"
 #include "resp/writer.h"
+#include "upstream/identity.h"
 
 #include <stdio.h>
 
@@ -28,7 +29,8 @@ struct survey {
     unsigned n_ids;
     char address[128], local_address[128]; /* empty: any */
     enum kind_filter kind;
-    bool has_other_user;
+    bool is_for_nobody; /* no client can be meant */
+    char user[128];     /* empty: any */
     bool skips_me, is_old_form;
     uint64_t me;
     bool unblocks_with_error;
@@ -48,7 +50,8 @@ static bool is_wanted(const struct survey *survey, const struct session *session
     for (unsigned i = 0; i < survey->n_ids && !is_listed; i++) {
         is_listed = survey->ids[i] == session->id;
     }
-    return is_listed && survey->kind != KIND_OTHER && !survey->has_other_user &&
+    return is_listed && survey->kind != KIND_OTHER && !survey->is_for_nobody &&
+           (survey->user[0] == '\0' || strcmp(survey->user, session_user(session)) == 0) &&
            (survey->address[0] == '\0' || strcmp(survey->address, session->peer.text) == 0) &&
            (survey->local_address[0] == '\0' ||
             strcmp(survey->local_address, session->local.text) == 0) &&
@@ -220,6 +223,13 @@ static enum verdict fail(struct session *session, struct survey *survey, const c
     return VERDICT_TAKEN;
 }
 
+/* Redis asks its list of users; here it is those that clients have logged in as. */
+static bool is_known_user(const struct session *session, struct bytes user)
+{
+    return bytes_equal(user, BYTES("default")) ||
+           bytes_equal(user, bytes_of_string(session_user(session))) || identity_has_name(user);
+}
+
 static enum verdict fail_user(struct session *session, struct survey *survey, struct bytes user)
 {
     free_survey(survey);
@@ -309,7 +319,7 @@ enum verdict clients_kill(struct session *session, const struct dispatch_call *c
             continue;
         }
         if (bytes_equal_nocase(call->argv[i], BYTES("USER")) &&
-            !bytes_equal(call->argv[i + 1], BYTES("default"))) {
+            !is_known_user(session, call->argv[i + 1])) {
             return fail_user(session, survey, call->argv[i + 1]);
         }
         error = set_filter(survey, call->argv[i], call->argv[i + 1]);
@@ -348,7 +358,7 @@ enum verdict clients_unblock(struct session *session, const struct dispatch_call
         if (!bytes_to_int64(call->argv[2], &id)) {
             return fail(session, survey, "ERR value is not an integer or out of range");
         }
-        survey->has_other_user = true; /* there is no such client */
+        survey->is_for_nobody = true; /* there is no such client */
     }
     begin(survey, session, call);
     return VERDICT_TAKEN;

@@ -403,7 +403,7 @@ static enum verdict handle_acl_whoami(struct session *session, const struct disp
     struct resp_writer writer = session_begin_reply(session);
 
     (void)call;
-    resp_put_string(&writer, "default");
+    resp_put_string(&writer, session_user(session));
     session_end_reply(session, &writer);
     return VERDICT_TAKEN;
 }

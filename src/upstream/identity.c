@@ -72,6 +72,19 @@ struct identity *identity_register(struct identity **candidate)
     return identity;
 }
 
+bool identity_has_name(struct bytes name)
+{
+    const struct identity *identity;
+
+    pthread_mutex_lock(&lock);
+    identity = registry;
+    while (identity != NULL && !bytes_equal(bytes_of_string(identity->name), name)) {
+        identity = identity->next;
+    }
+    pthread_mutex_unlock(&lock);
+    return identity != NULL;
+}
+
 unsigned identity_count(void)
 {
     unsigned n;

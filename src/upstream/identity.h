@@ -18,6 +18,7 @@
 #include "config/backend_url.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #define IDENTITIES_MAX 1024
 
@@ -35,6 +36,8 @@ struct identity *identity_new(struct bytes user, struct bytes password);
 void identity_free(struct identity **candidate);
 /* Takes the candidate: an identity with the same credentials, or the candidate itself. */
 struct identity *identity_register(struct identity **candidate);
+/* Somebody has logged in by that name. */
+bool identity_has_name(struct bytes name);
 /* How many there are. */
 unsigned identity_count(void);
 

@@ -531,12 +531,13 @@ static bool lacks_hello(const struct link *link, struct bytes reply)
 
 /*
  * "-ERR max number of clients reached", "-DENIED ..." come unasked, in place of the first reply,
- * and the server closes then. A server that does not know or permit CLIENT SETNAME is no reason.
+ * and the server closes then. That it does not know CLIENT SETNAME, or is busy, is no reason.
  */
 static bool is_turned_away(unsigned step, struct bytes reply)
 {
-    return step == GREET_NAME && !bytes_start_with(reply, BYTES("-ERR unknown ")) &&
-           !bytes_start_with(reply, BYTES("-NOPERM")) && !bytes_start_with(reply, BYTES("-NOAUTH"));
+    return step == GREET_NAME && (bytes_start_with(reply, BYTES("-DENIED ")) ||
+                                  (bytes_start_with(reply, BYTES("-ERR ")) &&
+                                   !bytes_start_with(reply, BYTES("-ERR unknown "))));
 }
 
 /* One whole reply to a step of the greeting. False: the link went down. */

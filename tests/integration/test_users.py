@@ -121,6 +121,10 @@ def test_logins_are_worded_by_the_backend(start_proxy, guarded, protocol):
         assert answers[2] == b"$-1\r\n" and answers[3].startswith(b"%7\r\n")
         assert answers[4] == b"_\r\n" and answers[5] == b"$2\r\nme\r\n"
         assert b" user=bob " in client.ask("CLIENT", "INFO")
+        assert client.ask("ACL", "WHOAMI") == b"$3\r\nbob\r\n"
+        with log_in(proxy, "alice") as alice:
+            assert client.ok("CLIENT", "KILL", "USER", "alice") == 1
+            alice.read_all()
 
 
 def test_the_own_login_of_the_proxy_is_shared(start_proxy, guarded):
