@@ -1,7 +1,7 @@
 /*
- * A key's record (COHERENCE 3) is spread: its entries, one per database, say the incarnation of its
- * home, and its flights stand on the shard's chain. All of it is under the lock of the shard that
- * the key's hash chooses, and each operation is one section under that lock.
+ * A key's record (docs/coherence.md, flights) is spread: its entries, one per database, say the
+ * incarnation of its home, and its flights stand on the shard's chain. All of it is under the lock
+ * of the shard that the key's hash chooses, and each operation is one section under that lock.
  */
 #include "cache/cache.h"
 

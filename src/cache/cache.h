@@ -2,8 +2,8 @@
  * cache.h - tier 1: replies of the backend by key, bounded in bytes, with the fetches under way
  *
  * Purpose:    answer reads without a round trip, fetch each view once for the whole process, and
- *             keep to COHERENCE's per-key rules: look-up, join, begin, complete, invalidate are one
- *             section under one shard lock each. The unit is the key: it owns its views (the
+ *             keep to the per-key rules of docs/coherence.md: look-up, join, begin, complete,
+ * invalidate are one section under one shard lock each. The unit is the key: it owns its views (the
  *             replies of read commands with their arguments) and its flights (fetches in the air).
  * Ownership:  the cache owns entries and flights. A hit is copied out, or pinned and given back
  *             with cache_unpin(). Waiters are embedded in the caller's requests; the cache links

@@ -8,7 +8,7 @@
  * Threading:  its worker only; the watermark is published through the cache's epochs.
  * Units:      clock_now_us().
  *
- * Source: COHERENCE rules in docs/coherence.md; https://redis.io/docs/manual/client-side-caching/
+ * Source: the rules in docs/coherence.md; https://redis.io/docs/manual/client-side-caching/
  */
 #ifndef NC_COHERENCE_TRACK_H
 #define NC_COHERENCE_TRACK_H

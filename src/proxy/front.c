@@ -268,7 +268,9 @@ static bool is_same_policy(const struct config_namespace *a, const struct config
 /* True when every key would be kept as before. */
 static bool are_same_policies(const struct config *a, const struct config *b)
 {
-    bool is_same = a->n_namespaces == b->n_namespaces;
+    bool is_same = a->n_namespaces == b->n_namespaces && a->ttl_mode_max_ms == b->ttl_mode_max_ms &&
+                   a->hash_ttl_cap_ms == b->hash_ttl_cap_ms &&
+                   a->acl_max_age_ms == b->acl_max_age_ms;
 
     for (unsigned i = 0; is_same && i < a->n_namespaces; i++) {
         is_same = is_same_policy(&a->namespaces[i], &b->namespaces[i]);

@@ -417,10 +417,10 @@ static void note_reachability(struct discovery *discovery)
     const bool is_reachable = discovery_is_reachable(discovery);
 
     if (is_reachable && !discovery->was_reachable) {
-        log_info("upstream", "backend reachable", NULL);
+        log_debug("upstream", "a node answers", NULL);
     } else if (!is_reachable && discovery->was_reachable) {
-        log_warn("upstream", "backend unreachable: no node answers", "error=%s",
-                 log_quote(bytes_of_string(discovery_last_error(discovery))));
+        log_debug("upstream", "no node answers", "error=%s",
+                  log_quote(bytes_of_string(discovery_last_error(discovery))));
     }
     discovery->was_reachable = is_reachable;
 }

@@ -47,11 +47,20 @@ static struct identity *find_locked(const struct identity *candidate)
 {
     struct identity *identity = registry;
 
-    while (identity != NULL && (strcmp(identity->name, candidate->name) != 0 ||
-                                strcmp(identity->login.password, candidate->login.password) != 0)) {
+    while (identity != NULL && strcmp(identity->name, candidate->name) != 0) {
         identity = identity->next;
     }
     return identity;
+}
+
+void identity_lock(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+void identity_unlock(void)
+{
+    pthread_mutex_unlock(&lock);
 }
 
 struct identity *identity_register(struct identity **candidate)
@@ -60,7 +69,12 @@ struct identity *identity_register(struct identity **candidate)
 
     pthread_mutex_lock(&lock);
     identity = find_locked(*candidate);
-    if (identity == NULL && n_identities < IDENTITIES_MAX) {
+    if (identity != NULL) {
+        char *const former = identity->login.password;
+
+        identity->login.password = (*candidate)->login.password;
+        (*candidate)->login.password = former;
+    } else if (n_identities < IDENTITIES_MAX) {
         identity = *candidate;
         *candidate = NULL;
         identity->number = ++n_identities;

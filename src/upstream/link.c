@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "upstream/identity.h"
 
 #include <errno.h>
 #include <event2/util.h>
@@ -460,7 +461,9 @@ static void begin_connect(struct link *link)
     link->connect_began_us = link->last_progress_us = clock_now_us();
     link->tracking_refused = link->kind == LINK_TRACKING &&
                              (!link->settings.wants_tracking || link->is_resp2);
+    identity_lock(); /* a user's password may be another one by now */
     error = write_greeting(link);
+    identity_unlock();
     if (error == 0 && link->endpoint.length == 0) {
         error = -EDESTADDRREQ; /* its name was not resolved yet */
     }
@@ -566,6 +569,10 @@ static bool take_greeting(struct link *link, struct bytes reply)
     if (step == GREET_ID &&
         (is_error || !bytes_to_int64(bytes_make(reply.ptr + 1, reply.len - 3), &link->client_id))) {
         link->client_id = 0;
+    }
+    if (is_error && step == GREET_DISCARD && !link->multi_refused) {
+        go_down(link, "MULTI is permitted, but DISCARD is not", false);
+        return false;
     }
     if (is_error && step == GREET_MULTI) {
         link->multi_refused = true;

@@ -1,6 +1,6 @@
 """Writers and readers on several connections, through the proxy and around it, under each fault.
 
-Proves (COHERENCE.md, section 6): I1 read-your-writes, I3 the bound on staleness, I4 monotonic
+Proves (docs/coherence.md): I1 read-your-writes, I3 the bound on staleness, I4 monotonic
 reads, I5 no value after its deadline, I6 missing keys likewise, I8 no read of a later write; with
 tracking links that are slow, silent, cut or half-open, with backend and proxy stopped for longer
 and shorter than the bound, with slots that move and masters that die; and that hits do happen and

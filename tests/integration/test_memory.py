@@ -1,6 +1,6 @@
-"""maxmemory is a promise about resident memory (CACHE_ENGINE.md, section 5).
+"""maxmemory is a promise about resident memory.
 
-The short form runs always. NEARCACHED_TEST_LONG=1 runs the issue's: ten million reads over three
+The short form runs always. NEARCACHED_TEST_LONG=1 runs ten million reads over three
 million keys with 256 MB, and the shift of value sizes at that scale.
 """
 

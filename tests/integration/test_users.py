@@ -190,6 +190,34 @@ def test_a_login_waits_for_a_backend_that_is_away_no_longer_than_it_may(start_pr
     guarded.start()
 
 
+def test_any_password_of_a_user_is_the_same_user(start_proxy, guarded):
+    """Where a user needs no password, any text is one: they do not add up."""
+    proxy = start_proxy(own_url(guarded))
+    with proxy.client() as client:
+        for number in range(30):
+            client.ok("AUTH", "default", f"anything {number}")
+            assert client.ok("GET", "b:1") is None
+        assert proxy.metrics().get("users") == 1
+        guarded.ask("ACL", "SETUSER", "alice", ">second-password")
+        for password in (SECRETS["alice"], "second-password"):
+            client.ok("AUTH", "alice", password)
+        assert proxy.metrics().get("users") == 2
+        # The links of the user go on with the password that still holds.
+        guarded.ask("ACL", "SETUSER", "alice", "<" + SECRETS["alice"])
+        guarded.ask("CLIENT", "KILL", "USER", "alice")
+        wait_until(lambda: client.ask("SET", "a:1", "v") == b"+OK\r\n", 5, "a link to be back")
+
+
+def test_multi_without_discard_is_no_trap(start_proxy, guarded):
+    guarded.ask("ACL", "SETUSER", "alice", "-discard")
+    proxy = start_proxy(own_url(guarded))
+    with log_in(proxy, "alice") as alice:
+        assert alice.ask("BLPOP", "a:l", "0.01").startswith(b"-ERR nearcached: ")
+        answers = alice.pipeline([("MULTI",), ("SET", "a:k", "v"), ("EXEC",)])
+        assert answers[1].startswith(b"-") and answers[2].startswith(b"-EXECABORT")
+        assert alice.ok("GET", "a:k") is None
+
+
 def test_clients_that_leave_during_a_login_leave_nothing(start_proxy, guarded):
     proxy = start_proxy(own_url(guarded))
     for _ in range(50):

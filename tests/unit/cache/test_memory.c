@@ -1,5 +1,5 @@
 /*
- * Proves of cache.h and CACHE_ENGINE's promises on memory: the accounted bytes are the sum over
+ * Proves of cache.h's promises on memory: the accounted bytes are the sum over
  * entries and structures after any sequence of operations; nothing leaks; an entry of a 24-byte key
  * and a 100-byte value costs at most 45 bytes beyond key, value and size class; maxmemory holds for
  * the arena's resident size, also after the size of values has shifted, and may change.
