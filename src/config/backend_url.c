@@ -8,13 +8,18 @@
 #include "base/bytes.h"
 #include "base/mem.h"
 
-#define DEFAULT_PORT 6379
+#define REDIS_PORT 6379
+#define SENTINEL_PORT 26379
 /* sockaddr_un.sun_path with its terminator. */
 #define UNIX_PATH_MAX_BYTES 108
 #define HOST_MAX_BYTES 255
 
 static const char *const why_form =
-    "expected redis://[user:password@]host:port[,host:port...][/db] or unix:///path[?db=N]";
+    "expected redis://[user:password@]host:port[,host:port...][/db], "
+    "sentinel://[user:password@]host:port[,host:port...]/name[/db] or unix:///path[?db=N]";
+static const char *const why_sentinel =
+    "expected the name that the Sentinels know the master by: "
+    "sentinel://[user:password@]host:port[,host:port...]/name[/db]";
 
 static char *copy_of(struct bytes text)
 {
@@ -120,7 +125,8 @@ static bool parse_number(struct bytes text, int64_t min, int64_t max, unsigned *
 }
 
 /* host, host:port, [v6] or [v6]:port. */
-static bool parse_seed(struct config_backend *out, struct bytes text, const char **why)
+static bool parse_seed(struct config_backend *out, struct bytes text, unsigned default_port,
+                       const char **why)
 {
     const bool is_v6 = text.len > 0 && text.ptr[0] == '[';
     struct config_seed *const seed = &out->seeds[out->n_seeds];
@@ -142,7 +148,7 @@ static bool parse_seed(struct config_backend *out, struct bytes text, const char
         *why = why_form;
         return false;
     }
-    seed->port = DEFAULT_PORT;
+    seed->port = default_port;
     if (has_port && !parse_number(port, 1, 65535, &seed->port)) {
         *why = "expected a port from 1 to 65535 (an IPv6 host stands in brackets)";
         return false;
@@ -152,7 +158,8 @@ static bool parse_seed(struct config_backend *out, struct bytes text, const char
     return true;
 }
 
-static bool parse_seeds(struct config_backend *out, struct bytes text, const char **why)
+static bool parse_seeds(struct config_backend *out, struct bytes text, unsigned default_port,
+                        const char **why)
 {
     bool has_more = true;
 
@@ -164,7 +171,7 @@ static bool parse_seeds(struct config_backend *out, struct bytes text, const cha
             *why = "expected at most 16 hosts";
             return false;
         }
-        if (!parse_seed(out, seed, why)) {
+        if (!parse_seed(out, seed, default_port, why)) {
             return false;
         }
         text = rest;
@@ -181,7 +188,8 @@ static bool parse_db(struct config_backend *out, struct bytes text, const char *
     return true;
 }
 
-static bool parse_tcp(struct config_backend *out, struct bytes text, const char **why)
+static bool parse_tcp(struct config_backend *out, struct bytes text, unsigned default_port,
+                      const char **why)
 {
     struct bytes authority, db;
     const bool has_path = split(text, '/', &authority, &db);
@@ -196,10 +204,38 @@ static bool parse_tcp(struct config_backend *out, struct bytes text, const char 
         }
         authority = bytes_make(at + 1, authority.len - n - 1);
     }
-    if (!parse_seeds(out, authority, why)) {
+    if (!parse_seeds(out, authority, default_port, why)) {
         return false;
     }
     return !has_path || db.len == 0 || parse_db(out, db, why);
+}
+
+/* host[,host...]/name[/db]; the credentials are those of the master. */
+static bool parse_sentinel(struct config_backend *out, struct bytes text, const char **why)
+{
+    const unsigned char *const at = text.len == 0 ? NULL : memrchr(text.ptr, '@', text.len);
+    const size_t n_login = at != NULL ? (size_t)(at - text.ptr) + 1 : 0;
+    struct bytes seeds, path, name, db;
+    bool has_db;
+
+    if (!split(bytes_make(text.ptr + n_login, text.len - n_login), '/', &seeds, &path)) {
+        *why = why_sentinel;
+        return false;
+    }
+    has_db = split(path, '/', &name, &db);
+    if (name.len == 0) {
+        *why = why_sentinel;
+        return false;
+    }
+    out->sentinel_master = decoded(name);
+    if (out->sentinel_master == NULL) {
+        *why = why_sentinel;
+        return false;
+    }
+    if (!parse_tcp(out, bytes_make(text.ptr, n_login + seeds.len), SENTINEL_PORT, why)) {
+        return false;
+    }
+    return !has_db || db.len == 0 || parse_db(out, db, why);
 }
 
 static bool parse_unix(struct config_backend *out, struct bytes text, const char **why)
@@ -222,6 +258,11 @@ static bool parse_unix(struct config_backend *out, struct bytes text, const char
     return true;
 }
 
+static bool parse_redis(struct config_backend *out, struct bytes text, const char **why)
+{
+    return parse_tcp(out, text, REDIS_PORT, why);
+}
+
 static bool parse_any(struct config_backend *out, const char *url, const char **why)
 {
     static const struct {
@@ -229,10 +270,10 @@ static bool parse_any(struct config_backend *out, const char *url, const char **
         bool (*parse)(struct config_backend *out, struct bytes text, const char **why);
         const char *why;
     } schemes[] = {
-        {"redis://", parse_tcp, NULL},
+        {"redis://", parse_redis, NULL},
         {"unix://", parse_unix, NULL},
         {"rediss://", NULL, "rediss:// (TLS) is not supported yet"},
-        {"sentinel://", NULL, "sentinel:// is not supported yet"},
+        {"sentinel://", parse_sentinel, NULL},
     };
 
     for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
@@ -271,13 +312,22 @@ void config_backend_fini(struct config_backend *backend)
     }
     mem_free(backend->user);
     mem_free(backend->password);
+    mem_free(backend->sentinel_master);
     *backend = (struct config_backend){.unix_path = NULL};
+}
+
+static const char *scheme_of(const struct config_backend *backend)
+{
+    if (backend->sentinel_master != NULL) {
+        return "sentinel://";
+    }
+    return backend->unix_path != NULL ? "unix://" : "redis://";
 }
 
 void config_backend_text(const struct config_backend *backend, char *out, size_t size)
 {
     size_t used = 0;
-    int n = snprintf(out, size, "%s%s", backend->unix_path != NULL ? "unix://" : "redis://",
+    int n = snprintf(out, size, "%s%s", scheme_of(backend),
                      backend->unix_path != NULL ? backend->unix_path : "");
 
     for (unsigned i = 0; i <= backend->n_seeds; i++) {
@@ -291,6 +341,10 @@ void config_backend_text(const struct config_backend *backend, char *out, size_t
             n = snprintf(out + used, size - used, "%s%s%s%s:%u", i > 0 ? "," : "", is_v6 ? "[" : "",
                          backend->seeds[i].host, is_v6 ? "]" : "", backend->seeds[i].port);
         }
+    }
+    if (backend->sentinel_master != NULL && used < size) {
+        n = snprintf(out + used, size - used, "/%s", backend->sentinel_master);
+        used += n > 0 && (size_t)n < size - used ? (size_t)n : 0;
     }
     if (backend->db != 0) {
         (void)snprintf(out + used, size - used, "%s%u", backend->unix_path != NULL ? "?db=" : "/",

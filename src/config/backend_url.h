@@ -31,6 +31,8 @@ struct config_backend {
     struct config_seed seeds[CONFIG_SEEDS_MAX];
     unsigned n_seeds;      /* 0 when unix_path is set */
     char *user, *password; /* NULL: none */
+    char *
+        sentinel_master; /* NULL: the seeds are servers; else Sentinels that know it by this name */
     unsigned db;
 };
 

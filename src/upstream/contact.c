@@ -702,7 +702,7 @@ static void set_name(struct contact *contact)
 struct contact *contact_new(struct contact_watch *watch, const char *host, unsigned port,
                             const char *path)
 {
-    static const struct control_events events = {on_up, on_down};
+    static const struct control_events events = {on_up, on_down, NULL};
     struct contact *contact = mem_alloc(sizeof(*contact));
 
     contact->magic = CONTACT_MAGIC;

@@ -298,14 +298,16 @@ static bool dispatch(struct control_client *client)
     struct resp_value head;
     struct request *request;
 
-    if (client->first == NULL || !resp_next(&at, &head)) {
+    if (!resp_next(&at, &head) || (client->first == NULL && client->events->on_message == NULL)) {
         fail(client, client->first == NULL ? "a reply that nobody asked for" : "not a Redis reply",
              false);
         return false;
     }
-    request = take_request(client);
+    request = client->first != NULL ? take_request(client) : NULL;
     client->is_dispatching = true;
-    if (request->on_reply == NULL) {
+    if (request == NULL) {
+        client->events->on_message(&head, reply, client->context);
+    } else if (request->on_reply == NULL) {
         finish_login(client, &head);
     } else {
         request->on_reply(&head, reply, client->context);

@@ -31,6 +31,8 @@ struct control_events {
      * Never a secret. The client may be connected again, or freed, once this has returned.
      */
     void (*on_down)(const char *reason, bool is_refused, void *context);
+    /* What nobody asked for: messages of channels. NULL: an error that closes the connection. */
+    control_reply_fn on_message;
 };
 
 struct control_settings {

@@ -22,6 +22,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "upstream/contact.h"
+#include "upstream/sentinel.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +49,8 @@ struct discovery {
     int64_t silence_ms; /* a node that does not answer for longer is not healthy */
     int64_t reach_ms;   /* no answer at all for longer: the backend is unreachable */
     int64_t answered_at_ms, refreshed_at_ms;
-    unsigned db; /* that clients get; a cluster has no other than 0 */
+    struct sentinels *sentinels; /* NULL: the seeds are servers */
+    unsigned db;                 /* that clients get; a cluster has no other than 0 */
     bool was_reachable;
     char last_error[sizeof(((struct contact *)0)->error)];
     struct topology *published; /* NULL before the first */
@@ -159,11 +161,28 @@ static bool is_usable(const struct discovery *discovery, const struct contact *c
            contact->answered_at_ms > 0 && now_ms - contact->answered_at_ms <= discovery->silence_ms;
 }
 
+/*
+ * The server that the Sentinels name, at once: its predecessor is no master any more. One that says
+ * itself that it is a replica is none yet, whatever a Sentinel believes.
+ */
+static struct contact *choose_named(const struct discovery *discovery)
+{
+    struct contact *contact = discovery->contacts;
+
+    while (contact != NULL && !contact->is_seed) {
+        contact = contact->next;
+    }
+    return contact != NULL && contact->is_known && contact->is_replica ? NULL : contact;
+}
+
 /* The one in use stays while it answers, but a replica stays only where no master is to be had. */
 static struct contact *choose_standalone(const struct discovery *discovery, int64_t now_ms)
 {
     struct contact *best = NULL;
 
+    if (discovery->sentinels != NULL) {
+        return choose_named(discovery);
+    }
     if (discovery->chosen != NULL && is_usable(discovery, discovery->chosen, now_ms)) {
         best = discovery->chosen;
     }
@@ -278,6 +297,9 @@ static void join_contacts(struct discovery *discovery, struct topology *next, in
         node->is_healthy = is_watched ? now_ms <= silent_at(discovery, contact) &&
                                             !(next->is_cluster && contact->says_fail)
                                       : is_reachable;
+        if (discovery->sentinels != NULL && !contact->is_seed) {
+            node->is_healthy = false; /* the Sentinels name another one, which is not up yet */
+        }
         if (!is_watched) {
             contact_locate(contact);
         }
@@ -532,6 +554,25 @@ static void on_commands(const struct contact *contact, struct command_set *learn
     settle_soon(discovery);
 }
 
+/* What served until now is not polled any more, and leaves with the next map. */
+static void on_master(const char *host, unsigned port, void *context)
+{
+    struct discovery *discovery = OBJ_FROM(context, struct discovery, DISCOVERY_MAGIC);
+    struct contact *master = find_contact(discovery, host, port);
+
+    if (master == NULL) {
+        master = add_contact(discovery, host, port, NULL);
+    }
+    for (struct contact *contact = discovery->contacts; contact != NULL; contact = contact->next) {
+        contact->is_seed = contact == master;
+    }
+    /* What it was before does not matter: it is asked anew. */
+    contact_stop(master);
+    master->is_known = master->is_replica = false;
+    master->answered_at_ms = 0;
+    settle_soon(discovery);
+}
+
 /* ---- refreshing ---- */
 
 static void on_refresh(evutil_socket_t fd, short what, void *context)
@@ -543,6 +584,9 @@ static void on_refresh(evutil_socket_t fd, short what, void *context)
     discovery->refreshed_at_ms = clock_now_ms();
     for (struct contact *contact = discovery->contacts; contact != NULL; contact = contact->next) {
         contact_poll(contact);
+    }
+    if (discovery->sentinels != NULL) {
+        sentinels_refresh(discovery->sentinels);
     }
 }
 
@@ -566,6 +610,9 @@ const char *discovery_last_error(const struct discovery *discovery)
 {
     if (discovery_is_reachable(discovery)) {
         return "";
+    }
+    if (discovery->sentinels != NULL && sentinels_error(discovery->sentinels)[0] != '\0') {
+        return sentinels_error(discovery->sentinels);
     }
     return discovery->last_error[0] != '\0' ? discovery->last_error : "no node has answered yet";
 }
@@ -595,6 +642,9 @@ void discovery_configure(struct discovery *discovery, const struct config *confi
     watch->slots_ms = config->topology_interval_ms;
     discovery->reach_ms = 3 * watch->poll_ms;
     discovery->silence_ms = 3 * larger(config->max_staleness_ms, watch->poll_ms);
+    if (discovery->sentinels != NULL) {
+        sentinels_configure(discovery->sentinels, config);
+    }
 }
 
 static void add_seeds(struct discovery *discovery, const struct config_backend *target)
@@ -637,7 +687,12 @@ struct discovery *discovery_new(struct event_base *base, const struct config *co
         .context = discovery,
     };
     discovery_configure(discovery, config);
-    add_seeds(discovery, target);
+    if (target->sentinel_master != NULL) {
+        discovery->sentinels = sentinels_new(base, discovery->watch.resolver, config, on_master,
+                                             discovery);
+    } else {
+        add_seeds(discovery, target);
+    }
     settle_soon(discovery);
     return discovery;
 }
@@ -650,6 +705,7 @@ void discovery_free(struct discovery **discovery)
     if (freed == NULL) {
         return;
     }
+    sentinels_free(&freed->sentinels);
     while (freed->contacts != NULL) {
         struct contact *contact = freed->contacts;
 

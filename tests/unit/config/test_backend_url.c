@@ -44,6 +44,8 @@ static void urls_are_taken_apart(void **state)
     assert_text("redis://joe:p%40s%3A%2f%25@h:1", "redis://h:1", "joe", "p@s:/%");
     assert_text("redis://joe:p@ss:word@h:1", "redis://h:1", "joe", "p@ss:word");
     assert_text("redis://:@h:1", "redis://h:1", NULL, NULL);
+    assert_text("sentinel://a,b:1/main", "sentinel://a:26379,b:1/main", NULL, NULL);
+    assert_text("sentinel://joe:p%2fw@[::1]/m%20n/4", "sentinel://[::1]:26379/m n/4", "joe", "p/w");
     assert_text("unix:///run/redis.sock", "unix:///run/redis.sock", NULL, NULL);
     assert_text("unix:///run/redis.sock?db=3", "unix:///run/redis.sock?db=3", NULL, NULL);
 }
@@ -82,7 +84,11 @@ static void refused_urls_say_why_and_change_nothing(void **state)
         {"unix:///x?database=1", "expected nothing but ?db=N"},
         {"unix:///x?db=", "expected a database"},
         {"rediss://h:1", "rediss:// (TLS) is not supported yet"},
-        {"sentinel://h:1/name", "sentinel:// is not supported yet"},
+        {"sentinel://h:1", "expected the name"},
+        {"sentinel://h:1/", "expected the name"},
+        {"sentinel://h:1//2", "expected the name"},
+        {"sentinel:///name", "expected redis://"},
+        {"sentinel://h:1/name/x", "expected a database"},
     };
 
     (void)state;
