@@ -42,7 +42,7 @@ struct sentinel {
     int64_t answered_at_ms; /* 0: none since it was connected */
     char master_host[256];
     unsigned master_port;
-    uint64_t epoch;
+    uint64_t epoch, heard_epoch;
     char complaint[160]; /* the last one that was logged */
 };
 
@@ -208,15 +208,36 @@ static void on_master(const struct resp_value *head, struct bytes reply, void *c
         complain(sentinel, words);
         return;
     }
-    if (!resp_next(&reply, &list) || list.type != '*' ||
-        !read_address(reply, list.n_children, sentinel->master_host, &sentinel->master_port)) {
+    if (resp_next(&reply, &list) && list.type == '*' &&
+        find_field(reply, list.n_children, "config-epoch", &epoch)) {
+        (void)bytes_to_int64(epoch, &value);
+    }
+    sentinel->heard_epoch = (uint64_t)value;
+}
+
+/*
+ * Asked apart: during a failover SENTINEL MASTER still tells the address of the old master,
+ * together with the epoch of the new one.
+ */
+static void on_address(const struct resp_value *head, struct bytes reply, void *context)
+{
+    struct sentinel *sentinel = OBJ_FROM(context, struct sentinel, SENTINEL_MAGIC);
+    struct resp_value list, host, number;
+    int64_t port;
+
+    (void)head;
+    if (!resp_next(&reply, &list) || list.type != '*' || list.is_null || list.n_children != 2) {
+        return; /* it has said why when it was asked for the epoch */
+    }
+    if (!resp_next(&reply, &host) || !resp_next(&reply, &number) || host.text.len == 0 ||
+        host.text.len > 255 || !bytes_to_int64(number.text, &port) || port < 1 || port > 65535) {
         complain(sentinel, "its answer makes no sense");
         return;
     }
-    if (find_field(reply, list.n_children, "config-epoch", &epoch)) {
-        (void)bytes_to_int64(epoch, &value);
-    }
-    sentinel->epoch = (uint64_t)value;
+    memcpy(sentinel->master_host, host.text.ptr, host.text.len);
+    sentinel->master_host[host.text.len] = '\0';
+    sentinel->master_port = (unsigned)port;
+    sentinel->epoch = sentinel->heard_epoch;
     sentinel->answered_at_ms = clock_now_ms();
     sentinel->n_failures = 0;
     sentinel->complaint[0] = '\0';
@@ -251,9 +272,11 @@ static void on_others(const struct resp_value *head, struct bytes reply, void *c
 static void poll_sentinel(struct sentinel *sentinel)
 {
     const char *const master[] = {"SENTINEL", "MASTER", sentinel->all->master};
+    const char *const address[] = {"SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinel->all->master};
     const char *const others[] = {"SENTINEL", "SENTINELS", sentinel->all->master};
 
     control_client_send(sentinel->asker, master, 3, on_master);
+    control_client_send(sentinel->asker, address, 3, on_address);
     if (sentinel->n_polls++ % POLLS_PER_SURVEY == 0) {
         control_client_send(sentinel->asker, others, 3, on_others);
     }
