@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "proxy/census.h"
 #include "upstream/identity.h"
 #include "upstream/lease.h"
 
@@ -37,6 +38,7 @@ READ_GAUGE(clients, facts->n_clients)
 READ_GAUGE(max_clients, facts->max_clients)
 READ_GAUGE(links_up, facts->n_links_up)
 READ_GAUGE(links_down, facts->n_links_down)
+READ_GAUGE(subscriptions, facts->n_subscriptions)
 READ_GAUGE(identities, facts->n_identities)
 READ_GAUGE(leased_taken, facts->n_leased_taken)
 READ_GAUGE(leased_idle, facts->n_leased_idle)
@@ -320,6 +322,7 @@ static void add_process(struct gather *gather)
     }
     facts->n_clients = atomic_load_explicit(&proxy->n_clients, memory_order_relaxed);
     facts->n_blocked = atomic_load_explicit(&proxy->n_blocked, memory_order_relaxed);
+    facts->n_subscriptions = census_total();
     facts->n_identities = identity_count();
     facts->n_leased_taken = lease_count_taken();
     facts->n_leased_idle = lease_count_idle();

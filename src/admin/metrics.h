@@ -26,6 +26,7 @@ struct metrics_facts {
         uint64_t n_entries, n_bytes;
     } namespaces[STATS_NAMESPACES];
     unsigned n_clients, max_clients;
+    unsigned n_subscriptions;
     unsigned n_identities;
     unsigned n_leased_taken, n_leased_idle, n_blocked;
     unsigned n_links_up, n_links_down, n_nodes;

@@ -50,20 +50,26 @@ static struct mail *take_mails(struct worker *worker)
     return oldest;
 }
 
-static void on_wake(evutil_socket_t fd, short what, void *arg)
+void worker_run_mails(struct worker *worker)
 {
-    struct worker *worker = OBJ_FROM(arg, struct worker, WORKER_MAGIC);
     struct mail *mail = take_mails(worker);
 
-    (void)fd;
-    (void)what;
-    event_priority_set(worker->wake_event, PRIORITY_CLIENT);
     while (mail != NULL) {
         struct mail *next = mail->next; /* run() may free the mail */
 
         mail->run(mail);
         mail = next;
     }
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *arg)
+{
+    struct worker *worker = OBJ_FROM(arg, struct worker, WORKER_MAGIC);
+
+    (void)fd;
+    (void)what;
+    event_priority_set(worker->wake_event, PRIORITY_CLIENT);
+    worker_run_mails(worker);
 }
 
 /* The base is used by its own thread only; mail is the one way in. */

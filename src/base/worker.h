@@ -78,6 +78,8 @@ void worker_post(struct worker *worker, struct mail *mail);
 void worker_defer(struct worker *worker, struct deferred *deferred);
 /* What is queued now, on the thread that tears a stopped worker down. */
 void worker_run_deferred(struct worker *worker);
+/* What is in the mailbox now, on the thread that tears a stopped worker down. */
+void worker_run_mails(struct worker *worker);
 /* Takes a queued job back, so that what embeds it can be freed. */
 void worker_undefer(struct worker *worker, struct deferred *deferred);
 

@@ -263,7 +263,7 @@ static bool on_push(struct link *link, struct bytes frame)
     return true;
 }
 
-const struct link_events track_link_events = {on_up, on_down, on_push};
+const struct link_events track_link_events = {on_up, on_down, on_push, NULL};
 
 /* ---- tracking refused: ask again now and then ---- */
 

@@ -4,6 +4,7 @@
 #include "proxy/fanout.h"
 #include "proxy/local.h"
 #include "proxy/pause.h"
+#include "proxy/pubsub.h"
 #include "proxy/read.h"
 #include "proxy/relay.h"
 #include "proxy/split.h"
@@ -303,6 +304,9 @@ enum verdict dispatch_request(struct session *session, const struct dispatch_cal
     }
     if (NC_UNLIKELY(session->front->pause.mode != PAUSE_NONE) && pause_holds(session, call)) {
         return VERDICT_STALL;
+    }
+    if (NC_UNLIKELY(session->subscriber != NULL) && pubsub_restricts(session, call)) {
+        return VERDICT_TAKEN;
     }
     if (NC_UNLIKELY(session->transaction != NULL)) {
         return transaction_dispatch(session, call);

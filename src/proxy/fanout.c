@@ -186,12 +186,6 @@ enum verdict fanout_dispatch(struct session *session, const struct dispatch_call
     if (lease_use_of(command) != LEASE_NONE) {
         return ask_apart(session, call);
     }
-    if (command->merge == MERGE_LATER && is_cluster(session->front)) {
-        stats_add(METRIC_errors_refused, 1);
-        session_error(session, "ERR command '%s' is not supported by nearcached on a cluster yet",
-                      command->name);
-        return VERDICT_TAKEN;
-    }
     if (command->keys != KEYS_NONE) {
         return dispatch_relay(session, call);
     }

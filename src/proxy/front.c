@@ -4,8 +4,10 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "proxy/hub.h"
 #include "proxy/login.h"
 #include "proxy/pause.h"
+#include "proxy/pubsub.h"
 #include "proxy/relay.h"
 #include "proxy/request.h"
 #include "proxy/session.h"
@@ -33,7 +35,8 @@ static void close_idle_sessions(struct front *front, int64_t now_us)
     while (session != NULL) {
         struct session *const next = session->next;
 
-        if (limit_us > 0 && session->first == NULL && now_us - session->active_at_us > limit_us) {
+        if (limit_us > 0 && session->subscriber == NULL && session->first == NULL &&
+            now_us - session->active_at_us > limit_us) {
             stats_add(METRIC_clients_closed_idle, 1);
             session_close(session);
         } else if (session->above_soft_since_us != 0) {
@@ -51,6 +54,8 @@ static void on_idle_timer(evutil_socket_t fd, short what, void *arg)
     (void)what;
     close_idle_sessions(front, clock_now_us());
     login_tick(front, clock_now_us());
+    hub_tick(front->hub, clock_now_us());
+    pubsub_tick(front, clock_now_us());
 }
 
 /* ---- life ---- */
@@ -75,6 +80,7 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
     backend_init(&front->backend, &front->worker, proxy->login, config, &coherence_backend_events,
                  &front->coherence);
     coherence_init(&front->coherence, &proxy->fleet, &front->worker, &front->backend, config);
+    front->hub = hub_new(front, &pubsub_hub_events);
     front->retry_event = event_new(front->worker.base, -1, 0, relay_on_retry_timer, front);
     front->idle_event = event_new(front->worker.base, -1, EV_PERSIST, on_idle_timer, front);
     CHECK(front->retry_event != NULL && front->idle_event != NULL);
@@ -136,6 +142,8 @@ static void fini_front(struct front *front)
         session_close(front->sessions);
     }
     login_tick(front, clock_now_us());
+    hub_free(&front->hub);
+    topic_table_fini(&front->topics);
     pause_fini(front);
     backend_fini(&front->backend);
     coherence_fini(&front->coherence);
@@ -161,6 +169,15 @@ static void fini_front(struct front *front)
 
 void proxy_fini(struct proxy *proxy)
 {
+    /* What a session leaves behind concerns other workers too. */
+    for (unsigned i = 0; i < proxy->n_fronts; i++) {
+        while (proxy->fronts[i].sessions != NULL) {
+            session_close(proxy->fronts[i].sessions);
+        }
+    }
+    for (unsigned i = 0; i < proxy->n_fronts; i++) {
+        worker_run_mails(&proxy->fronts[i].worker);
+    }
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         fini_front(&proxy->fronts[i]);
     }
@@ -234,6 +251,7 @@ void proxy_on_all_workers(struct proxy *proxy, void (*fn)(struct front *front, v
 static void take_topology(struct front *front, void *context)
 {
     backend_set_topology(&front->backend, context);
+    hub_move(front->hub);
     /* Tracking links are up before the first miss asks for one. */
     for (struct backend_node *node = front->backend.nodes; node != NULL; node = node->next) {
         if (node->info != NULL && node->info->is_master) {

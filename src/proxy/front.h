@@ -13,10 +13,13 @@
 #include "base/worker.h"
 #include "coherence/coherence.h"
 #include "config/config.h"
+#include "proxy/topic.h"
 #include "resp/command.h"
 #include "resp/writer.h"
 #include "upstream/backend.h"
 
+struct hub;
+struct subscriber;
 struct session;
 struct request;
 struct proxy;
@@ -68,6 +71,10 @@ struct front {
     struct event *retry_event;
     struct pause pause; /* CLIENT PAUSE */
     struct event *idle_event;
+    struct hub *hub;           /* of the channels whose home is here */
+    struct topic_table topics; /* that sessions here are subscribed to */
+    struct subscriber *waiting_subscribers;
+    uint64_t topic_serial;
     struct login *logins; /* that are being checked, or are over since the last tick */
     unsigned char copy[CACHE_COPY_MAX + 64]; /* a hit that cannot go straight to the output */
 };

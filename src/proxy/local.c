@@ -10,6 +10,7 @@
 #include "proxy/info.h"
 #include "proxy/login.h"
 #include "proxy/pause.h"
+#include "proxy/pubsub.h"
 #include "proxy/request.h"
 #include "proxy/transaction.h"
 
@@ -280,6 +281,7 @@ static enum verdict handle_reset(struct session *session, const struct dispatch_
         return VERDICT_STALL;
     }
     transaction_end(session);
+    pubsub_end(session);
     session->proto = 2;
     session_log_out(session);
     session_set_db(session, session->front->proxy->login->db);
@@ -562,6 +564,9 @@ static enum verdict handle_none(struct session *session, const struct dispatch_c
 #define handle_client_list clients_list
 #define handle_client_kill clients_kill
 #define handle_client_unblock clients_unblock
+#define handle_pubsub pubsub_dispatch
+#define handle_publish pubsub_publish
+#define handle_pubsub_report pubsub_report
 #define handle_transaction transaction_dispatch
 #define handle_blocking blocking_dispatch
 #define handle_wait blocking_wait

@@ -289,6 +289,7 @@ void session_advance(struct session *session)
         }
         session->n_requests--;
         request_free(request);
+        session_release_pushes(session);
     }
 }
 

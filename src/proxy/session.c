@@ -16,6 +16,7 @@
 #include "base/stats.h"
 #include "proxy/dispatch.h"
 #include "proxy/login.h"
+#include "proxy/pubsub.h"
 #include "proxy/request.h"
 #include "proxy/transaction.h"
 #include "upstream/identity.h"
@@ -72,6 +73,7 @@ void session_open(struct front *front, int fd, bool is_unix, uint64_t id)
     learn_addresses(session);
     buffer_init(&session->in);
     outq_init(&session->out);
+    outq_init(&session->pushes);
     event_assign(&session->read_event, base, fd, EV_READ | EV_PERSIST, on_readable, session);
     event_assign(&session->write_event, base, fd, EV_WRITE, on_writable, session);
     event_priority_set(&session->read_event, PRIORITY_CLIENT);
@@ -162,6 +164,7 @@ void session_close(struct session *session)
         request = next;
     }
     transaction_end(session);
+    pubsub_end(session);
     login_cancel(session);
     session_set_identity(session, NULL);
     leave_front(session);
@@ -173,6 +176,7 @@ static void free_session(struct session *session)
 {
     buffer_fini(&session->in);
     outq_fini(&session->out);
+    outq_fini(&session->pushes);
     if (session->reader != NULL) {
         resp_reader_free(&session->reader);
     }
@@ -245,7 +249,8 @@ static void close_for(struct session *session, enum metric reason, const char *m
 bool session_check_output(struct session *session)
 {
     const struct config *config = session->front->config;
-    const size_t pending = outq_len(&session->out) + session->held_bytes;
+    const size_t pending = outq_len(&session->out) + session->held_bytes +
+                           outq_len(&session->pushes);
 
     if (session->is_closed) {
         return false;
@@ -302,6 +307,39 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
     (void)what;
     session->is_blocked = false;
     session_wake(session);
+}
+
+/* ---- messages ---- */
+
+bool session_push(struct session *session, struct bytes frame)
+{
+    struct outq *to = session->first != NULL && session->first->is_streaming ? &session->pushes
+                                                                             : &session->out;
+    const struct bytes type = session->proto == 3 ? bytes_make(frame.ptr, 1) : BYTES("*");
+
+    if (session->is_closed) {
+        return false;
+    }
+    if (outq_append(to, type) != 0 ||
+        outq_append(to, bytes_make(frame.ptr + 1, frame.len - 1)) != 0) {
+        session_close(session);
+        return false;
+    }
+    if (!session_check_output(session)) {
+        return false;
+    }
+    session_wake(session);
+    return true;
+}
+
+void session_release_pushes(struct session *session)
+{
+    const bool is_within = session->first != NULL && session->first->is_streaming;
+
+    if (!is_within && outq_len(&session->pushes) > 0 &&
+        outq_move(&session->out, &session->pushes) != 0) {
+        session_close(session);
+    }
 }
 
 /* ---- replies of our own ---- */
@@ -668,6 +706,17 @@ static void put_command_name(char *out, size_t size, const struct command *comma
     }
 }
 
+static const char *flags_of(const struct session *session)
+{
+    if (session->subscriber != NULL) {
+        return "P";
+    }
+    if (session->is_unix) {
+        return "U";
+    }
+    return session->is_no_evict ? "e" : "N";
+}
+
 void session_describe(const struct session *session, struct buffer *out)
 {
     const int64_t now_us = clock_now_us();
@@ -677,15 +726,15 @@ void session_describe(const struct session *session, struct buffer *out)
     put_command_name(command, sizeof(command), session->last_command);
     length = snprintf(
         line, sizeof(line),
-        "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%s db=%u sub=0 psub=0 "
-        "ssub=0 multi=%d qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=%u "
+        "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%s db=%u sub=%u psub=%u "
+        "ssub=%u multi=%d qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=%u "
         "omem=%zu tot-mem=%zu events=%s cmd=%s user=%s redir=-1 resp=%u",
         (unsigned long long)session->id, session->peer.text, session->local.text,
         session->stream.fd, session->name != NULL ? session->name : "",
         (long long)((now_us - session->opened_at_us) / 1000000),
-        (long long)((now_us - session->active_at_us) / 1000000),
-        session->is_unix ? "U" : (session->is_no_evict ? "e" : "N"), session->db,
-        transaction_depth(session), buffer_len(&session->in),
+        (long long)((now_us - session->active_at_us) / 1000000), flags_of(session), session->db,
+        pubsub_count(session, TOPIC_CHANNEL), pubsub_count(session, TOPIC_PATTERN),
+        pubsub_count(session, TOPIC_SHARD), transaction_depth(session), buffer_len(&session->in),
         session->in.capacity - session->in.tail, session->n_requests,
         outq_len(&session->out) + session->held_bytes,
         sizeof(*session) + session->in.capacity + outq_len(&session->out) + session->held_bytes,

@@ -20,6 +20,7 @@ enum session_reply_mode { REPLY_ON, REPLY_OFF, REPLY_SKIP_NEXT, REPLY_SKIP_THIS 
 
 struct identity;
 struct login;
+struct subscriber;
 struct transaction;
 
 struct session {
@@ -62,6 +63,8 @@ struct session {
     int64_t opened_at_us, active_at_us, above_soft_since_us;
     struct endpoint peer, local;
     struct event *gone_event;        /* while it blocks: tells that the client has gone */
+    struct subscriber *subscriber;   /* NULL: it is subscribed to nothing */
+    struct outq pushes;              /* that wait for the end of a reply */
     struct transaction *transaction; /* NULL: none; from MULTI or WATCH until it ends */
 };
 
@@ -97,6 +100,14 @@ bool session_check_output(struct session *session);
 struct resp_writer session_begin_reply(struct session *session);
 void session_end_reply(struct session *session, struct resp_writer *writer);
 void session_error(struct session *session, const char *format, ...) NC_PRINTF(2, 3);
+
+/*
+ * A message out of order, in RESP3's form; RESP2 has an array in its place. It leaves between
+ * replies, never within one that is being streamed. False: the session was closed over it.
+ */
+bool session_push(struct session *session, struct bytes frame);
+/* Messages that waited for a reply to end. */
+void session_release_pushes(struct session *session);
 
 /* True when replies of the command in hand are suppressed (CLIENT REPLY OFF | SKIP). */
 bool session_is_muted(const struct session *session);

@@ -281,9 +281,7 @@ static const char *refusal_of(const struct session *session, const struct dispat
                    : not_here;
     case CLASS_ALL_NODES:
         /* One node would answer for all. */
-        return is_cluster && command->merge != MERGE_FIRST && command->merge != MERGE_LATER
-                   ? not_here
-                   : NULL;
+        return is_cluster && command->merge != MERGE_FIRST ? not_here : NULL;
     case CLASS_LOCAL:
         if (command->handler == HANDLER_config && config->config_command != CONFIG_COMMAND_ON) {
             return not_here;

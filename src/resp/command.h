@@ -80,7 +80,6 @@ enum command_merge {
     MERGE_LATEST,  /* LATENCY LATEST: each event once */
     MERGE_STATS,   /* maps of numbers, summed name by name */
     MERGE_DEBUG,   /* a key that only one master has is no error */
-    MERGE_LATER,   /* several masters: not yet; a single backend gets it whole */
 };
 
 /* What proxy/ does with classes CONNECTION, LOCAL and PROXY: one handler each. */

@@ -45,7 +45,7 @@ static bool on_push(struct link *link, struct bytes frame)
     return false;
 }
 
-static const struct link_events events = {on_up, on_down, on_push};
+static const struct link_events events = {on_up, on_down, on_push, NULL};
 
 /* ---- lists: idle ones, and all others of a node ---- */
 

@@ -363,6 +363,22 @@ int link_send(struct link *link, uint32_t db, const struct bytes *parts, unsigne
     return 0;
 }
 
+int link_say(struct link *link, struct bytes frame)
+{
+    int error;
+
+    CHECK(!link->settings.keeps_requests);
+    if (link->state != LINK_UP || link->is_losing) {
+        return -ENOTCONN;
+    }
+    error = buffer_append(&link->out, frame);
+    if (error == 0) {
+        link->last_used_us = clock_now_us();
+        worker_defer(link->worker, &link->flush);
+    }
+    return error;
+}
+
 struct bytes link_op_bytes(const struct link *link, const struct link_op *op)
 {
     if (op->begin < link->out_base) {
@@ -658,6 +674,10 @@ static bool take_frame(struct link *link, size_t frame_len)
         return take_greeting(link, frame);
     }
     if (link->first_op == NULL) {
+        if (link->events != NULL && link->events->on_unasked != NULL &&
+            link->events->on_unasked(link, frame)) {
+            return link->state == LINK_UP;
+        }
         go_down(link, "a reply that nobody asked for", false);
         return false;
     }

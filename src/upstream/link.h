@@ -65,6 +65,8 @@ struct link_events {
     void (*on_down)(struct link *link); /* before the operations in flight are lost */
     /* One whole push message. False: its shape is unknown, the link is closed. */
     bool (*on_push)(struct link *link, struct bytes frame);
+    /* A whole reply that no operation waits for; NULL: it closes the link. False: likewise. */
+    bool (*on_unasked)(struct link *link, struct bytes frame);
 };
 
 struct link_settings {
@@ -135,6 +137,11 @@ void link_set_endpoint(struct link *link, const struct endpoint *endpoint);
  */
 NC_MUST_CHECK int link_send(struct link *link, uint32_t db, const struct bytes *parts,
                             unsigned n_parts, unsigned n_replies, struct link_op *op);
+/*
+ * Queues a request whose answers are pushes: no operation waits for it. For links that keep no
+ * requests; -ENOTCONN unless it is up.
+ */
+NC_MUST_CHECK int link_say(struct link *link, struct bytes frame);
 /* The request as it was queued; valid in on_reply and, for requests kept, on_lost. */
 struct bytes link_op_bytes(const struct link *link, const struct link_op *op);
 

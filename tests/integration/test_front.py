@@ -637,8 +637,7 @@ def test_reset_leaves_resp3_and_the_database(proxy):
 
 # --- commands that are not for now, or never ------------------------------------------------------
 
-PINNED = ["SUBSCRIBE c", "UNSUBSCRIBE", "PSUBSCRIBE c*", "PUNSUBSCRIBE", "SSUBSCRIBE c",
-          "SUNSUBSCRIBE", "MONITOR", "CLIENT TRACKING ON", "CLIENT CACHING YES"]
+PINNED = ["MONITOR", "CLIENT TRACKING ON", "CLIENT CACHING YES"]
 
 
 @needs_proxy
