@@ -35,8 +35,10 @@ static void close_idle_sessions(struct front *front, int64_t now_us)
     while (session != NULL) {
         struct session *const next = session->next;
 
-        if (limit_us > 0 && session->subscriber == NULL && session->first == NULL &&
-            now_us - session->active_at_us > limit_us) {
+        const bool may_be_idle = session->first == NULL && session->subscriber == NULL &&
+                                 session->monitor == NULL;
+
+        if (limit_us > 0 && may_be_idle && now_us - session->active_at_us > limit_us) {
             stats_add(METRIC_clients_closed_idle, 1);
             session_close(session);
         } else if (session->above_soft_since_us != 0) {

@@ -9,6 +9,7 @@
 #include "proxy/fanout.h"
 #include "proxy/info.h"
 #include "proxy/login.h"
+#include "proxy/monitor.h"
 #include "proxy/pause.h"
 #include "proxy/pubsub.h"
 #include "proxy/request.h"
@@ -282,6 +283,7 @@ static enum verdict handle_reset(struct session *session, const struct dispatch_
     }
     transaction_end(session);
     pubsub_end(session);
+    monitor_end(session);
     session->proto = 2;
     session_log_out(session);
     session_set_db(session, session->front->proxy->login->db);
@@ -564,6 +566,7 @@ static enum verdict handle_none(struct session *session, const struct dispatch_c
 #define handle_client_list clients_list
 #define handle_client_kill clients_kill
 #define handle_client_unblock clients_unblock
+#define handle_monitor monitor_dispatch
 #define handle_pubsub pubsub_dispatch
 #define handle_publish pubsub_publish
 #define handle_pubsub_report pubsub_report

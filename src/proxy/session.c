@@ -16,6 +16,7 @@
 #include "base/stats.h"
 #include "proxy/dispatch.h"
 #include "proxy/login.h"
+#include "proxy/monitor.h"
 #include "proxy/pubsub.h"
 #include "proxy/request.h"
 #include "proxy/transaction.h"
@@ -165,6 +166,7 @@ void session_close(struct session *session)
     }
     transaction_end(session);
     pubsub_end(session);
+    monitor_end(session);
     login_cancel(session);
     session_set_identity(session, NULL);
     leave_front(session);
@@ -315,7 +317,8 @@ bool session_push(struct session *session, struct bytes frame)
 {
     struct outq *to = session->first != NULL && session->first->is_streaming ? &session->pushes
                                                                              : &session->out;
-    const struct bytes type = session->proto == 3 ? bytes_make(frame.ptr, 1) : BYTES("*");
+    const struct bytes type = session->proto == 3 || frame.ptr[0] != '>' ? bytes_make(frame.ptr, 1)
+                                                                         : BYTES("*");
 
     if (session->is_closed) {
         return false;
@@ -710,6 +713,9 @@ static const char *flags_of(const struct session *session)
 {
     if (session->subscriber != NULL) {
         return "P";
+    }
+    if (session->monitor != NULL) {
+        return "O";
     }
     if (session->is_unix) {
         return "U";

@@ -20,6 +20,7 @@ enum session_reply_mode { REPLY_ON, REPLY_OFF, REPLY_SKIP_NEXT, REPLY_SKIP_THIS 
 
 struct identity;
 struct login;
+struct monitor;
 struct subscriber;
 struct transaction;
 
@@ -64,6 +65,7 @@ struct session {
     struct endpoint peer, local;
     struct event *gone_event;        /* while it blocks: tells that the client has gone */
     struct subscriber *subscriber;   /* NULL: it is subscribed to nothing */
+    struct monitor *monitor;         /* NULL: it is none */
     struct outq pushes;              /* that wait for the end of a reply */
     struct transaction *transaction; /* NULL: none; from MULTI or WATCH until it ends */
 };
@@ -102,8 +104,9 @@ void session_end_reply(struct session *session, struct resp_writer *writer);
 void session_error(struct session *session, const char *format, ...) NC_PRINTF(2, 3);
 
 /*
- * A message out of order, in RESP3's form; RESP2 has an array in its place. It leaves between
- * replies, never within one that is being streamed. False: the session was closed over it.
+ * A message out of order, a push in RESP3's form (RESP2 has an array in its place) or a line. It
+ * leaves between replies, never within one that is being streamed. False: the session was closed
+ * over it.
  */
 bool session_push(struct session *session, struct bytes frame);
 /* Messages that waited for a reply to end. */

@@ -35,6 +35,20 @@ static void on_down(struct link *link)
     struct lease *lease = link->owner;
 
     lease->is_lost = true;
+    if (lease->on_unasked != NULL) {
+        lease->on_unasked(lease, BYTES(""));
+    }
+}
+
+static bool on_unasked(struct link *link, struct bytes frame)
+{
+    struct lease *lease = link->owner;
+
+    if (lease->on_unasked == NULL) {
+        return false;
+    }
+    lease->on_unasked(lease, frame);
+    return true;
 }
 
 /* Nothing asks for pushes here: tracking and subscriptions have links of their own. */
@@ -45,7 +59,7 @@ static bool on_push(struct link *link, struct bytes frame)
     return false;
 }
 
-static const struct link_events events = {on_up, on_down, on_push, NULL};
+static const struct link_events events = {on_up, on_down, on_push, on_unasked};
 
 /* ---- lists: idle ones, and all others of a node ---- */
 
@@ -135,6 +149,7 @@ struct lease *lease_take(struct backend *backend, struct backend_node *node, uns
     }
     lease->is_taken = true;
     lease->is_lost = lease->link.needs_multi = false;
+    lease->on_unasked = NULL;
     lease->link.settings.request_timeout_ms = timeout_ms;
     stats_add(METRIC_leases, 1);
     return lease;

@@ -30,7 +30,6 @@ CASES = read_cases()
 # What other parts of the proxy still refuse ("... yet"). Delete a name, or all of this, when it is
 # in: the cases are there already.
 PENDING = set("""
-monitor
 client|tracking client|trackinginfo client|caching
 """.split())
 

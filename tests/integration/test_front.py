@@ -637,7 +637,7 @@ def test_reset_leaves_resp3_and_the_database(proxy):
 
 # --- commands that are not for now, or never ------------------------------------------------------
 
-PINNED = ["MONITOR", "CLIENT TRACKING ON", "CLIENT CACHING YES"]
+PINNED = ["CLIENT TRACKING ON", "CLIENT CACHING YES"]
 
 
 @needs_proxy
