@@ -21,6 +21,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "config/address.h"
+#include "config/address_map.h"
 #include "config/backend_url.h"
 
 #include <stdatomic.h>
@@ -119,9 +120,10 @@ struct config {
     unsigned n_listeners;
     struct config_address admin_address; /* admin */
     bool has_admin;
-    struct config_announce announce; /* announce_address; port 0: none */
-    struct config_backend target;    /* backend, backend_user and backend_password */
-    unsigned unix_mode;              /* unix_socket_mode */
+    struct config_address_map mappings; /* address_map */
+    struct config_announce announce;    /* announce_address; port 0: none */
+    struct config_backend target;       /* backend, backend_user and backend_password */
+    unsigned unix_mode;                 /* unix_socket_mode */
 
     struct config_namespace *namespaces; /* [0] is "default"; then longest pattern first */
     unsigned n_namespaces;

@@ -343,6 +343,13 @@ static void take_addresses(struct config_draft *draft)
             config->listeners[config->n_listeners++] = address;
         }
     }
+    config->mappings.n = 0;
+    for (unsigned i = 0; i < config->address_map.n && i < CONFIG_MAPPINGS_MAX; i++) {
+        if (config_mapping_parse(&config->mappings.of[config->mappings.n],
+                                 config->address_map.items[i])) {
+            config->mappings.n++;
+        }
+    }
     if (!config_announce_parse(&config->announce, config->announce_address)) {
         config->announce.port = 0;
     }

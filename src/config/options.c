@@ -352,6 +352,14 @@ static const char *check_listen(const char *text)
     return config_address_parse(&address, text) ? NULL : "expected " CONFIG_ADDRESS_EXPECTED;
 }
 
+static const char *check_mapping(const char *text)
+{
+    struct config_mapping mapping;
+    const bool is_good = text[0] == '\0' || config_mapping_parse(&mapping, text);
+
+    return is_good ? NULL : "expected " CONFIG_MAPPING_EXPECTED;
+}
+
 static const char *check_unix_mode(const char *text)
 {
     const size_t len = strlen(text);
@@ -378,6 +386,7 @@ static const struct text_check {
     {"backend", check_backend, "a URL"},
     {"admin", check_admin, EXPECTED_ADMIN},
     {"announce_address", check_announce, EXPECTED_ANNOUNCE},
+    {"address_map", check_mapping, CONFIG_MAPPING_EXPECTED},
     {"match", check_match, EXPECTED_MATCH},
 };
 

@@ -187,6 +187,8 @@ static struct backend_node *named_node(struct request *request, struct bytes lin
     const unsigned char *at = memchr(line.ptr, ' ', line.len);
     const unsigned char *end = line.ptr + line.len - 2;
     const unsigned char *colon = NULL;
+    struct bytes host;
+    unsigned reached_at;
     int64_t port;
 
     at = at != NULL ? memchr(at + 1, ' ', (size_t)(end - at - 1)) : NULL;
@@ -203,8 +205,10 @@ static struct backend_node *named_node(struct request *request, struct bytes lin
         port < 1 || port > 65535) {
         return NULL;
     }
-    return backend_by_address(&request->front->backend, bytes_make(at, (size_t)(colon - at)),
-                              (unsigned)port, from);
+    host = bytes_make(at, (size_t)(colon - at));
+    reached_at = (unsigned)port;
+    (void)config_address_map(&request->front->config->mappings, &host, &reached_at);
+    return backend_by_address(&request->front->backend, host, reached_at, from);
 }
 
 /*

@@ -340,7 +340,8 @@ static void on_cluster_slots(const struct resp_value *head, struct bytes reply, 
     contact->epoch = contact->heard_epoch;
     if (!is_same_reply(contact, reply)) {
         /* A server on a Unix socket that does not know its own address is on this host. */
-        map = topology_from_slots(reply, contact->host[0] != '\0' ? contact->host : "127.0.0.1");
+        map = topology_from_slots(reply, contact->host[0] != '\0' ? contact->host : "127.0.0.1",
+                                  contact->watch->map);
         if (map != NULL) {
             contact->is_mapless = false;
             take_map(contact, map, reply);

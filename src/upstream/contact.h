@@ -39,6 +39,7 @@ struct contact_watch {
     struct event_base *base;
     struct resolver *resolver;
     struct control_settings settings;
+    const struct config_address_map *map;
     int64_t reconnect_min_ms, reconnect_max_ms;
     int64_t poll_ms;  /* between two polls of a server */
     int64_t slots_ms; /* between two readings of its map */

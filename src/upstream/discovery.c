@@ -40,6 +40,7 @@ struct discovery {
     uint32_t magic;
     struct event_base *base;
     struct contact_watch watch;
+    struct config_address_map map; /* as it was at the start */
     char *user, *password;
     discovery_on_change_fn on_change;
     void *context;
@@ -677,8 +678,10 @@ struct discovery *discovery_new(struct event_base *base, const struct config *co
     discovery->settle = evtimer_new(base, on_settle, discovery);
     discovery->refresh = evtimer_new(base, on_refresh, discovery);
     CHECK(discovery->settle != NULL && discovery->refresh != NULL);
+    discovery->map = config->mappings;
     discovery->watch = (struct contact_watch){
         .base = base,
+        .map = &discovery->map,
         .resolver = resolver_new(base),
         .settings = {.user = discovery->user, .password = discovery->password},
         .on_news = on_news,

@@ -52,6 +52,7 @@ struct sentinels {
     char *master; /* the name */
     char *user, *password;
     struct control_settings settings;
+    struct config_address_map map;
     int64_t poll_ms, reconnect_min_ms, reconnect_max_ms;
     sentinels_on_master_fn on_master;
     void *context;
@@ -176,7 +177,9 @@ static bool find_field(struct bytes at, size_t n_children, const char *field, st
     return false;
 }
 
-static bool read_address(struct bytes fields, size_t n_children, char host[256], unsigned *port)
+/* Where another Sentinel is reached. */
+static bool read_address(const struct sentinels *all, struct bytes fields, size_t n_children,
+                         char host[256], unsigned *port)
 {
     struct bytes ip, number;
     int64_t value;
@@ -186,9 +189,10 @@ static bool read_address(struct bytes fields, size_t n_children, char host[256],
         !bytes_to_int64(number, &value) || value < 1 || value > 65535) {
         return false;
     }
+    *port = (unsigned)value;
+    (void)config_address_map(&all->map, &ip, port);
     memcpy(host, ip.ptr, ip.len);
     host[ip.len] = '\0';
-    *port = (unsigned)value;
     return true;
 }
 
@@ -223,6 +227,7 @@ static void on_address(const struct resp_value *head, struct bytes reply, void *
 {
     struct sentinel *sentinel = OBJ_FROM(context, struct sentinel, SENTINEL_MAGIC);
     struct resp_value list, host, number;
+    unsigned reached_at;
     int64_t port;
 
     (void)head;
@@ -234,9 +239,11 @@ static void on_address(const struct resp_value *head, struct bytes reply, void *
         complain(sentinel, "its answer makes no sense");
         return;
     }
+    reached_at = (unsigned)port;
+    (void)config_address_map(&sentinel->all->map, &host.text, &reached_at);
     memcpy(sentinel->master_host, host.text.ptr, host.text.len);
     sentinel->master_host[host.text.len] = '\0';
-    sentinel->master_port = (unsigned)port;
+    sentinel->master_port = reached_at;
     sentinel->epoch = sentinel->heard_epoch;
     sentinel->answered_at_ms = clock_now_ms();
     sentinel->n_failures = 0;
@@ -263,7 +270,7 @@ static void on_others(const struct resp_value *head, struct bytes reply, void *c
         if (!resp_next(&fields, &one) || !resp_skip(&reply)) {
             return;
         }
-        if (read_address(fields, one.n_children, host, &port)) {
+        if (read_address(sentinel->all, fields, one.n_children, host, &port)) {
             (void)add(sentinel->all, host, port);
         }
     }
@@ -450,6 +457,7 @@ struct sentinels *sentinels_new(struct event_base *base, struct resolver *resolv
     sentinels->password = copy_or_null(config->sentinel_password);
     sentinels->settings.user = sentinels->user;
     sentinels->settings.password = sentinels->password;
+    sentinels->map = config->mappings;
     sentinels->on_master = on_new_master;
     sentinels->context = context;
     snprintf(sentinels->error, sizeof(sentinels->error), "no Sentinel has answered yet");

@@ -200,6 +200,7 @@ bool topology_equal(const struct topology *a, const struct topology *b)
  */
 struct slots_reader {
     const char *default_host;
+    const struct config_address_map *map;
     struct topology_node *nodes; /* in order of appearance */
     unsigned n_nodes, capacity;
     uint16_t slot_node[EPOCHS_SLOTS];
@@ -304,7 +305,12 @@ static bool read_node(struct slots_reader *reader, struct bytes *at, uint16_t *i
         return false;
     }
     if (port > 0 && host.text.len > 0) {
-        *index = add_node(reader, host.text, (unsigned)port);
+        unsigned reached_at = (unsigned)port;
+
+        if (reader->map != NULL) {
+            (void)config_address_map(reader->map, &host.text, &reached_at);
+        }
+        *index = add_node(reader, host.text, reached_at);
     }
     return true;
 }
@@ -383,12 +389,14 @@ static struct topology *make_sorted(const struct slots_reader *reader)
     return topology;
 }
 
-struct topology *topology_from_slots(struct bytes reply, const char *default_host)
+struct topology *topology_from_slots(struct bytes reply, const char *default_host,
+                                     const struct config_address_map *map)
 {
     struct slots_reader *reader = mem_alloc(sizeof(*reader));
     struct topology *topology = NULL;
 
     reader->default_host = default_host;
+    reader->map = map;
     for (unsigned slot = 0; slot < EPOCHS_SLOTS; slot++) {
         reader->slot_node[slot] = TOPOLOGY_NO_NODE;
     }

@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "base/stream.h"
 #include "cache/epochs.h"
+#include "config/address_map.h"
 #include "resp/command.h"
 
 #include <stdatomic.h>
@@ -63,8 +64,9 @@ bool topology_equal(const struct topology *a, const struct topology *b);
  * Reads a CLUSTER SLOTS reply (RESP2 bytes). default_host stands in for nodes that announce an
  * empty host ("the one you asked"). Nodes come sorted by address, are called healthy, and are
  * resolved where their host is a number. Slots of a node that announces no usable address have no
- * node. NULL: malformed or empty.
+ * node. map: what nodes announce and where they are reached; may be NULL. NULL: malformed or empty.
  */
-struct topology *topology_from_slots(struct bytes reply, const char *default_host);
+struct topology *topology_from_slots(struct bytes reply, const char *default_host,
+                                     const struct config_address_map *map);
 
 #endif

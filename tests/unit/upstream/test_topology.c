@@ -21,7 +21,7 @@
 
 static struct topology *read_slots(const char *reply)
 {
-    return topology_from_slots(bytes_of_string(reply), "10.9.8.7");
+    return topology_from_slots(bytes_of_string(reply), "10.9.8.7", NULL);
 }
 
 static void a_number_belongs_to_one_address_for_ever(void **state)
@@ -221,7 +221,7 @@ static void every_cut_of_a_reply_is_refused(void **state)
         char *cut = malloc(len + 1);
 
         memcpy(cut, whole, len);
-        assert_null(topology_from_slots(bytes_make(cut, len), "127.0.0.1"));
+        assert_null(topology_from_slots(bytes_make(cut, len), "127.0.0.1", NULL));
         free(cut);
     }
 }
