@@ -27,6 +27,7 @@ struct hub_link {
     bool is_ping_sent;
     int64_t pinged_at_us;
     struct sent *first_sent, *last_sent; /* whose confirmations are still to come */
+    struct topic_table leaving;          /* left, but the backend may still count them */
     unsigned n_spots;
 };
 
@@ -277,6 +278,27 @@ static void add_spot(struct hub *hub, struct hub_topic *topic, struct backend_no
     send_spot(spot);
 }
 
+/* It counts at the backend until that confirms. */
+static void unsubscribe(struct spot *spot)
+{
+    const struct topic_key *key = &spot->topic->topic.key;
+
+    say(spot->at, unsubscribe_names[key->kind], key->name);
+    if (spot->state == SPOT_ACTIVE && topic_find(&spot->at->leaving, key) == NULL) {
+        struct topic *leaving = mem_alloc(sizeof(*leaving));
+
+        topic_add(&spot->at->leaving, leaving, key);
+        spot->state = SPOT_SENT; /* so that the census keeps it */
+    }
+}
+
+static void has_left(struct hub_link *at, struct topic *leaving)
+{
+    census_set_active(&leaving->key, at->node, false);
+    topic_remove(&at->leaving, leaving);
+    mem_free(leaving);
+}
+
 /* An unused link goes in the next tick. */
 static void drop_spot(struct hub_topic *topic, struct spot *spot)
 {
@@ -292,7 +314,7 @@ static void drop_spot(struct hub_topic *topic, struct spot *spot)
         }
     }
     if (spot->state != SPOT_WANTED && link_is_up(&spot->at->link)) {
-        say(spot->at, unsubscribe_names[topic->topic.key.kind], topic->topic.key.name);
+        unsubscribe(spot);
     }
     set_state(spot, SPOT_WANTED);
     spot->at->n_spots--;
@@ -475,6 +497,9 @@ static void on_down(struct link *link)
     struct hub_link *at = link->owner;
 
     forget_sent(at);
+    while (at->leaving.n > 0) {
+        has_left(at, topic_next(&at->leaving, NULL));
+    }
     for_each_spot(at, want_again);
 }
 
@@ -594,6 +619,16 @@ static void confirm(struct hub_link *at)
     }
 }
 
+static void confirm_leave(struct hub_link *at, enum topic_kind kind, struct bytes name)
+{
+    const struct topic_key key = {kind, at->identity != NULL ? at->identity->number : 0, name};
+    struct topic *leaving = topic_find(&at->leaving, &key);
+
+    if (leaving != NULL) {
+        has_left(at, leaving);
+    }
+}
+
 /* The slot of a shard channel has left the node. */
 static void take_away(struct hub_link *at, struct bytes name)
 {
@@ -633,7 +668,12 @@ static bool on_push(struct link *link, struct bytes frame)
                bytes_equal(kind.text, BYTES("psubscribe")) ||
                bytes_equal(kind.text, BYTES("ssubscribe"))) {
         confirm(at);
+    } else if (bytes_equal(kind.text, BYTES("unsubscribe"))) {
+        confirm_leave(at, TOPIC_CHANNEL, name.text);
+    } else if (bytes_equal(kind.text, BYTES("punsubscribe"))) {
+        confirm_leave(at, TOPIC_PATTERN, name.text);
     } else if (bytes_equal(kind.text, BYTES("sunsubscribe"))) {
+        confirm_leave(at, TOPIC_SHARD, name.text);
         take_away(at, name.text);
     }
     return true;
@@ -727,6 +767,9 @@ static void ping(struct hub_link *at, int64_t now_us)
 static void free_link(struct hub_link *at)
 {
     forget_sent(at);
+    while (at->leaving.n > 0) {
+        has_left(at, topic_next(&at->leaving, NULL));
+    }
     link_fini(&at->link);
     mem_free(at);
 }
@@ -738,7 +781,7 @@ void hub_tick(struct hub *hub, int64_t now_us)
     while (*at != NULL) {
         struct hub_link *const link = *at;
 
-        if (link->n_spots == 0) {
+        if (link->n_spots == 0 && (link->leaving.n == 0 || !link_is_up(&link->link))) {
             *at = link->next;
             free_link(link);
             continue;

@@ -24,6 +24,7 @@ static void merge_published(struct group *group, struct resp_writer *reply)
     const enum topic_kind kind = is_shard(owner->command) ? TOPIC_SHARD : TOPIC_CHANNEL;
     struct bytes at = group_reply(group, 0);
     struct resp_value value;
+    unsigned own;
     int64_t n;
 
     if (group_put_error(group, reply)) {
@@ -33,7 +34,9 @@ static void merge_published(struct group *group, struct resp_writer *reply)
         reply->has_failed = true;
         return;
     }
-    n -= census_own(kind, channel, group->parts[0]->node, true);
+    /* A subscription that was ended meanwhile may have been counted still. */
+    own = census_own(kind, channel, group->parts[0]->node, true);
+    n -= own > (unsigned)group->number ? own : (unsigned)group->number;
     resp_put_integer(reply, (n > 0 ? n : 0) + census_receivers(kind, channel));
 }
 
@@ -44,6 +47,7 @@ enum verdict pubsub_publish(struct session *session, const struct dispatch_call 
     struct request *owner = request_queue(session, REQUEST_GROUP, call->command);
     struct group *group = group_new(owner, merge_published);
     struct request *part = group_add(group, REQUEST_RELAYED, call->command);
+    struct backend_node *node;
 
     stats_add(METRIC_commands_relayed, 1);
     request_count(owner, false, true);
@@ -51,7 +55,12 @@ enum verdict pubsub_publish(struct session *session, const struct dispatch_call 
     if (request_store(owner, call->argv[1]) != 0) {
         group->has_failed = true;
     }
-    relay_send(part, backend_owner(&front->backend, slot), call->frame);
+    node = backend_owner(&front->backend, slot);
+    if (node != NULL) {
+        group->number = census_own(is_shard(call->command) ? TOPIC_SHARD : TOPIC_CHANNEL,
+                                   call->argv[1], node->id, true);
+    }
+    relay_send(part, node, call->frame);
     group_seal(group);
     return VERDICT_TAKEN;
 }

@@ -137,6 +137,16 @@ def test_messages_do_not_break_replies(proxy, redis_server):
             assert pushed == [b"%d" % number for number in range(20)]
 
 
+def test_publish_counts_right_behind_an_unsubscribe(proxy):
+    with proxy.client() as client, proxy.client() as other:
+        for number in range(100):
+            client.send(encode("SUBSCRIBE", "c") + encode("UNSUBSCRIBE", "c"))
+            client.read()
+            client.read()
+            assert other.ok("PUBLISH", "c", number) == 0
+            assert other.ok("PUBSUB", "NUMSUB", "c") == [b"c", 0]
+
+
 def test_a_lost_link_is_subscribed_again(proxy, redis_server):
     with proxy.client() as client:
         client.ask("SUBSCRIBE", "a")
