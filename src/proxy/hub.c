@@ -29,6 +29,7 @@ struct hub_link {
     struct sent *first_sent, *last_sent; /* whose confirmations are still to come */
     struct topic_table leaving;          /* left, but the backend may still count them */
     unsigned n_spots;
+    int n_wanted; /* of them: to be sent when the link is up */
 };
 
 struct spot {
@@ -125,6 +126,17 @@ static void say(struct hub_link *at, const char *command, struct bytes name)
     buffer_fini(&frame);
 }
 
+static void set_state(struct spot *spot, int state)
+{
+    const bool was_active = spot->state == SPOT_ACTIVE;
+
+    spot->at->n_wanted += (state == SPOT_WANTED) - (spot->state == SPOT_WANTED);
+    spot->state = state;
+    if (was_active != (state == SPOT_ACTIVE)) {
+        census_set_active(&spot->topic->topic.key, spot->at->node, state == SPOT_ACTIVE);
+    }
+}
+
 static void send_spot(struct spot *spot)
 {
     struct hub_link *at = spot->at;
@@ -143,7 +155,7 @@ static void send_spot(struct spot *spot)
         at->first_sent = sent;
     }
     at->last_sent = sent;
-    spot->state = SPOT_SENT;
+    set_state(spot, SPOT_SENT);
     say(at, subscribe_names[key->kind], key->name);
 }
 
@@ -213,16 +225,6 @@ static void tell_if_confirmed(struct hub_topic *topic)
 
 /* ---- spots and links ---- */
 
-static void set_state(struct spot *spot, int state)
-{
-    const bool was_active = spot->state == SPOT_ACTIVE;
-
-    spot->state = state;
-    if (was_active != (state == SPOT_ACTIVE)) {
-        census_set_active(&spot->topic->topic.key, spot->at->node, state == SPOT_ACTIVE);
-    }
-}
-
 static void on_ping_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
                           bool is_first, bool is_last);
 static void on_ping_lost(struct link_op *op, struct link *link, enum link_loss loss);
@@ -271,6 +273,7 @@ static void add_spot(struct hub *hub, struct hub_topic *topic, struct backend_no
     spot->topic = topic;
     spot->at = link_to(hub, node, topic->identity);
     spot->at->n_spots++;
+    spot->at->n_wanted++;
     while (*end != NULL) {
         end = &(*end)->next;
     }
@@ -317,6 +320,7 @@ static void drop_spot(struct hub_topic *topic, struct spot *spot)
         unsubscribe(spot);
     }
     set_state(spot, SPOT_WANTED);
+    spot->at->n_wanted--;
     spot->at->n_spots--;
     mem_free(spot);
 }
@@ -793,7 +797,7 @@ void hub_tick(struct hub *hub, int64_t now_us)
     }
     /* What was refused for the moment, or taken away, is tried again. */
     for (struct hub_link *link = hub->links; link != NULL; link = link->next) {
-        if (link_is_up(&link->link)) {
+        if (link->n_wanted > 0 && link_is_up(&link->link)) {
             for_each_spot(link, send_spot);
         }
     }
