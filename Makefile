@@ -26,6 +26,7 @@ BACKEND ?=
 ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+TCL_ARGS ?=
 
 VERSION := $(shell sed -n 's/^\#define NC_VERSION "\(.*\)"/\1/p' src/base/version.h)
 
@@ -135,8 +136,8 @@ export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 .SECONDEXPANSION:
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: all run deps test unit integration check bench asan tsan fuzz model cover format lint \
-    lint-fast lint-slow docs install uninstall dist clean help FORCE
+.PHONY: all run deps test unit integration clients tcl-suite check bench asan tsan fuzz model \
+    cover format lint lint-fast lint-slow docs install uninstall dist clean help FORCE
 
 all: $(BINARY) ## build the daemon: build/nearcached
 
@@ -177,6 +178,17 @@ unit: $(UNIT_TESTS) ## unit tests (cmocka)
 integration: $(BINARY) ## integration tests (pytest); PYTEST_ARGS='-k consistency -x'
 	@NEARCACHED_BIN='$(abspath $(BINARY))' CC='$(CC)' $(RUN_TESTS) $(PYTHON) -m pytest -q -ra \
 	    -p no:cacheprovider tests/integration $(PYTEST_ARGS)
+
+clients: $(BINARY) ## scenarios of real clients: npm, PHP, Ruby, Perl, Python
+	@scripts/install-deps.sh build run test clients
+	@scripts/install_clients.sh
+	@NEARCACHED_BIN='$(abspath $(BINARY))' $(PYTHON) -m pytest -q -ra -p no:cacheprovider \
+	    tests/integration/clients_scenarios.py $(PYTEST_ARGS)
+
+tcl-suite: ## Redis's own test suite through the proxy; TCL_ARGS='--units unit/multi'
+	@scripts/install-deps.sh build run tcl
+	@$(MAKE) $(JOBS) all
+	@NEARCACHED_BIN='$(abspath $(BINARY))' $(PYTHON) -B tests/tcl/run.py $(TCL_ARGS)
 
 bench: ## benchmarks against redis-server, nutcracker and memcached; BENCH_ARGS='--only hit'
 	@scripts/install-deps.sh build run test bench

@@ -1,10 +1,14 @@
 #!/bin/bash
 # install-deps.sh - installs the Debian packages that the project needs and that are not there
 #
-#   scripts/install-deps.sh [build] [run] [test] [bench] [dev]        (default: build run test)
+#   scripts/install-deps.sh [build] [run] [test] [bench] [tcl] [clients] [dev]
+#
+#   Without arguments: build run test.
 #
 #   build   compiler and libraries       run    what `make run` starts, and a client to try it
 #   test    test frameworks              bench  the servers that are measured against
+#   clients client libraries of other languages
+#   tcl     what Redis's own test suite needs
 #   dev     clang, clang-format, shellcheck, gcovr: fuzzing, formatting, linting, coverage
 #
 # Nothing is done, and nothing asked of the network, when all of it is there. Debian's packages of
@@ -17,6 +21,8 @@ declare -A packages=(
         libxxhash-dev libsystemd-dev"
     [run]="redis-server redis-tools python3 curl"
     [test]="redis-server redis-tools python3 python3-pytest python3-redis libcmocka-dev"
+    [clients]="nodejs npm php-cli php-redis ruby-redis libredis-perl"
+    [tcl]="redis-server redis-sentinel redis-tools python3 tcl8.6 dpkg-dev"
     [bench]="redis-server python3 memcached nutcracker xz-utils"
     [dev]="clang clang-format libclang-rt-dev shellcheck gcovr"
 )
@@ -45,6 +51,7 @@ check_elsewhere() {
                 missing+=("pytest and redis-py for ${PYTHON:-/usr/bin/python3}")
             pkg-config --exists cmocka 2>/dev/null || missing+=(cmocka)
             ;;
+        tcl) command -v tclsh8.6 >/dev/null || missing+=(tclsh8.6) ;;
         bench) command -v nutcracker >/dev/null || missing+=(nutcracker) ;;
         dev) command -v clang >/dev/null || missing+=(clang) ;;
         esac
@@ -59,7 +66,7 @@ groups=("$@")
 wanted=()
 for group in "${groups[@]}"; do
     [ -n "${packages[$group]:-}" ] ||
-        fail "no group '$group' (there are: build run test bench dev)"
+        fail "no group '$group' (there are: build run test bench tcl clients dev)"
     read -r -d '' -a names <<<"${packages[$group]}" || true
     wanted+=("${names[@]}")
 done
@@ -77,6 +84,9 @@ missing=()
 for name in "${wanted[@]}"; do
     # pkg-config is the former name of pkgconf.
     [ "$name" = pkgconf ] && [ -x /usr/bin/pkg-config ] && continue
+    # Node.js is often installed from elsewhere, and npm is part of it there.
+    [ "$name" = nodejs ] && command -v node >/dev/null && continue
+    [ "$name" = npm ] && command -v npm >/dev/null && continue
     if [ -z "${installed[$name]:-}" ]; then
         missing+=("$name")
         installed[$name]=asked
