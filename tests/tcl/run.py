@@ -12,6 +12,7 @@ import os
 import pathlib
 import random
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -46,9 +47,10 @@ PROXY_OPTIONS = {"admin-commands": "on", "config-command": "on", "admin": "", "t
 SILENCE_SECONDS = 40
 UNIT_SECONDS = 900
 # A hanging test costs SILENCE_SECONDS and is left out of the next round, up to this many rounds.
-MAX_ROUNDS = 6
+MAX_ROUNDS = 10
+THE_END = b"The End\n"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-RESULT = re.compile(r"^\[(ok|err|exception|ignore|skip|TIMEOUT)\]:? (.*)$")
+RESULT = re.compile(r"^\[(ok|err|exception|ignore|skip|testing)\]: (.*)$")
 
 
 @dataclasses.dataclass
@@ -153,53 +155,58 @@ def suite_port():
 
 
 def suite_output(tree, port, unit, options, left_out):
-    """What the suite prints for one unit; it ends by itself, or is ended after UNIT_SECONDS."""
+    """What the suite prints for one unit, until it ends by itself or hangs."""
     with tempfile.NamedTemporaryFile("w", prefix="nearcached-skip-", encoding="utf-8") as skip:
         skip.write("\n".join(left_out))
         skip.flush()
         command = ["tclsh8.6", str(HERE / "suite.tcl"), "--host", "127.0.0.1", "--port", str(port),
                    "--baseport", str(suite_port() + 32), "--single", unit, "--durable",
-                   "--timeout", str(options.silence),
                    "--skipfile", skip.name]
         command += ["--tags", options.tags] if options.tags else []
         command += ["--cluster-mode"] if options.mode == "cluster" else []
-        process = subprocess.Popen(command, cwd=tree, stdin=subprocess.DEVNULL, text=True,
+        process = subprocess.Popen(command, cwd=tree, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   errors="replace", start_new_session=True)
+                                   start_new_session=True)
         try:
-            return process.communicate(timeout=UNIT_SECONDS)[0]
-        except subprocess.TimeoutExpired:
-            return f"[exception]: {unit} did not end within {UNIT_SECONDS} s"
+            return read_until_silence(process.stdout, options.silence)
         finally:
             # The suite's own children too: it leaves them behind when it gives up.
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            process.stdout.close()
+
+
+def read_until_silence(pipe, silence):
+    """What comes until the end, or until nothing has come for so many seconds."""
+    text, end = b"", time.monotonic() + UNIT_SECONDS
+    while time.monotonic() < end and select.select([pipe], [], [], silence)[0]:
+        data = os.read(pipe.fileno(), 1 << 16)
+        if not data:
+            break
+        text += data
+        if THE_END in text:  # its children may outlive it, and keep the pipe open
+            break
+    return text.decode(errors="replace")
 
 
 def parse(unit, text):
     """(UnitRun, the test that hung or None)"""
-    run, seen, hung, current = UnitRun(), {}, None, None
-    whole, the_end, _ = text.partition("The End\n")
-    if not the_end:
-        run.troubles.append(f"the suite broke off: {text.strip()[-300:]}")
+    run, seen, begun, current = UnitRun(), {}, {}, None
+    whole, the_end, _ = text.partition(THE_END.decode())
     for line in whole.splitlines():
         line = COLOUR.sub("", line)
         match = RESULT.match(line)
         if match is None:
-            in_progress = re.match(r"^sock\w+ => \(IN PROGRESS\) (.*)$", line)
-            if in_progress:
-                hung = in_progress.group(1)
-                run.results[numbered(hung, seen)] = "hang"
-            elif current is not None:
+            if current is not None:
                 run.details[current].append(line)
             continue
         status, rest = match.groups()
+        if status == "testing":
+            begun[rest] = begun.get(rest, 0) + 1
+            continue
         current = None
-        if status in ("exception", "TIMEOUT"):
-            run.troubles.append(rest if status == "exception" else f"no answer after {rest}")
+        if status == "exception":
+            run.troubles.append(rest)
             continue
         name = re.sub(r" \(\d+ ms\)$", "", rest) if status == "ok" else rest
         if status == "err":
@@ -215,6 +222,13 @@ def parse(unit, text):
         if status == "err":
             current = name
             run.details[current] = []
+    if the_end:
+        return run, None
+    hung = next((name for name, count in begun.items() if seen.get(name, 0) < count), None)
+    if hung is None:
+        run.troubles.append(f"the suite broke off: {text.strip()[-300:]}")
+    else:
+        run.results[numbered(hung, seen)] = "hang"
     return run, hung
 
 
@@ -223,9 +237,9 @@ def numbered(name, seen):
     return name if seen[name] == 1 else f"{name} #{seen[name]}"
 
 
-def run_unit(tree, unit, through_proxy, options, log):
+def run_unit(tree, unit, through_proxy, options, log, left_out=()):
     """Runs the unit to its end: a test that hangs is left out of the next round."""
-    whole, left_out = UnitRun(), []
+    whole, left_out = UnitRun(), list(left_out)
     for _ in range(MAX_ROUNDS):
         with Target(through_proxy, options.mode == "cluster") as target:
             text = suite_output(tree, target.port, unit, options, left_out)
@@ -357,7 +371,9 @@ def run_all(tree, units, options, baseline, listed):
             if not options.plain_only and plain.count("ok"):
                 proxied[unit] = run_unit(tree, unit, True, options, log)
                 if failures(baseline.runs, proxied, listed, unit):
-                    again[unit] = run_unit(tree, unit, True, options, log)
+                    hung = [re.sub(r" #\d+$", "", name)
+                            for name, status in proxied[unit].results.items() if status == "hang"]
+                    again[unit] = run_unit(tree, unit, True, options, log, hung)
                 line += f"  proxy {proxied[unit].count('ok'):4}"
             print(f"{line}  {time.monotonic() - started:5.0f} s", flush=True)
     return proxied, again

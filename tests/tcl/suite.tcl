@@ -1,18 +1,24 @@
-# Redis's tests/test_helper.tcl, with one thing more: after a test that failed the connection that
-# the tests share is a new one. Otherwise a MULTI that a failed test left open would fail all
-# that follow it, and one failure would hide the rest.
+# Redis's tests/test_helper.tcl, with two things more, so that one failure does not hide the rest:
+#
+# - Each test says when it begins. Who reads the output knows then which one hangs.
+# - After a test that failed the connection that the tests share is a new one, and clients are not
+#   paused. Otherwise a MULTI or a CLIENT PAUSE that the failed test left behind would fail all that
+#   follow.
 
 proc isolate_failures {} {
     rename test test_as_it_is
     proc test {args} {
+        puts "\[testing\]: [lindex $args 0]"
         set before $::num_failed
         uplevel 1 [list test_as_it_is {*}$args]
         if {$::num_failed > $before && [llength $::servers] > 0} {
             catch {reconnect}
+            catch {r client unpause}
         }
     }
 }
 
+fconfigure stdout -buffering line
 set helper [open tests/test_helper.tcl]
 set program [read $helper]
 close $helper
