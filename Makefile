@@ -158,6 +158,7 @@ test: ## what CI runs: install what is missing, build, unit tests, lint, integra
 	@$(MAKE) lint-fast
 	@$(MAKE) unit
 	@$(MAKE) integration
+	@$(MAKE) clients
 	@cat $(OUT)/unit.summary
 
 check: ## the long form before a release: lint, test, sanitizers, a minute of each fuzzer, the model

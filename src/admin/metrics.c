@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "proxy/census.h"
+#include "proxy/tracking.h"
 #include "upstream/identity.h"
 #include "upstream/lease.h"
 
@@ -42,6 +43,8 @@ READ_GAUGE(subscriptions, facts->n_subscriptions)
 READ_GAUGE(identities, facts->n_identities)
 READ_GAUGE(leased_taken, facts->n_leased_taken)
 READ_GAUGE(leased_idle, facts->n_leased_idle)
+READ_GAUGE(client_trackers, facts->n_trackers)
+READ_GAUGE(client_tracked_keys, facts->n_tracked_keys)
 READ_GAUGE(blocked_clients, facts->n_blocked)
 READ_GAUGE(nodes, facts->n_nodes)
 READ_GAUGE(tracking, facts->is_tracking)
@@ -326,6 +329,8 @@ static void add_process(struct gather *gather)
     facts->n_identities = identity_count();
     facts->n_leased_taken = lease_count_taken();
     facts->n_leased_idle = lease_count_idle();
+    facts->n_trackers = tracking_count_clients();
+    facts->n_tracked_keys = tracking_count_keys();
     facts->max_clients = atomic_load_explicit(&proxy->max_clients, memory_order_relaxed);
     facts->is_ready = atomic_load_explicit(&proxy->is_reachable, memory_order_relaxed);
     facts->watermark_age_us = watermark_age_us(proxy->cache, now_us);

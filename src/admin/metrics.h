@@ -28,7 +28,7 @@ struct metrics_facts {
     unsigned n_clients, max_clients;
     unsigned n_subscriptions;
     unsigned n_identities;
-    unsigned n_leased_taken, n_leased_idle, n_blocked;
+    unsigned n_leased_taken, n_leased_idle, n_blocked, n_trackers, n_tracked_keys;
     unsigned n_links_up, n_links_down, n_nodes;
     bool is_tracking, is_ready;
     int64_t staleness_bound_ms, watermark_age_us, uptime_us;

@@ -76,9 +76,28 @@ void coherence_drop_key(struct coherence *coherence, struct bytes key)
     }
 }
 
+struct link *coherence_hearing_link(struct coherence *coherence, unsigned slot,
+                                    const struct identity *identity)
+{
+    struct backend_node *node = backend_owner(coherence->backend, slot);
+
+    if (node == NULL) {
+        return NULL;
+    }
+    node = backend_as(coherence->backend, node, identity);
+    link_wake(&node->links[LINK_TRACKING]);
+    return track_incarnation(node->track, clock_now_us()) != EPOCHS_NONE &&
+                   track_is_coherent(node->track)
+               ? &node->links[LINK_TRACKING]
+               : NULL;
+}
+
 void coherence_drop_all(struct coherence *coherence, enum metric reason)
 {
     epochs_close_all(cache_epochs(coherence->cache));
+    if (reason == METRIC_flushes_command) {
+        track_announce(coherence, BYTES("")); /* of SWAPDB nobody else tells */
+    }
     stats_add(reason, 1);
 }
 

@@ -29,6 +29,12 @@ struct coherence_fleet {
     /* A redirection or a loss asks for a fresh map: any thread. */
     void (*request_refresh)(void *context);
     void *refresh_context;
+    /*
+     * Keys that changed at the backend, in an array as it stood on the wire; empty: whatever was
+     * read from a node may have. On the worker that hears of it, after tier 1 has dropped them.
+     */
+    void (*on_changed)(void *context, struct bytes keys);
+    void *changed_context;
 };
 
 struct coherence {
@@ -99,6 +105,12 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
 void coherence_drop_key(struct coherence *coherence, struct bytes key);
 /* Ends every incarnation: FLUSHALL, FLUSHDB, SWAPDB, a reload. */
 void coherence_drop_all(struct coherence *coherence, enum metric reason);
+
+/* ---- reads over other connections ---- */
+
+/* The tracking link on which a read of a key of this slot makes us hear of its changes; or NULL. */
+struct link *coherence_hearing_link(struct coherence *coherence, unsigned slot,
+                                    const struct identity *identity);
 
 /* ---- fences ---- */
 

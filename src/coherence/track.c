@@ -64,6 +64,16 @@ static void pass_legs(struct fence_leg **list)
     }
 }
 
+void track_announce(const struct coherence *coherence, struct bytes keys)
+{
+    const struct coherence_fleet *fleet = coherence->fleet;
+
+    if (fleet->on_changed != NULL) {
+        fleet->on_changed(fleet->changed_context, keys);
+    }
+}
+
+/* What was read on the link is heard of no more. */
 static void end_incarnation(struct track *track)
 {
     epochs_close(epochs_of(track), track->incarnation);
@@ -212,6 +222,7 @@ static void on_up(struct link *link)
 static void on_down(struct link *link)
 {
     struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
+    const bool was_heard = track->is_confirmed;
 
     if (track->incarnation != EPOCHS_NONE &&
         epochs_is_live(epochs_at(epochs_of(track), track->incarnation))) {
@@ -220,6 +231,9 @@ static void on_down(struct link *link)
     end_incarnation(track);
     track->is_confirmed = false;
     count_in(track, NULL);
+    if (was_heard) {
+        track_announce(track->coherence, BYTES(""));
+    }
     pass_legs(&track->legs_sent);
     pass_legs(&track->legs_next);
     if (track->coherence->fleet->request_refresh != NULL) {
@@ -232,6 +246,7 @@ static bool on_push(struct link *link, struct bytes frame)
 {
     struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
     struct resp_value head, kind, keys, key;
+    struct bytes array;
 
     if (!resp_next(&frame, &head) || head.n_children < 1 || !resp_next(&frame, &kind) ||
         kind.type != '$') {
@@ -240,6 +255,7 @@ static bool on_push(struct link *link, struct bytes frame)
     if (!bytes_equal(kind.text, BYTES("invalidate"))) {
         return true;
     }
+    array = frame;
     if (head.n_children != 2 || !resp_next(&frame, &keys)) {
         return false;
     }
@@ -247,6 +263,7 @@ static bool on_push(struct link *link, struct bytes frame)
     if (keys.is_null) {
         stats_add(METRIC_flushes_null, 1);
         end_incarnation(track);
+        track_announce(track->coherence, BYTES(""));
         return true;
     }
     if (keys.type != '*') {
@@ -259,6 +276,9 @@ static bool on_push(struct link *link, struct bytes frame)
         if (cache_invalidate(track->coherence->cache, key.text)) {
             stats_add(METRIC_invalidations_tracking, 1);
         }
+    }
+    if (keys.n_children > 0) {
+        track_announce(track->coherence, array);
     }
     return true;
 }
@@ -325,6 +345,9 @@ void track_tick(struct track *track, int64_t now_us)
     if (track->node->info == NULL || !track->node->info->is_healthy) {
         /* The cluster may have a newer master that we cannot see, while this one goes on to answer
          * PING: nothing that was read from it may be shown (docs/coherence.md, failures). */
+        if (track->incarnation != EPOCHS_NONE) {
+            track_announce(track->coherence, BYTES(""));
+        }
         end_incarnation(track);
     }
     retry_tracking(track, now_us);

@@ -38,6 +38,9 @@ struct track {
 struct track *track_new(struct coherence *coherence, struct backend_node *node);
 void track_free(struct track **track);
 
+/* Tells whoever keeps values elsewhere; keys as in coherence_fleet.on_changed. */
+void track_announce(const struct coherence *coherence, struct bytes keys);
+
 /* A live incarnation under which the link may fetch now, or EPOCHS_NONE. */
 uint16_t track_incarnation(struct track *track, int64_t now_us);
 /* True when entries read on it hear of writes; false where time alone bounds them. */

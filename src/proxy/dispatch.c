@@ -8,6 +8,7 @@
 #include "proxy/read.h"
 #include "proxy/relay.h"
 #include "proxy/split.h"
+#include "proxy/tracking.h"
 #include "proxy/transaction.h"
 
 #include <stdio.h>
@@ -166,6 +167,10 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
         session_error(session, "CROSSSLOT Keys in request don't hash to the same slot");
         return VERDICT_TAKEN;
     }
+    if (NC_UNLIKELY(session->tracker != NULL) &&
+        tracking_must_wait(session, call->argv, &route->keys)) {
+        return VERDICT_STALL;
+    }
     stats_add(METRIC_commands_relayed, 1);
     request = request_queue(session, REQUEST_RELAYED, call->command);
     if (route->keys.n > 0) {
@@ -182,7 +187,7 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
     }
     request->needs_fence = opaque;
     request->drops_all = flushes;
-    if (route->is_cached) {
+    if (route->is_cached || session->tracker != NULL) {
         error = relay_store_keys(request, call->argv, &route->keys);
     }
     request_count(request, false, true);
@@ -193,6 +198,9 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
     node = route->keys.n > 0 || opaque ? backend_owner(&front->backend, request->slot)
                                        : dispatch_any_node(front);
     relay_send(request, node, call->frame);
+    if (NC_UNLIKELY(session->tracker != NULL) && route->keys.n > 0) {
+        tracking_note_relayed(session, call->argv, &route->keys);
+    }
     return VERDICT_TAKEN;
 }
 
@@ -307,6 +315,9 @@ enum verdict dispatch_request(struct session *session, const struct dispatch_cal
     }
     if (NC_UNLIKELY(session->subscriber != NULL) && pubsub_restricts(session, call)) {
         return VERDICT_TAKEN;
+    }
+    if (NC_UNLIKELY(session->tracker != NULL)) {
+        return tracking_dispatch(session, call);
     }
     if (NC_UNLIKELY(session->transaction != NULL)) {
         return transaction_dispatch(session, call);

@@ -11,6 +11,7 @@
 #include "proxy/relay.h"
 #include "proxy/request.h"
 #include "proxy/session.h"
+#include "proxy/tracking.h"
 
 #include <errno.h>
 
@@ -58,6 +59,7 @@ static void on_idle_timer(evutil_socket_t fd, short what, void *arg)
     login_tick(front, clock_now_us());
     hub_tick(front->hub, clock_now_us());
     pubsub_tick(front, clock_now_us());
+    tracking_tick(front);
 }
 
 /* ---- life ---- */
@@ -83,6 +85,7 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
                  &front->coherence);
     coherence_init(&front->coherence, &proxy->fleet, &front->worker, &front->backend, config);
     front->hub = hub_new(front, &pubsub_hub_events);
+    front->tracking = tracking_new(front);
     front->retry_event = event_new(front->worker.base, -1, 0, relay_on_retry_timer, front);
     front->idle_event = event_new(front->worker.base, -1, EV_PERSIST, on_idle_timer, front);
     CHECK(front->retry_event != NULL && front->idle_event != NULL);
@@ -102,6 +105,8 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     proxy->fleet.cache = cache;
     proxy->fleet.members = mem_alloc(n_workers * sizeof(struct coherence *));
     proxy->fleet.n_members = n_workers;
+    proxy->fleet.on_changed = tracking_announce;
+    proxy->fleet.changed_context = proxy;
     proxy->started_at_us = clock_now_us();
     atomic_store_explicit(&proxy->next_session_id, 1, memory_order_relaxed);
     for (unsigned i = 0; i < n_workers; i++) {
@@ -146,6 +151,7 @@ static void fini_front(struct front *front)
     login_tick(front, clock_now_us());
     hub_free(&front->hub);
     topic_table_fini(&front->topics);
+    tracking_free(&front->tracking);
     pause_fini(front);
     backend_fini(&front->backend);
     coherence_fini(&front->coherence);
@@ -250,10 +256,34 @@ void proxy_on_all_workers(struct proxy *proxy, void (*fn)(struct front *front, v
 
 /* ---- snapshots ---- */
 
+/* Some slot has another owner than before. */
+static bool have_slots_moved(const struct topology *former, const struct topology *topology)
+{
+    const unsigned n_slots = topology->is_cluster ? EPOCHS_SLOTS : 1;
+
+    if (former == NULL || former->is_cluster != topology->is_cluster) {
+        return true;
+    }
+    for (unsigned slot = 0; slot < n_slots; slot++) {
+        const struct topology_node *before = topology_owner(former, slot);
+        const struct topology_node *after = topology_owner(topology, slot);
+
+        if ((before != NULL ? before->id : 0) != (after != NULL ? after->id : 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void take_topology(struct front *front, void *context)
 {
+    const bool is_moved = have_slots_moved(front->backend.topology, context);
+
     backend_set_topology(&front->backend, context);
     hub_move(front->hub);
+    if (is_moved) {
+        tracking_move(front);
+    }
     /* Tracking links are up before the first miss asks for one. */
     for (struct backend_node *node = front->backend.nodes; node != NULL; node = node->next) {
         if (node->info != NULL && node->info->is_master) {

@@ -18,9 +18,11 @@
 #include "resp/writer.h"
 #include "upstream/backend.h"
 
+struct broadcast;
 struct hub;
 struct subscriber;
 struct session;
+struct tracking;
 struct request;
 struct proxy;
 
@@ -75,7 +77,10 @@ struct front {
     struct topic_table topics; /* that sessions here are subscribed to */
     struct subscriber *waiting_subscribers;
     uint64_t topic_serial;
-    struct login *logins; /* that are being checked, or are over since the last tick */
+    struct tracking *tracking; /* clients with a cache of their own */
+    struct broadcast *broadcasts;
+    _Atomic unsigned n_trackers; /* atomic: of those clients; written by the worker */
+    struct login *logins;        /* that are being checked, or are over since the last tick */
     unsigned char copy[CACHE_COPY_MAX + 64]; /* a hit that cannot go straight to the output */
 };
 

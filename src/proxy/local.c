@@ -13,6 +13,7 @@
 #include "proxy/pause.h"
 #include "proxy/pubsub.h"
 #include "proxy/request.h"
+#include "proxy/tracking.h"
 #include "proxy/transaction.h"
 
 #include <stdio.h>
@@ -284,6 +285,7 @@ static enum verdict handle_reset(struct session *session, const struct dispatch_
     transaction_end(session);
     pubsub_end(session);
     monitor_end(session);
+    tracking_end(session);
     session->proto = 2;
     session_log_out(session);
     session_set_db(session, session->front->proxy->login->db);
@@ -390,18 +392,6 @@ static enum verdict handle_client_reply(struct session *session, const struct di
     return reply_error(session, "ERR syntax error");
 }
 
-/* Where the messages of a tracking client go: to nobody. */
-static enum verdict handle_client_getredir(struct session *session,
-                                           const struct dispatch_call *call)
-{
-    struct resp_writer writer = session_begin_reply(session);
-
-    (void)call;
-    resp_put_integer(&writer, -1);
-    session_end_reply(session, &writer);
-    return VERDICT_TAKEN;
-}
-
 static enum verdict handle_acl_whoami(struct session *session, const struct dispatch_call *call)
 {
     struct resp_writer writer = session_begin_reply(session);
@@ -412,17 +402,12 @@ static enum verdict handle_acl_whoami(struct session *session, const struct disp
     return VERDICT_TAKEN;
 }
 
-static enum verdict handle_client_later(struct session *session, const struct dispatch_call *call)
+static enum verdict handle_client_unknown(struct session *session, const struct dispatch_call *call)
 {
     stats_add(METRIC_errors_refused, 1);
-    if (call->command->has_subcommands) {
-        session_error(session, "ERR unknown subcommand '%.*s'. Try CLIENT HELP.",
-                      call->argv[1].len > 128 ? 128 : (int)call->argv[1].len,
-                      (const char *)call->argv[1].ptr);
-        return VERDICT_TAKEN;
-    }
-    session_error(session, "ERR command '%s' is not supported by nearcached yet",
-                  call->command->name);
+    session_error(session, "ERR unknown subcommand '%.*s'. Try CLIENT HELP.",
+                  call->argv[1].len > 128 ? 128 : (int)call->argv[1].len,
+                  (const char *)call->argv[1].ptr);
     return VERDICT_TAKEN;
 }
 
@@ -566,6 +551,10 @@ static enum verdict handle_none(struct session *session, const struct dispatch_c
 #define handle_client_list clients_list
 #define handle_client_kill clients_kill
 #define handle_client_unblock clients_unblock
+#define handle_client_tracking tracking_client
+#define handle_client_trackinginfo tracking_info
+#define handle_client_caching tracking_caching
+#define handle_client_getredir tracking_getredir
 #define handle_monitor monitor_dispatch
 #define handle_pubsub pubsub_dispatch
 #define handle_publish pubsub_publish

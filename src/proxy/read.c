@@ -12,6 +12,7 @@
 #include "base/stats.h"
 #include "proxy/group.h"
 #include "proxy/relay.h"
+#include "proxy/tracking.h"
 
 static void on_answer(struct coherence_waiter *waiter, enum coherence_answer answer,
                       struct bytes reply, enum cache_encoding encoding);
@@ -273,10 +274,12 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     struct request *request;
     struct cache_hit hit;
     enum coherence_refusal refusal;
+    enum verdict verdict;
 
     if (!ns->cache) {
-        stats_ns_add(ns->id, NS_METRIC_misses_bypass, 1);
-        return dispatch_relay(session, call);
+        verdict = dispatch_relay(session, call);
+        stats_ns_add(ns->id, NS_METRIC_misses_bypass, verdict == VERDICT_TAKEN);
+        return verdict;
     }
     request = request_queue(session, REQUEST_CACHED, read->command);
     request->ns = ns->id;
@@ -306,8 +309,11 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     if (!order->may_hit) {
         return VERDICT_STALL;
     }
-    count_relayed_miss(ns->id, refusal, miss);
-    return dispatch_relay(session, call);
+    verdict = dispatch_relay(session, call);
+    if (verdict == VERDICT_TAKEN) {
+        count_relayed_miss(ns->id, refusal, miss);
+    }
+    return verdict;
 }
 
 enum verdict read_dispatch(struct session *session, const struct dispatch_call *call)
@@ -503,6 +509,7 @@ static void relay_instead(struct request *request, struct bytes frame, const str
         request_fail(request, "ERR nearcached: out of memory");
         return;
     }
+    tracking_note_late(request, read->key);
     relay_send(request, backend_owner(&front->backend, request->slot), frame);
 }
 

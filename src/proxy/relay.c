@@ -11,6 +11,7 @@
 #include "base/stats.h"
 #include "proxy/group.h"
 #include "proxy/read.h"
+#include "proxy/tracking.h"
 #include "upstream/lease.h"
 
 #include <errno.h>
@@ -554,6 +555,9 @@ static void on_reply(struct link_op *op, struct link *link, unsigned index, stru
             return;
         }
         request->is_held = request->needs_fence;
+        if (NC_UNLIKELY(request->is_own_write)) {
+            tracking_take_own_write(request, part);
+        }
     }
     request->is_streaming = !is_last;
     request_take_part(request, part);

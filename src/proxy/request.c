@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/group.h"
+#include "proxy/tracking.h"
 #include "upstream/lease.h"
 
 #include <errno.h>
@@ -88,6 +89,24 @@ struct request *request_queue(struct session *session, enum request_kind kind,
         session->first = request;
     }
     session->last = request;
+    session->n_requests++;
+    if (NC_UNLIKELY(session->tracker != NULL)) {
+        tracking_mark(request);
+    }
+    return request;
+}
+
+struct request *request_queue_behind(struct request *before)
+{
+    struct session *session = before->session;
+    struct request *request = request_new(session->front, REQUEST_LOCAL, NULL);
+
+    request->session = session;
+    request->next = before->next;
+    before->next = request;
+    if (session->last == before) {
+        session->last = request;
+    }
     session->n_requests++;
     return request;
 }
@@ -288,6 +307,9 @@ void session_advance(struct session *session)
             session->last = NULL;
         }
         session->n_requests--;
+        if (NC_UNLIKELY(request->is_notice)) {
+            tracking_tell(session, request);
+        }
         request_free(request);
         session_release_pushes(session);
     }

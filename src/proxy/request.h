@@ -56,14 +56,17 @@ struct request {
     bool counts_cached, counts_relayed; /* in its session's n_cached, n_relayed */
     uint8_t lease_use;                  /* enum lease_use: goes over a connection of its own? */
     bool is_blocking;                   /* its client waits in it, and may be unblocked */
-    bool suspends;                      /* what its client sends next waits for the answer */
-    bool has_ping;                      /* PING goes before it */
-    uint8_t step;                       /* of a transaction; see transaction.c */
-    uint16_t n_before;                  /* replies that come before the client's */
-    struct lease *lease;                /* while it needs one and is under way */
-    uint8_t again;                      /* enum request_again: what the retry list does with it */
-    uint8_t downgrade;                  /* enum resp_downgrade of a cached read's reply */
-    uint32_t config_serial;             /* of the configuration it was dispatched under */
+    bool is_notice;         /* no request: tells of keys, those stored, when its turn comes */
+    bool is_tracked;        /* its client may keep what it shows: tracking.h */
+    bool is_own_write;      /* of a NOLOOP client */
+    bool suspends;          /* what its client sends next waits for the answer */
+    bool has_ping;          /* PING goes before it */
+    uint8_t step;           /* of a transaction; see transaction.c */
+    uint16_t n_before;      /* replies that come before the client's */
+    struct lease *lease;    /* while it needs one and is under way */
+    uint8_t again;          /* enum request_again: what the retry list does with it */
+    uint8_t downgrade;      /* enum resp_downgrade of a cached read's reply */
+    uint32_t config_serial; /* of the configuration it was dispatched under */
 
     /* Keys for the reply rule (length and bytes of each), or the request's frame while it may be
      * asked again. */
@@ -78,6 +81,8 @@ struct request *request_new(struct front *front, enum request_kind kind,
 /* A new request at the end of its session's queue. */
 struct request *request_queue(struct session *session, enum request_kind kind,
                               const struct command *command);
+/* A place right behind a request of the queue, for a notice. */
+struct request *request_queue_behind(struct request *before);
 /* The youngest request of the queue goes again: it was answered after all. */
 void request_unqueue(struct request *request);
 

@@ -19,6 +19,7 @@
 #include "proxy/monitor.h"
 #include "proxy/pubsub.h"
 #include "proxy/request.h"
+#include "proxy/tracking.h"
 #include "proxy/transaction.h"
 #include "upstream/identity.h"
 
@@ -167,6 +168,7 @@ void session_close(struct session *session)
     transaction_end(session);
     pubsub_end(session);
     monitor_end(session);
+    tracking_end(session);
     login_cancel(session);
     session_set_identity(session, NULL);
     leave_front(session);
@@ -709,42 +711,60 @@ static void put_command_name(char *out, size_t size, const struct command *comma
     }
 }
 
-static const char *flags_of(const struct session *session)
+/* In Redis's order. */
+static void put_flags(const struct session *session, char flags[16])
 {
-    if (session->subscriber != NULL) {
-        return "P";
+    const struct {
+        bool is_set;
+        char letter;
+    } all[] = {
+        {session->monitor != NULL, 'O'},
+        {session->subscriber != NULL, 'P'},
+        {transaction_depth(session) >= 0, 'x'},
+        {session->gone_event != NULL, 'b'},
+        {tracking_is_on(session), 't'},
+        {tracking_is_broken(session), 'R'},
+        {tracking_is_broadcast(session), 'B'},
+        {session->is_unix, 'U'},
+        {session->is_no_evict, 'e'},
+    };
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        if (all[i].is_set) {
+            flags[n++] = all[i].letter;
+        }
     }
-    if (session->monitor != NULL) {
-        return "O";
+    if (n == 0) {
+        flags[n++] = 'N';
     }
-    if (session->is_unix) {
-        return "U";
-    }
-    return session->is_no_evict ? "e" : "N";
+    flags[n] = '\0';
 }
 
 void session_describe(const struct session *session, struct buffer *out)
 {
     const int64_t now_us = clock_now_us();
-    char line[1024], command[COMMAND_NAME_MAX + 1];
+    char line[1024], command[COMMAND_NAME_MAX + 1], flags[16];
     int length;
 
     put_command_name(command, sizeof(command), session->last_command);
+    put_flags(session, flags);
     length = snprintf(
         line, sizeof(line),
         "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%s db=%u sub=%u psub=%u "
         "ssub=%u multi=%d qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=%u "
-        "omem=%zu tot-mem=%zu events=%s cmd=%s user=%s redir=-1 resp=%u",
+        "omem=%zu tot-mem=%zu events=%s cmd=%s user=%s redir=%lld resp=%u",
         (unsigned long long)session->id, session->peer.text, session->local.text,
         session->stream.fd, session->name != NULL ? session->name : "",
         (long long)((now_us - session->opened_at_us) / 1000000),
-        (long long)((now_us - session->active_at_us) / 1000000), flags_of(session), session->db,
+        (long long)((now_us - session->active_at_us) / 1000000), flags, session->db,
         pubsub_count(session, TOPIC_CHANNEL), pubsub_count(session, TOPIC_PATTERN),
         pubsub_count(session, TOPIC_SHARD), transaction_depth(session), buffer_len(&session->in),
         session->in.capacity - session->in.tail, session->n_requests,
         outq_len(&session->out) + session->held_bytes,
         sizeof(*session) + session->in.capacity + outq_len(&session->out) + session->held_bytes,
-        session->is_reading ? "r" : "", command, session_user(session), session->proto);
+        session->is_reading ? "r" : "", command, session_user(session),
+        (long long)tracking_redirection(session), session->proto);
 
     if (length > 0 && buffer_append(out, bytes_make(line, (size_t)length)) != 0) {
         log_warn("proxy", "out of memory", NULL);

@@ -22,6 +22,7 @@ struct identity;
 struct login;
 struct monitor;
 struct subscriber;
+struct tracker;
 struct transaction;
 
 struct session {
@@ -66,6 +67,8 @@ struct session {
     struct event *gone_event;        /* while it blocks: tells that the client has gone */
     struct subscriber *subscriber;   /* NULL: it is subscribed to nothing */
     struct monitor *monitor;         /* NULL: it is none */
+    struct tracker *tracker;         /* NULL: CLIENT TRACKING is off */
+    bool is_target;                  /* others redirect their invalidations to it */
     struct outq pushes;              /* that wait for the end of a reply */
     struct transaction *transaction; /* NULL: none; from MULTI or WATCH until it ends */
 };

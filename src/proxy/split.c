@@ -11,6 +11,7 @@
 #include "proxy/group.h"
 #include "proxy/read.h"
 #include "proxy/relay.h"
+#include "proxy/tracking.h"
 
 #include <errno.h>
 
@@ -287,6 +288,36 @@ static void read_cached_parts(struct split *split, struct group *group, const st
     }
 }
 
+/* Of a client that tracks: keys that tier 1 does not hold are made known to the tracking links. */
+static bool must_wait_for_tracking(const struct split *split, const struct command *view)
+{
+    const struct dispatch_call *call = split->call;
+    bool is_any_relayed = view == NULL, must_wait;
+    struct command_key_list keys = {0};
+
+    for (unsigned i = 0; i < split->n_keys && !is_any_relayed; i++) {
+        is_any_relayed =
+            !config_namespace_of(split->session->front->config, key_at(split, i))->cache;
+    }
+    if (!is_any_relayed || !command_find_keys(call->command, call->argv, call->argc, &keys)) {
+        return false;
+    }
+    must_wait = tracking_must_wait(split->session, call->argv, &keys);
+    command_key_list_fini(&keys);
+    return must_wait;
+}
+
+static void note_relayed(const struct split *split)
+{
+    const struct dispatch_call *call = split->call;
+    struct command_key_list keys = {0};
+
+    if (command_find_keys(call->command, call->argv, call->argc, &keys)) {
+        tracking_note_relayed(split->session, call->argv, &keys);
+        command_key_list_fini(&keys);
+    }
+}
+
 static void begin_parts(struct split *split, const struct command *view)
 {
     const struct command *command = split->call->command;
@@ -319,6 +350,9 @@ static void begin_parts(struct split *split, const struct command *view)
     mem_free(flags);
     stats_add(METRIC_commands_relayed, any_asked ? 1 : 0);
     group_seal(group);
+    if (NC_UNLIKELY(split->session->tracker != NULL) && any_asked) {
+        note_relayed(split);
+    }
 }
 
 static bool is_one_slot(const struct split *split)
@@ -362,6 +396,9 @@ enum verdict split_dispatch(struct session *session, const struct dispatch_call 
     }
     if (!may_begin_now(&split)) {
         stats_add(METRIC_stalls_order, 1);
+        return VERDICT_STALL;
+    }
+    if (NC_UNLIKELY(session->tracker != NULL) && must_wait_for_tracking(&split, view)) {
         return VERDICT_STALL;
     }
     begin_parts(&split, view);

@@ -8,8 +8,10 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/as_cluster.h"
+#include "proxy/key_run.h"
 #include "proxy/pause.h"
 #include "proxy/relay.h"
+#include "proxy/tracking.h"
 #include "upstream/lease.h"
 
 #include <stdlib.h>
@@ -38,6 +40,7 @@ struct transaction {
     unsigned n_queued, n_early;
     struct buffer early; /* frames that wait for the first key */
     struct buffer keys;  /* of all queued commands, for the reply rule */
+    struct buffer reads; /* of those that a client which tracks is shown by EXEC */
     size_t n_bytes;      /* of all queued frames */
 };
 
@@ -55,6 +58,7 @@ static struct transaction *begin(struct session *session)
 
     buffer_init(&transaction->early);
     buffer_init(&transaction->keys);
+    buffer_init(&transaction->reads);
     session->transaction = transaction;
     return transaction;
 }
@@ -72,6 +76,7 @@ static void end(struct session *session, bool is_clean)
     }
     buffer_fini(&transaction->early);
     buffer_fini(&transaction->keys);
+    buffer_fini(&transaction->reads);
     mem_free(transaction);
 }
 
@@ -308,15 +313,17 @@ static enum verdict keep_early(struct session *session, const struct dispatch_ca
 }
 
 /* The reply rule at EXEC: all keys that were named. False: no memory. */
-static bool keep_keys(struct transaction *transaction, const struct dispatch_call *call,
+static bool keep_keys(const struct session *session, const struct dispatch_call *call,
                       const struct dispatch_route *route)
 {
-    for (unsigned i = 0; route->is_cached && i < route->keys.n; i++) {
-        const struct bytes key = call->argv[route->keys.at[i]];
-        const uint32_t len = (uint32_t)key.len;
+    struct transaction *transaction = session->transaction;
+    const bool is_tracked = tracking_wants(session, call->command);
 
-        if (buffer_append(&transaction->keys, bytes_make(&len, sizeof(len))) != 0 ||
-            buffer_append(&transaction->keys, key) != 0) {
+    for (unsigned i = 0; i < route->keys.n; i++) {
+        const struct bytes key = call->argv[route->keys.at[i]];
+
+        if ((route->is_cached && key_run_add(&transaction->keys, key) != 0) ||
+            (is_tracked && key_run_add(&transaction->reads, key) != 0)) {
             return false;
         }
     }
@@ -345,7 +352,7 @@ static enum verdict send_queued(struct session *session, const struct dispatch_c
     struct bytes parts[3];
     unsigned n_parts = 0, n_before;
 
-    if (!keep_keys(transaction, call, route)) {
+    if (!keep_keys(session, call, route)) {
         return spoil(session, "ERR nearcached: out of memory");
     }
     n_before = put_beginning(transaction, parts, &n_parts);
@@ -497,6 +504,7 @@ static enum verdict exec(struct session *session, const struct dispatch_call *ca
         parts[n_parts++] = BYTES("*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n");
     }
     send_parts(session, request, parts, n_parts, n_before, transaction->selects);
+    tracking_disown(session, buffer_bytes(&transaction->reads));
     if (session->transaction != NULL && session->transaction->is_lost) {
         end(session, false);
     }

@@ -91,3 +91,8 @@ void resp_put_map(struct resp_writer *writer, size_t n_pairs)
     put_header(writer, writer->is_resp3 ? '%' : '*',
                (int64_t)(writer->is_resp3 ? n_pairs : 2 * n_pairs));
 }
+
+void resp_put_set(struct resp_writer *writer, size_t n)
+{
+    put_header(writer, writer->is_resp3 ? '~' : '*', (int64_t)n);
+}

@@ -30,6 +30,7 @@ void resp_put_null(struct resp_writer *writer);
 /* Human text: a verbatim string for RESP3, as the server does for INFO and CLIENT LIST. */
 void resp_put_text(struct resp_writer *writer, struct bytes text);
 void resp_put_array(struct resp_writer *writer, size_t n);
+void resp_put_set(struct resp_writer *writer, size_t n);
 void resp_put_map(struct resp_writer *writer, size_t n_pairs);
 
 #endif

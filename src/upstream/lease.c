@@ -51,15 +51,7 @@ static bool on_unasked(struct link *link, struct bytes frame)
     return true;
 }
 
-/* Nothing asks for pushes here: tracking and subscriptions have links of their own. */
-static bool on_push(struct link *link, struct bytes frame)
-{
-    (void)link;
-    (void)frame;
-    return false;
-}
-
-static const struct link_events events = {on_up, on_down, on_push, on_unasked};
+static const struct link_events events = {on_up, on_down, on_unasked, on_unasked};
 
 /* ---- lists: idle ones, and all others of a node ---- */
 

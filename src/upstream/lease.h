@@ -20,7 +20,8 @@ struct lease {
     struct backend_node *node;
     struct link link;
     bool is_taken, is_over; /* over: to be freed */
-    /* What comes unasked: a line of MONITOR. Empty: the connection broke. Its user sets it. */
+    /* What comes unasked: a line of MONITOR, a push. Empty: the connection broke. Its user sets it.
+     */
     void (*on_unasked)(struct lease *lease, struct bytes frame);
     void *user;
     bool is_lost; /* it broke while it was taken: nothing more may be sent on it */

@@ -27,12 +27,6 @@ pytestmark = pytest.mark.needs_proxy
 TABLE = ROOT / "docs" / "differences.md"
 CASES = read_cases()
 
-# What other parts of the proxy still refuse ("... yet"). Delete a name, or all of this, when it is
-# in: the cases are there already.
-PENDING = set("""
-client|tracking client|trackinginfo client|caching
-""".split())
-
 
 # --- comparing where two servers may differ -------------------------------------------------------
 
@@ -277,8 +271,7 @@ def check(where, found):
     unseen = sorted({
         f"{name} ({row.where}): {row.parts}" for row in rows if row.where in ("any", where)
         for name in row.names
-        if name not in PENDING and not any(
-            each[0] == name and row.fits(name, where, each[3]) for each in found)})
+        if not any(each[0] == name and row.fits(name, where, each[3]) for each in found)})
     texts = [f"{name}: {case}\n      expected {one[:300]!r}\n      got      {other[:300]!r}"
              for name, case, one, other in missing]
     assert not texts, f"{len(texts)} undocumented differences:\n" + "\n".join(texts[:999])
@@ -298,17 +291,6 @@ def commands(reference):
 
 def test_every_command_has_cases(commands):
     assert set(commands) == set(CASES)
-    assert PENDING <= set(CASES)
-
-
-def test_what_is_pending_is_refused(proxy):
-    """What is in must leave the list: else nobody would compare it."""
-    with proxy.client() as client:
-        for name in sorted(PENDING):
-            if name.startswith(("publish", "spublish", "pubsub")):
-                continue  # one server behind: relayed
-            frame = client.ask(*CASES[name][0].commands[0])
-            assert frame.startswith(b"-") and b"not supported by nearcached" in frame, (name, frame)
 
 
 @pytest.mark.long_test(240)
@@ -316,8 +298,7 @@ def test_in_front_of_a_server(commands, reference, _session_servers):
     backend = _session_servers.get("every-backend", RedisServer)
     proxy = _session_servers.get("every-proxy", lambda directory: Proxy(
         directory, backend.url(), {"admin-commands": "on"}))
-    names = {name: arity for name, arity in commands.items() if name not in PENDING}
-    found, n_compared = differing(names, reference, proxy.address, [reference, backend])
+    found, n_compared = differing(commands, reference, proxy.address, [reference, backend])
     assert n_compared > 3000
     check("standalone", found)
     proxy.assert_healthy()
@@ -328,8 +309,7 @@ def test_in_front_of_a_cluster(commands, reference, cluster, _session_servers):
     proxy = _session_servers.get("every-cluster-proxy", lambda directory: Proxy(
         directory, cluster.url(), {"admin-commands": "on"}))
     wait_until(proxy.is_ready, 15, "the proxy to be ready")
-    names = {name: arity for name, arity in commands.items() if name not in PENDING}
-    found, n_compared = differing(names, reference, proxy.address,
+    found, n_compared = differing(commands, reference, proxy.address,
                                   [reference, *cluster.masters()])
     assert n_compared > 3000
     check("cluster", found)

@@ -128,7 +128,7 @@ static void containers_stand_in_for_unknown_and_missing_subcommands(void **state
     assert_string_equal(find("CLIENT No-Evict on")->name, "client no-evict");
     assert_string_equal(find("config id")->name, "config");
     assert_string_equal(find("get id")->name, "get");
-    assert_int_equal(find("client setinfo lib-name x")->handler, HANDLER_client_later);
+    assert_int_equal(find("client setinfo lib-name x")->handler, HANDLER_client_unknown);
     assert_int_equal(find("client setinfo lib-name x")->class, CLASS_CONNECTION);
 }
 

@@ -1,0 +1,483 @@
+"""CLIENT TRACKING for clients of the proxy: Redis's words, and caches of applications that stay true
+whatever way a key was read, changed, evicted, or lost with a link."""
+
+import random
+import threading
+
+import pytest
+
+from harness.resp import RawClient, RespError, decode, encode
+from harness.servers import key_slot
+from harness.waiting import wait_until
+
+SCRIPTS = {
+    "options": ["CLIENT TRACKING", "CLIENT TRACKING maybe", "CLIENT TRACKING on nope",
+                "CLIENT TRACKING on REDIRECT", "CLIENT TRACKING on REDIRECT x",
+                "CLIENT TRACKING on REDIRECT 0", "CLIENT TRACKING on REDIRECT 999999",
+                "CLIENT TRACKING on PREFIX a", "CLIENT TRACKING on BCAST OPTIN",
+                "CLIENT TRACKING on OPTIN OPTOUT", "CLIENT TRACKING off BCAST",
+                "CLIENT TRACKINGINFO x", "CLIENT GETREDIR x", "CLIENT CACHING"],
+    "off": ["CLIENT TRACKINGINFO", "CLIENT GETREDIR", "CLIENT CACHING yes", "CLIENT TRACKING off"],
+    "on": ["CLIENT TRACKING on", "CLIENT TRACKINGINFO", "CLIENT GETREDIR", "CLIENT CACHING yes",
+           "CLIENT CACHING no", "CLIENT CACHING x", "CLIENT TRACKING on BCAST",
+           "CLIENT TRACKING on NOLOOP", "CLIENT TRACKINGINFO", "CLIENT TRACKING off",
+           "CLIENT TRACKINGINFO"],
+    "optin": ["CLIENT TRACKING on OPTIN", "CLIENT TRACKING on OPTOUT", "CLIENT TRACKINGINFO",
+              "CLIENT CACHING no", "CLIENT CACHING yes", "CLIENT TRACKINGINFO", "GET k",
+              "CLIENT TRACKINGINFO"],
+    "optout": ["CLIENT TRACKING on OPTOUT", "CLIENT CACHING yes", "CLIENT CACHING no",
+               "CLIENT TRACKINGINFO", "MULTI", "GET k", "EXEC", "CLIENT TRACKINGINFO"],
+    "broadcast": ["CLIENT TRACKING on BCAST PREFIX b: PREFIX a:", "CLIENT TRACKINGINFO",
+                  "CLIENT TRACKING on BCAST PREFIX a:b", "CLIENT TRACKING on BCAST PREFIX c PREFIX cc",
+                  "CLIENT TRACKING on BCAST PREFIX c", "CLIENT TRACKINGINFO", "CLIENT TRACKING on",
+                  "CLIENT TRACKING off", "CLIENT TRACKING on BCAST", "CLIENT TRACKINGINFO",
+                  "CLIENT TRACKING on BCAST NOLOOP", "CLIENT TRACKINGINFO"],
+    "reset": ["CLIENT TRACKING on NOLOOP", "RESET", "CLIENT TRACKINGINFO"],
+}
+
+
+def ask_between(client, pushes, *command):
+    """The reply; what is pushed before it goes to pushes."""
+    client.send(encode(*command))
+    frame = client.read()
+    while frame.startswith(b">"):
+        pushes.append(frame)
+        frame = client.read()
+    return frame
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_answers_are_those_of_redis(proxy, reference, name, protocol):
+    answers = []
+    for target in (reference, proxy):
+        with target.client(protocol) as client:
+            answers.append([ask_between(client, [], *command.split())
+                            for command in SCRIPTS[name]])
+    assert answers[0] == answers[1]
+
+
+# -- one key --------------------------------------------------------------------------------------
+
+
+def invalidation(*keys):
+    return b">2\r\n$10\r\ninvalidate\r\n*%d\r\n" % len(keys) + b"".join(
+        [b"$%d\r\n%s\r\n" % (len(key), key) for key in map(str.encode, keys)])
+
+
+EVERYTHING = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
+
+
+def nothing_more(client):
+    """What was sent to the client before now, which is nothing."""
+    client.send(encode("ECHO", "the end of it"))
+    assert client.read() == b"$13\r\nthe end of it\r\n"
+
+
+def tracker(proxy, *options, protocol=3):
+    client = proxy.client(protocol)
+    assert client.ok("CLIENT", "TRACKING", "on", *options) == b"OK"
+    return client
+
+
+READS = {
+    "from tier 1": ("GET", "k"),
+    "a view": ("STRLEN", "k"),
+    "several keys": ("MGET", "k", "other"),
+    "counted": ("EXISTS", "k", "other"),
+    "relayed": ("TTL", "k"),
+    "two keys, relayed": ("SINTER", "set", "other"),
+    "a script that only reads": ("EVAL_RO", "return redis.call('get', KEYS[1])", 1, "k"),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_key_that_was_shown_is_watched(proxy, redis_server, name):
+    read = READS[name]
+    key = "set" if "set" in read else "k"
+    change = ("SADD", "set") if key == "set" else ("APPEND", "k")
+    redis_server.ask("SET", "k", "v")
+    with tracker(proxy) as client:
+        for turn in range(5):
+            client.ask(*read)
+            nothing_more(client)
+            client.ask(*read)
+            nothing_more(client)
+            redis_server.ask(*change, str(turn))
+            assert client.read() == invalidation(key)
+            nothing_more(client)
+
+
+def test_a_change_through_the_proxy_is_told(proxy, redis_server):
+    redis_server.ask("SET", "k", "v")
+    with tracker(proxy) as client, proxy.client() as writer:
+        assert client.ok("GET", "k") == b"v"
+        writer.ok("SET", "k", "w")
+        assert client.read() == invalidation("k")
+        assert client.ok("GET", "k") == b"w"
+        # Its own write: the answer first.
+        assert client.ask("SET", "k", "x") == b"+OK\r\n"
+        assert client.read() == invalidation("k")
+        nothing_more(client)
+
+
+def test_a_key_that_tier_1_has_evicted_is_watched(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url(), {"maxmemory": "1mb"})
+    for key in range(3000):
+        redis_server.ask("SET", f"k{key}", "v" * 1000)
+    with tracker(proxy) as client:
+        for key in range(3000):
+            client.ok("GET", f"k{key}")
+        assert proxy.metrics().get("entries") < 2500
+        for key in range(3000):
+            redis_server.ask("APPEND", f"k{key}", "w")
+        assert {client.read() for _ in range(3000)} == {
+            invalidation(f"k{key}") for key in range(3000)}
+
+
+@pytest.mark.parametrize("why", ["uncached", "large"])
+def test_a_key_that_tier_1_never_holds_is_watched(start_proxy, redis_server, why):
+    proxy = start_proxy(redis_server.url(), config={
+        "cache": {"max-value": "64kb"},
+        "namespace off": {"match": "off:*", "cache": "off"}})
+    key = "off:k" if why == "uncached" else "k"
+    with tracker(proxy) as client:
+        for turn in range(3):
+            redis_server.ask("SET", key, str(turn) * (100 if why == "uncached" else 200000))
+            for command in (("GET", key), ("GET", key), ("MGET", key, key)):
+                frames = client.ask(*command)
+                if turn > 0 or command[0] == "GET":
+                    assert str(turn).encode() in frames
+            # What was read while it was not known that it is large was called changed at once.
+            client.send(encode("ECHO", "the end of it"))
+            while client.read() != b"$13\r\nthe end of it\r\n":
+                pass
+            client.ask("GET", key)
+            nothing_more(client)
+            redis_server.ask("DEL", key)
+            assert client.read() == invalidation(key)
+
+
+def test_a_transaction_tells_behind_its_reply(proxy, redis_server):
+    redis_server.ask("SET", "k", "v")
+    with tracker(proxy) as client:
+        replies = client.pipeline([("MULTI",), ("GET", "k"), ("SET", "other", "x"), ("EXEC",)])
+        assert replies[-1] == b"*2\r\n$1\r\nv\r\n+OK\r\n"
+        assert client.read() == invalidation("k")
+        nothing_more(client)
+
+
+def test_only_what_was_asked_for_is_watched(proxy, redis_server):
+    redis_server.ask("MSET", "a", "1", "b", "1")
+    with tracker(proxy, "OPTIN") as client:
+        client.ok("GET", "a")
+        client.ok("CLIENT", "CACHING", "yes")
+        client.ok("GET", "b")
+        redis_server.ask("MSET", "a", "2", "b", "2")
+        assert client.read() == invalidation("b")
+        nothing_more(client)
+    with tracker(proxy, "OPTOUT") as client:
+        client.ok("CLIENT", "CACHING", "no")
+        client.ok("GET", "a")
+        client.ok("GET", "b")
+        redis_server.ask("MSET", "a", "3", "b", "3")
+        assert client.read() == invalidation("b")
+        nothing_more(client)
+
+
+def test_own_writes_are_not_told_with_noloop(proxy, redis_server):
+    redis_server.ask("MSET", "a", "1", "loop", "1", "b", "1", "count", "1")
+    with tracker(proxy, "NOLOOP") as client:
+        for _ in range(20):
+            pushes = []
+            ask_between(client, pushes, "MGET", "a", "loop", "b")
+            ask_between(client, pushes, "GET", "count")
+            assert not pushes
+            redis_server.ask("INCR", "a")
+            ask_between(client, pushes, "INCR", "count")
+            ask_between(client, pushes, "SET", "loop", "1")
+            redis_server.ask("INCR", "b")
+            while len(pushes) < 2:
+                pushes.append(client.read())
+            assert pushes == [invalidation("a"), invalidation("b")]
+            nothing_more(client)
+            # Read again it is watched again, and not lost on a write that changes nothing.
+            client.ok("GET", "loop")
+            client.ok("SETNX", "loop", "2")
+            redis_server.ask("INCR", "loop")
+            assert client.read() == invalidation("loop")
+
+
+def test_everything_goes_with_flushall_and_with_a_link(start_proxy, start_redis):
+    server = start_redis()
+    proxy = start_proxy(server.url())
+    server.ask("SET", "k", "v")
+    with tracker(proxy) as client, tracker(proxy) as idle:
+        client.ok("GET", "k")
+        server.ask("FLUSHALL")
+        assert client.read() == EVERYTHING
+        server.ask("SET", "k", "v")
+        wait_until(lambda: client.ok("GET", "k") == b"v", 10, "the value")
+        server.ask("CLIENT", "KILL", "TYPE", "normal")
+        assert client.read() == EVERYTHING
+        nothing_more(idle)  # it keeps nothing
+        wait_until(lambda: not isinstance(decode(client.ask("GET", "k")), RespError), 10, "a link")
+
+
+def test_keys_above_the_limit_are_called_changed(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url(), {"client-tracking-keys": 1000}, threads=1)
+    with tracker(proxy) as client:
+        client.pipeline([("GET", f"k{key}") for key in range(900)])
+        nothing_more(client)
+        for key in range(900, 1200):
+            client.send(encode("GET", f"k{key}"))
+        frames = [client.read() for _ in range(300 + 199)]
+        assert [frame for frame in frames if frame.startswith(b">")] == [
+            invalidation(f"k{key}") for key in range(199)]
+    assert proxy.metrics().get("client_tracking_evictions_total") == 199
+    wait_until(lambda: proxy.metrics().get("client_tracking_keys") == 0, 10, "the table to empty")
+
+
+# -- redirection ----------------------------------------------------------------------------------
+
+
+def test_messages_go_where_they_are_redirected(proxy, redis_server):
+    """From and to either worker."""
+    redis_server.ask("SET", "k", "v")
+    for _ in range(4):
+        with proxy.client(2) as listener, proxy.client(2) as client:
+            number = listener.ok("CLIENT", "ID")
+            listener.ok("SUBSCRIBE", "__redis__:invalidate")
+            client.ok("CLIENT", "TRACKING", "on", "REDIRECT", number)
+            assert client.ok("CLIENT", "GETREDIR") == number
+            assert b"redir=%d " % number in client.ok("CLIENT", "INFO")
+            assert b" flags=t " in client.ok("CLIENT", "INFO")
+            client.ok("GET", "k")
+            redis_server.ask("APPEND", "k", "w")
+            assert decode(listener.read()) == [b"message", b"__redis__:invalidate", [b"k"]]
+            client.ok("GET", "k")
+            redis_server.ask("FLUSHALL")
+            assert decode(listener.read()) == [b"message", b"__redis__:invalidate", None]
+
+
+def test_a_listener_that_has_gone_is_told_of(proxy, redis_server):
+    redis_server.ask("SET", "k", "v")
+    for _ in range(4):
+        listener = proxy.client(3)
+        number = listener.ok("CLIENT", "ID")
+        with tracker(proxy, "REDIRECT", number) as client:
+            client.ok("GET", "k")
+            listener.close()
+            redis_server.ask("APPEND", "k", "w")
+            assert client.read() == b">2\r\n$21\r\ntracking-redir-broken\r\n:%d\r\n" % number
+            assert b"broken_redirect" in decode(client.ask("CLIENT", "TRACKINGINFO"))[b"flags"]
+            assert b" flags=tR " in client.ok("CLIENT", "INFO")
+
+
+# -- BCAST ----------------------------------------------------------------------------------------
+
+
+def test_prefixes_are_told_of_unread(proxy, redis_server):
+    with tracker(proxy, "BCAST", "PREFIX", "a:", "PREFIX", "b:") as client, \
+            tracker(proxy, "BCAST", "PREFIX", "a:", "PREFIX", "b:") as second, \
+            tracker(proxy, "BCAST") as all_keys, proxy.client() as writer:
+        writer.ok("SET", "a:1", "x")
+        for each in (client, second, all_keys):
+            assert each.read() == invalidation("a:1")
+        redis_server.ask("SET", "c:1", "x")
+        assert all_keys.read() == invalidation("c:1")
+        redis_server.ask("SET", "b:1", "x")
+        for each in (client, second, all_keys):
+            assert each.read() == invalidation("b:1")
+        client.ok("CLIENT", "TRACKING", "on", "BCAST", "PREFIX", "c:")
+        redis_server.ask("SET", "c:2", "x")
+        assert client.read() == all_keys.read() == invalidation("c:2")
+        nothing_more(second)
+        second.ok("CLIENT", "TRACKING", "off")
+        redis_server.ask("FLUSHALL")
+        assert client.read() == all_keys.read() == EVERYTHING
+        nothing_more(second)
+
+
+def test_own_writes_are_not_broadcast_with_noloop(proxy, redis_server):
+    with tracker(proxy, "BCAST", "NOLOOP") as client:
+        for turn in range(20):
+            client.ok("SET", "own", str(turn))
+            redis_server.ask("SET", "foreign", "x")
+            assert client.read() == invalidation("foreign")
+            client.ok("DEL", "never was")
+            redis_server.ask("SET", "own", "x")
+            assert client.read() == invalidation("own")
+            nothing_more(client)
+
+
+def test_broadcast_survives_its_connection(start_proxy, start_redis):
+    server = start_redis()
+    proxy = start_proxy(server.url())
+    with tracker(proxy, "BCAST") as client:
+        server.ask("CLIENT", "KILL", "TYPE", "normal")
+        assert client.read() == EVERYTHING
+        assert client.read() == EVERYTHING  # it is there again: what was read meanwhile goes
+        server.ask("SET", "k", "v")
+        assert client.read() == invalidation("k")
+    wait_until(lambda: proxy.metrics().get("leased_connections", state="taken") == 0, 10,
+               "the connections to be given back")
+
+
+def test_no_connection_for_broadcast_is_an_error(start_proxy, start_redis):
+    server = start_redis()
+    proxy = start_proxy(server.url(), {"leased-connections": 1})
+    with proxy.client() as holder, proxy.client(3) as client:
+        holder.pipeline([("MULTI",), ("GET", "k")])
+        error = client.ask("CLIENT", "TRACKING", "on", "BCAST")
+        assert error.startswith(b"-ERR nearcached: no connection to the backend")
+        assert decode(client.ask("CLIENT", "TRACKINGINFO"))[b"flags"] == [b"off"]
+
+
+# -- many caches ----------------------------------------------------------------------------------
+
+
+class CachingApplication:
+    """A client with a cache of its own, coherent by CLIENT TRACKING alone."""
+
+    def __init__(self, proxy, keys, chance, options=()):
+        self._client = RawClient(proxy.address, 3)
+        self._client.ok("CLIENT", "TRACKING", "on", *options)
+        self._keys, self._chance = keys, chance
+        self.cache, self.n_hits, self.n_told = {}, 0, 0
+        self.problem = None
+
+    def _take(self, frame):
+        """A message is taken in and True; False: the frame is a reply."""
+        if not frame.startswith(b">"):
+            return False
+        keys = decode(frame)[1]
+        self.n_told += 1
+        if keys is None:
+            self.cache.clear()
+        else:
+            for key in keys:
+                self.cache.pop(key.decode(), None)
+        return True
+
+    def _reply(self):
+        frame = self._client.read()
+        while self._take(frame):
+            frame = self._client.read()
+        return decode(frame)
+
+    def settle(self):
+        self._client.send(encode("ECHO", "x"))
+        self._reply()
+
+    def step(self):
+        wanted = self._chance.sample(self._keys, self._chance.randrange(1, 6))
+        ask = [key for key in wanted if key not in self.cache]
+        self.n_hits += len(wanted) - len(ask)
+        style = self._chance.randrange(3)
+        if style == 0:
+            for key in ask:
+                self._client.send(encode("MGET", key))
+        else:
+            for key in ask:
+                self._client.send(encode("GET", key))
+        for key in ask:
+            value = self._reply()
+            value = value[0] if isinstance(value, list) else value
+            if not isinstance(value, RespError):
+                self.cache[key] = value
+        if style == 2:
+            key = self._chance.choice(self._keys)
+            self._client.send(encode("INCR", key))
+            self._client.send(encode("GET", key))
+            self._reply()
+            value = self._reply()
+            if not isinstance(value, RespError):
+                self.cache[key] = value
+
+
+def run_applications(applications, write, trouble, turns):
+    """All step at once, each on a thread; write() goes on meanwhile, trouble(turn) now and then."""
+    is_over = threading.Event()
+
+    def drive(application):
+        try:
+            while not is_over.is_set():
+                application.step()
+        except Exception as error:  # pylint: disable=broad-except
+            application.problem = repr(error)
+
+    threads = [threading.Thread(target=drive, args=(each,)) for each in applications]
+    for thread in threads:
+        thread.start()
+    for turn in range(turns):
+        write()
+        trouble(turn)
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert [each.problem for each in applications] == [None] * len(applications)
+
+
+def assert_true_caches(applications, read):
+    """As soon as the last messages are there, no cache holds what is not so."""
+    def wrong():
+        found = []
+        for application in applications:
+            application.settle()
+            found += [(key, value, read(key)) for key, value in application.cache.items()
+                      if value != read(key)]
+        return found
+
+    def fill():
+        for application in applications:
+            application.step()
+        return not wrong() and sum(len(application.cache) for application in applications) > 10
+
+    wait_until(lambda: not wrong(), 10, "caches that hold nothing else than the backend")
+    wait_until(fill, 10, "caches that fill again")
+    wait_until(lambda: not wrong(), 10, "caches that hold nothing else than the backend")
+
+
+@pytest.mark.parametrize("options", [(), ("NOLOOP",), ("BCAST",), ("BCAST", "NOLOOP")],
+                         ids=lambda options: " ".join(options) or "default")
+def test_caches_of_applications_stay_true(start_proxy, start_redis, options):
+    chance = random.Random(7)
+    server = start_redis()
+    proxy = start_proxy(server.url(), config={
+        "namespace off": {"match": "off:*", "cache": "off"}})
+    keys = [f"k{n}" for n in range(20)] + [f"off:{n}" for n in range(5)]
+    applications = [CachingApplication(proxy, keys, random.Random(n), options) for n in range(6)]
+
+    with server.client() as writer:
+        def trouble(turn):
+            if turn % 150 == 75:
+                writer.ok("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            if turn % 150 == 149:
+                writer.ok("FLUSHALL")
+
+        def write():
+            writer.ok(*chance.choice([("INCR", chance.choice(keys)), ("DEL", chance.choice(keys))]))
+
+        run_applications(applications, write, trouble, 3040)
+        assert_true_caches(applications, lambda key: server.ask("GET", key))
+    assert sum(each.n_hits for each in applications) > 100
+    assert sum(each.n_told for each in applications) > 100
+
+
+def test_caches_stay_true_while_slots_move(start_proxy, cluster):
+    chance = random.Random(8)
+    proxy = start_proxy(cluster.url())
+    keys = [f"{{moving}}k{n}" for n in range(10)] + [f"k{n}" for n in range(10)]
+    applications = [CachingApplication(proxy, keys, random.Random(n)) for n in range(4)]
+    slot = key_slot("{moving}")
+
+    def trouble(turn):
+        if turn % 300 == 150:
+            owner = cluster.owner(slot)
+            cluster.move_slot(slot, next(node for node in cluster.masters() if node is not owner))
+
+    with RawClient(proxy.address, 2) as writer:
+        run_applications(applications, lambda: writer.ok("INCR", chance.choice(keys)), trouble, 1500)
+        assert_true_caches(applications, lambda key: writer.ok("GET", key))
+    assert sum(each.n_hits for each in applications) > 100
