@@ -1,6 +1,7 @@
 #include "coherence/coherence.h"
 
 #include "base/clock.h"
+#include "coherence/recent.h"
 #include "coherence/track.h"
 
 /* Half of the shortest fence interval that is of use; timeouts are told to this grain. */
@@ -71,6 +72,9 @@ const struct backend_events coherence_backend_events = {on_node_added, on_node_r
 
 void coherence_drop_key(struct coherence *coherence, struct bytes key)
 {
+    if (NC_UNLIKELY(coherence->backend->reads_replicas)) {
+        recent_note(coherence->fleet->recent, cache_hash(key), clock_now_us());
+    }
     if (cache_invalidate(coherence->cache, key)) {
         stats_add(METRIC_invalidations_write, 1);
     }
@@ -94,6 +98,7 @@ struct link *coherence_hearing_link(struct coherence *coherence, unsigned slot,
 
 void coherence_drop_all(struct coherence *coherence, enum metric reason)
 {
+    recent_note_all(coherence->fleet->recent, clock_now_us());
     epochs_close_all(cache_epochs(coherence->cache));
     if (reason == METRIC_flushes_command) {
         track_announce(coherence, BYTES("")); /* of SWAPDB nobody else tells */

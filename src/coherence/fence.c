@@ -4,8 +4,10 @@
  * asked for, or when the link is down (its epoch has ended, so nothing it read is served any more).
  * The last leg mails the asker.
  */
+#include "coherence/recent.h"
 #include "coherence/track.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/stats.h"
 
@@ -85,6 +87,14 @@ static void on_leg(struct mail *mail)
         atomic_fetch_add_explicit(&leg->fence->n_left, 1, memory_order_relaxed);
         track_add_leg(of->track, more);
     }
+    /* What replicas showed may be older than what the fence is for, and stays so for a while. */
+    for (struct backend_node *replica = backend_next_replica(leg->coherence->backend, node, NULL);
+         replica != NULL; replica = backend_next_replica(leg->coherence->backend, node, replica)) {
+        track_forget(replica->track);
+        for (struct backend_node *of = replica->of_users; of != NULL; of = of->next) {
+            track_forget(of->track);
+        }
+    }
     track_add_leg(node->track, leg);
 }
 
@@ -96,6 +106,7 @@ void coherence_fence(struct coherence *coherence, epochs_node node, void (*done)
                                               fleet->n_members * sizeof(struct fence_leg));
 
     stats_add(METRIC_fences, 1);
+    recent_note_all(fleet->recent, clock_now_us());
     fence->done_mail.run = on_all_passed;
     fence->asker = coherence;
     fence->node = node;

@@ -4,7 +4,9 @@
  * write between the two is announced between the two replies and voids the flight. Whoever joined
  * the flight is answered from the one reply: in place on this worker, by mail on the others.
  */
+#include "coherence/recent.h"
 #include "coherence/track.h"
+#include "upstream/replicas.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -267,6 +269,24 @@ static bool is_worth_keeping(const struct fetch *fetch, struct bytes reply, int6
     return fetch->knows_pttl && deadline_us > now_us && reply.len <= fetch->max_value;
 }
 
+/* Before anybody is shown it. */
+static void note_shown(const struct fetch *fetch, int64_t now_us)
+{
+    const struct coherence *coherence = fetch->coherence;
+    const struct backend_node *node = fetch->track->node;
+    const uint64_t hash = cache_hash(fetch->flight->key);
+
+    if (NC_LIKELY(!coherence->backend->reads_replicas)) {
+        return;
+    }
+    if (node->owner == node->id) {
+        recent_note(coherence->fleet->recent, hash, now_us);
+    } else {
+        recent_note_replica(coherence->fleet->recent, hash, node->id, replicas_caught_up(node->id),
+                            now_us);
+    }
+}
+
 static void take_reply(struct fetch *fetch, struct bytes reply)
 {
     struct coherence *coherence = fetch->coherence;
@@ -290,6 +310,7 @@ static void take_reply(struct fetch *fetch, struct bytes reply)
         cache_note_oversized(coherence->cache, fetch->flight->hash, now_us + OVERSIZED_US);
         stats_ns_add(fetch->ns, NS_METRIC_fills_large, 1);
     }
+    note_shown(fetch, now_us);
     unlist(fetch);
     switch (cache_complete(coherence->cache, &fetch->flight, may_keep ? &fill : NULL, now_us,
                            coherence->config->max_staleness_ms * 1000, &waiters)) {
@@ -397,6 +418,23 @@ static int send_fetch(struct fetch *fetch)
                      flight->args.len > 0 ? 6 : 5, 2, &fetch->op);
 }
 
+/* That of the incarnation, among those to the owner of the slot and to its replicas; or NULL. */
+static struct track *find_track(const struct fetch *fetch, struct backend_node *owner)
+{
+    struct backend *backend = fetch->coherence->backend;
+    struct backend_node *node = owner;
+
+    while (node != NULL) {
+        struct track *track = backend_as(backend, node, fetch->identity)->track;
+
+        if (track->incarnation == fetch->flight->incarnation) {
+            return track;
+        }
+        node = backend_next_replica(backend, owner, node == owner ? NULL : node);
+    }
+    return NULL;
+}
+
 /* On the worker whose link must carry it. */
 static void launch(struct fetch *fetch)
 {
@@ -407,12 +445,8 @@ static void launch(struct fetch *fetch)
     struct backend_node *node = backend_by_id(coherence->backend, incarnation->node);
 
     list(fetch);
-    if (node != NULL) {
-        node = backend_as(coherence->backend, node, fetch->identity);
-    }
-    fetch->track = node != NULL ? node->track : NULL;
-    if (fetch->track == NULL || fetch->track->incarnation != flight->incarnation ||
-        !link_is_up(fetch->track->link) || send_fetch(fetch) != 0) {
+    fetch->track = node != NULL ? find_track(fetch, node) : NULL;
+    if (fetch->track == NULL || !link_is_up(fetch->track->link) || send_fetch(fetch) != 0) {
         /*
          * The link it was meant for is gone, or full. A new link may not carry it: what the
          * session read on the old one is asked for again later, and would be newer.
@@ -422,6 +456,9 @@ static void launch(struct fetch *fetch)
         return;
     }
     stats_ns_add(fetch->ns, NS_METRIC_fetches, 1);
+    if (fetch->track->node->owner != fetch->track->node->id) {
+        stats_add(METRIC_replica_fetches, 1);
+    }
 }
 
 static void on_handed_over(struct mail *mail)
@@ -452,6 +489,64 @@ static struct fetch *new_fetch(struct coherence *coherence, struct cache_flight 
     return fetch;
 }
 
+/* Rendezvous hashing: the highest weight wins, so a replica that goes takes only its own keys. */
+static uint64_t weight_of(uint64_t hash, epochs_node node)
+{
+    uint64_t mixed = (hash ^ node) * UINT64_C(0x9e3779b97f4a7c15);
+
+    mixed = (mixed ^ mixed >> 32) * UINT64_C(0x9e3779b97f4a7c15);
+    return mixed ^ mixed >> 29;
+}
+
+/*
+ * The replica that shows this key, always the same one while it can; or NULL: its link is down, or
+ * it is not proven to have what was shown before.
+ */
+static struct backend_node *choose_replica(struct coherence *coherence,
+                                           const struct cache_query *query,
+                                           const struct identity *identity,
+                                           const struct backend_node *owner)
+{
+    struct backend *backend = coherence->backend;
+    struct backend_node *best = NULL;
+    uint64_t best_weight = 0;
+
+    for (struct backend_node *node = backend_next_replica(backend, owner, NULL); node != NULL;
+         node = backend_next_replica(backend, owner, node)) {
+        const uint64_t weight = weight_of(query->hash, node->id);
+        const int64_t caught_up_us = replicas_caught_up(node->id);
+        struct backend_node *as_user = backend_as(backend, node, identity);
+
+        link_wake(&as_user->links[LINK_TRACKING]);
+        if ((best == NULL || weight > best_weight) && track_is_coherent(as_user->track) &&
+            track_has_caught_up(as_user->track, query->now_us) &&
+            recent_allows(coherence->fleet->recent, query->hash, node->id, caught_up_us) &&
+            track_incarnation(as_user->track, query->now_us) != EPOCHS_NONE) {
+            best = as_user;
+            best_weight = weight;
+        }
+    }
+    return best;
+}
+
+/* Which node is asked for what tier 1 lacks; NULL: nobody is known. */
+static struct backend_node *choose_node(struct coherence *coherence,
+                                        const struct cache_query *query,
+                                        const struct identity *identity, unsigned slot)
+{
+    struct backend_node *owner = backend_owner(coherence->backend, slot);
+    struct backend_node *replica = NULL;
+
+    if (owner == NULL) {
+        return NULL;
+    }
+    if (NC_UNLIKELY(coherence->backend->reads_replicas) &&
+        config_namespace_of(coherence->config, query->key)->replica_reads) {
+        replica = choose_replica(coherence, query, identity, owner);
+    }
+    return replica != NULL ? replica : backend_as(coherence->backend, owner, identity);
+}
+
 enum cache_outcome coherence_read(struct coherence *coherence, const struct cache_query *query,
                                   const struct command *command, struct coherence_waiter *waiter,
                                   const struct coherence_order *order, unsigned char *copy_to,
@@ -461,7 +556,7 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
                                   coherence->backend->topology->is_cluster
                               ? command_key_slot(query->key)
                               : 0;
-    struct backend_node *node = backend_owner(coherence->backend, slot);
+    struct backend_node *node = choose_node(coherence, query, waiter->identity, slot);
     struct cache_offer offer = {
         .worker = (uint8_t)coherence->worker->index,
         .own = order->own,
@@ -474,9 +569,8 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
 
     *refusal = REFUSED_NOT;
     if (node != NULL) {
-        node = backend_as(coherence->backend, node, waiter->identity);
         link_wake(&node->links[LINK_TRACKING]);
-        offer.node = node->id;
+        offer.node = node->owner;
         offer.incarnation = track_incarnation(node->track, query->now_us);
     }
     waiter->flight = NULL;

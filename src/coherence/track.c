@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "upstream/replicas.h"
 
 #define TRACK_MAGIC 0x7472616bu
 /* How often a server that refused CLIENT TRACKING is asked again. */
@@ -80,6 +81,14 @@ static void end_incarnation(struct track *track)
     track->incarnation = EPOCHS_NONE;
 }
 
+void track_forget(struct track *track)
+{
+    if (track->incarnation != EPOCHS_NONE) {
+        end_incarnation(track);
+        track_announce(track->coherence, BYTES(""));
+    }
+}
+
 void track_free(struct track **track)
 {
     end_incarnation(*track);
@@ -92,6 +101,12 @@ void track_free(struct track **track)
 bool track_is_coherent(const struct track *track)
 {
     return track->is_confirmed;
+}
+
+bool track_has_caught_up(const struct track *track, int64_t now_us)
+{
+    return now_us - replicas_caught_up(track->node->id) <=
+           track->coherence->config->replica_max_lag_ms * 1000;
 }
 
 uint16_t track_incarnation(struct track *track, int64_t now_us)
@@ -110,7 +125,8 @@ uint16_t track_incarnation(struct track *track, int64_t now_us)
         epochs_is_live(epochs_at(epochs, track->incarnation))) {
         return track->incarnation;
     }
-    track->incarnation = epochs_open(epochs, track->node->id, track->coherence->worker->index,
+    /* A replica's keys are those of its master: a slot that leaves that one leaves both. */
+    track->incarnation = epochs_open(epochs, track->node->owner, track->coherence->worker->index,
                                      now_us);
     if (track->incarnation != EPOCHS_NONE) {
         epochs_advance(epochs, track->incarnation, track->watermark_us);
@@ -345,10 +361,11 @@ void track_tick(struct track *track, int64_t now_us)
     if (track->node->info == NULL || !track->node->info->is_healthy) {
         /* The cluster may have a newer master that we cannot see, while this one goes on to answer
          * PING: nothing that was read from it may be shown (docs/coherence.md, failures). */
-        if (track->incarnation != EPOCHS_NONE) {
-            track_announce(track->coherence, BYTES(""));
-        }
-        end_incarnation(track);
+        track_forget(track);
+    }
+    if (track->node->owner != track->node->id && !track_has_caught_up(track, now_us)) {
+        /* It may have lost its master: nobody tells it what is written there. */
+        track_forget(track);
     }
     retry_tracking(track, now_us);
     if (now_us - track->ping_sent_at_us >= config->fence_interval_ms * 1000) {

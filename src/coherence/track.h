@@ -41,8 +41,12 @@ void track_free(struct track **track);
 /* Tells whoever keeps values elsewhere; keys as in coherence_fleet.on_changed. */
 void track_announce(const struct coherence *coherence, struct bytes keys);
 
+/* Of a replica: it is proven to have everything older than replica-max-lag. */
+bool track_has_caught_up(const struct track *track, int64_t now_us);
 /* A live incarnation under which the link may fetch now, or EPOCHS_NONE. */
 uint16_t track_incarnation(struct track *track, int64_t now_us);
+/* Ends what was read on the link so far, and tells whoever keeps values elsewhere. */
+void track_forget(struct track *track);
 /* True when entries read on it hear of writes; false where time alone bounds them. */
 bool track_is_coherent(const struct track *track);
 /* A reply to a request queued at sent_at_us has come: all messages before it were applied. */

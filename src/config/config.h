@@ -176,6 +176,9 @@ void config_unref(struct config **config);
  */
 const struct config_namespace *config_namespace_of(const struct config *config, struct bytes key);
 
+/* Some namespace is read from replicas. */
+bool config_reads_replicas(const struct config *config);
+
 /*
  * Every namespace name that any configuration of this process had, by id: 0 is "default", ids are
  * handed out upwards and never reused. id must be below config_namespace_count(). Any thread.

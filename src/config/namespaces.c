@@ -211,6 +211,16 @@ void config_matcher_free(struct config_matcher **matcher)
     *matcher = NULL;
 }
 
+bool config_reads_replicas(const struct config *config)
+{
+    for (unsigned i = 0; i < config->n_namespaces; i++) {
+        if (config->namespaces[i].replica_reads) {
+            return true;
+        }
+    }
+    return false;
+}
+
 const struct config_namespace *config_namespace_of(const struct config *config, struct bytes key)
 {
     const struct config_matcher *const matcher = config->matcher;

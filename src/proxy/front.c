@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "coherence/recent.h"
 #include "proxy/hub.h"
 #include "proxy/login.h"
 #include "proxy/pause.h"
@@ -103,6 +104,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     proxy->login = login;
     proxy->fronts = mem_alloc(n_workers * sizeof(*proxy->fronts));
     proxy->fleet.cache = cache;
+    proxy->fleet.recent = recent_new();
     proxy->fleet.members = mem_alloc(n_workers * sizeof(struct coherence *));
     proxy->fleet.n_members = n_workers;
     proxy->fleet.on_changed = tracking_announce;
@@ -190,6 +192,7 @@ void proxy_fini(struct proxy *proxy)
         fini_front(&proxy->fronts[i]);
     }
     mem_free(proxy->fleet.members);
+    recent_free(&proxy->fleet.recent);
     mem_free(proxy->fronts);
     proxy->fronts = NULL;
     proxy->n_fronts = 0;
@@ -312,7 +315,7 @@ static bool is_same_policy(const struct config_namespace *a, const struct config
 
     return is_same_match && a->id == b->id && a->cache == b->cache &&
            a->max_ttl_ms == b->max_ttl_ms && a->negative_ttl_ms == b->negative_ttl_ms &&
-           a->max_value == b->max_value;
+           a->max_value == b->max_value && a->replica_reads == b->replica_reads;
 }
 
 /* True when every key would be kept as before. */

@@ -3,9 +3,11 @@
 #include "base/mem.h"
 #include "upstream/lease.h"
 
-static struct link_settings link_settings(const struct backend *backend)
+static struct link_settings link_settings(const struct backend *backend,
+                                          const struct topology_node *info)
 {
     const struct config *config = backend->config;
+    const bool is_cluster = backend->topology != NULL && backend->topology->is_cluster;
 
     return (struct link_settings){
         .connect_timeout_ms = config->connect_timeout_ms,
@@ -15,7 +17,8 @@ static struct link_settings link_settings(const struct backend *backend)
         .reconnect_max_ms = config->reconnect_max_ms,
         .output_limit = config->link_output_limit,
         .wants_tracking = config->coherence != COHERENCE_TTL,
-        .keeps_requests = backend->topology != NULL && backend->topology->is_cluster,
+        .reads_replica = is_cluster && info != NULL && !info->is_master,
+        .keeps_requests = is_cluster,
     };
 }
 
@@ -27,6 +30,7 @@ void backend_init(struct backend *backend, struct worker *worker,
     backend->worker = worker;
     backend->login = login;
     backend->config = config;
+    backend->reads_replicas = config_reads_replicas(config);
     backend->events = events;
     backend->context = context;
 }
@@ -79,11 +83,12 @@ const struct config_backend *backend_login(const struct backend *backend,
 static struct backend_node *new_node(struct backend *backend, const struct topology_node *info,
                                      const struct identity *identity)
 {
-    const struct link_settings settings = link_settings(backend);
+    const struct link_settings settings = link_settings(backend, info);
     struct backend_node *node = mem_alloc(sizeof(*node));
 
     node->id = info->id;
     node->info = info;
+    node->owner = topology_node_owner(info);
     node->is_in_map = true;
     node->identity = identity;
     for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
@@ -128,6 +133,11 @@ struct backend_node *backend_as(struct backend *backend, struct backend_node *no
 /* info: in the topology in force; NULL: it left the map. */
 static void set_info(struct backend_node *node, const struct topology_node *info)
 {
+    if (info != NULL && topology_node_owner(info) != node->owner) {
+        /* READONLY is said, and its keys belong to another node. */
+        link_close(&node->links[LINK_TRACKING], "the node's role changed");
+        node->owner = topology_node_owner(info);
+    }
     node->is_in_map = info != NULL;
     node->info = info;
     if (info != NULL) {
@@ -171,7 +181,7 @@ static void set_settings(const struct backend *backend, struct backend_node *nod
         struct link *link = &node->links[kind];
         const bool keeps_requests = link->settings.keeps_requests;
 
-        link->settings = link_settings(backend);
+        link->settings = link_settings(backend, node->info);
         if (link->state != LINK_IDLE && link->state != LINK_DOWN) {
             /* The bytes in its buffer are laid out one way or the other. */
             link->settings.keeps_requests = keeps_requests;
@@ -185,6 +195,7 @@ static void set_settings(const struct backend *backend, struct backend_node *nod
 void backend_set_config(struct backend *backend, const struct config *config)
 {
     backend->config = config;
+    backend->reads_replicas = config_reads_replicas(config);
     for (struct backend_node *node = backend->nodes; node != NULL; node = node->next) {
         set_settings(backend, node);
     }
@@ -198,6 +209,19 @@ struct backend_node *backend_owner(const struct backend *backend, unsigned slot)
         return NULL;
     }
     return backend->by_index[topology->slot_node[slot]];
+}
+
+struct backend_node *backend_next_replica(const struct backend *backend,
+                                          const struct backend_node *master,
+                                          const struct backend_node *after)
+{
+    struct backend_node *node = after == NULL ? backend->nodes : after->next;
+
+    while (node != NULL &&
+           (node->info == NULL || node->info->is_master || node->owner != master->id)) {
+        node = node->next;
+    }
+    return node;
 }
 
 struct backend_node *backend_by_address(const struct backend *backend, struct bytes host,
@@ -251,22 +275,22 @@ static bool is_at_rest(const struct backend_node *node)
 }
 
 /* Its tracking link is made anew whenever it is lost. */
-static bool wants_tracking(const struct backend_node *node)
+static bool wants_tracking(const struct backend *backend, const struct backend_node *node)
 {
-    return node->info != NULL && node->info->is_master &&
+    return node->info != NULL && (node->info->is_master || backend->reads_replicas) &&
            (node->identity == NULL ||
             atomic_load_explicit(&node->identity->n_sessions, memory_order_relaxed) > 0);
 }
 
-static void tick_node(struct backend_node *node, int64_t now_us)
+static void tick_node(const struct backend *backend, struct backend_node *node, int64_t now_us)
 {
     struct link *tracking = &node->links[LINK_TRACKING];
 
-    if (node->identity != NULL && link_is_up(tracking) && !wants_tracking(node)) {
+    if (node->identity != NULL && link_is_up(tracking) && !wants_tracking(backend, node)) {
         link_close(tracking, "its user has left");
     }
     for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
-        const bool is_wanted = kind != LINK_TRACKING || wants_tracking(node) ||
+        const bool is_wanted = kind != LINK_TRACKING || wants_tracking(backend, node) ||
                                (tracking->state != LINK_IDLE && tracking->state != LINK_DOWN);
 
         if (is_wanted) {
@@ -275,7 +299,7 @@ static void tick_node(struct backend_node *node, int64_t now_us)
     }
     lease_tick(node, now_us);
     for (struct backend_node *of = node->of_users; of != NULL; of = of->next) {
-        tick_node(of, now_us);
+        tick_node(backend, of, now_us);
     }
 }
 
@@ -291,7 +315,7 @@ void backend_tick(struct backend *backend, int64_t now_us)
             free_node(backend, node);
             continue;
         }
-        tick_node(node, now_us);
+        tick_node(backend, node, now_us);
         at = &node->next;
     }
 }

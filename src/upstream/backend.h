@@ -18,6 +18,7 @@
 struct backend_node {
     struct backend_node *next;
     epochs_node id;
+    epochs_node owner; /* whose slots it has: itself, or the master whose replica it is */
     bool is_in_map;
     const struct topology_node *info; /* in the topology in force; NULL when it left the map */
     struct link links[N_LINK_KINDS];
@@ -38,6 +39,7 @@ struct backend {
     struct worker *worker;
     const struct config_backend *login;
     const struct config *config;
+    bool reads_replicas;            /* some namespace is: their tracking links are kept up */
     struct topology *topology;      /* NULL until the first map */
     struct backend_node *nodes;     /* all, those that left the map included */
     struct backend_node **by_index; /* as topology->nodes */
@@ -66,6 +68,11 @@ struct backend_node *backend_by_address(const struct backend *backend, struct by
                                         unsigned port, const struct backend_node *from);
 /* The masters in the order of their numbers: the next one with a number above `after`, or NULL. */
 struct backend_node *backend_next_master(const struct backend *backend, epochs_node after);
+
+/* The replicas of a master in the order in which they are kept; NULL behind the last one. */
+struct backend_node *backend_next_replica(const struct backend *backend,
+                                          const struct backend_node *master,
+                                          const struct backend_node *after);
 
 /* Drives timeouts of all links; removes nodes that left the map and are at rest. */
 void backend_tick(struct backend *backend, int64_t now_us);

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "upstream/info_text.h"
 
 #include <event2/util.h>
 #include <stdio.h>
@@ -31,36 +32,11 @@ static bool is_passing(const struct resp_value *head)
            error_is(head, "TRYAGAIN ");
 }
 
-/* The text behind "name:" at the start of one of info's lines, or false. */
-static bool find_field(struct bytes info, const char *name, struct bytes *field)
-{
-    const size_t name_len = strlen(name);
-
-    while (info.len > 0) {
-        const unsigned char *end = memchr(info.ptr, '\n', info.len);
-        const size_t line_len = end == NULL ? info.len : (size_t)(end - info.ptr);
-
-        if (line_len > name_len && memcmp(info.ptr, name, name_len) == 0 &&
-            info.ptr[name_len] == ':') {
-            *field = bytes_make(info.ptr + name_len + 1, line_len - name_len - 1);
-            if (field->len > 0 && field->ptr[field->len - 1] == '\r') {
-                field->len--;
-            }
-            return true;
-        }
-        if (end == NULL) {
-            return false;
-        }
-        info = bytes_make(end + 1, info.len - line_len - 1);
-    }
-    return false;
-}
-
 static void copy_field(struct bytes info, const char *name, char *out, size_t size)
 {
     struct bytes field = {NULL, 0};
 
-    (void)find_field(info, name, &field);
+    (void)info_text_find(info, name, &field);
     if (field.len >= size) {
         field.len = size - 1;
     }
@@ -74,7 +50,7 @@ static bool field_is(struct bytes info, const char *name, const char *wanted)
 {
     struct bytes field;
 
-    return find_field(info, name, &field) && bytes_equal(field, bytes_of_string(wanted));
+    return info_text_find(info, name, &field) && bytes_equal(field, bytes_of_string(wanted));
 }
 
 /* False where there is no such version. */
@@ -184,6 +160,7 @@ static void disconnect(struct contact *contact)
     contact->n_asked = 0;
     contact->wants_again = false;
     contact->slots_at_ms = 0;
+    contact->replicas.n = contact->replicas.n_samples = 0;
 }
 
 static void lose(struct contact *contact, const char *reason)
@@ -272,10 +249,10 @@ static void on_cluster_info(const struct resp_value *head, struct bytes reply, v
     int64_t epoch;
 
     (void)reply;
-    if (head->type == '$' && find_field(head->text, "cluster_state", &field)) {
+    if (head->type == '$' && info_text_find(head->text, "cluster_state", &field)) {
         contact->says_fail = !bytes_equal(field, BYTES("ok"));
         contact->heard_epoch = 0;
-        if (find_field(head->text, "cluster_current_epoch", &field) &&
+        if (info_text_find(head->text, "cluster_current_epoch", &field) &&
             bytes_to_int64(field, &epoch) && epoch > 0) {
             contact->heard_epoch = (uint64_t)epoch;
         }
@@ -438,13 +415,26 @@ static void take_role(struct contact *contact, struct bytes info)
     }
 }
 
+/* The writes executed before the question was sent are part of what its answer counts. */
+static void take_replicas(struct contact *contact, struct bytes info)
+{
+    if (contact->watch->wants_replicas && field_is(info, "role", "master")) {
+        replicas_take(&contact->replicas, info, contact->polled_at_ms * 1000, contact->watch->map);
+    } else {
+        contact->replicas.n = contact->replicas.n_samples = 0;
+    }
+}
+
 static void on_replication(const struct resp_value *head, struct bytes reply, void *context)
 {
     struct contact *contact = OBJ_FROM(context, struct contact, CONTACT_MAGIC);
 
     (void)reply;
     if (head->type == '$') {
-        take_role(contact, head->text);
+        if (!contact->is_cluster) {
+            take_role(contact, head->text);
+        }
+        take_replicas(contact, head->text);
     }
     end_reply(contact);
 }
@@ -470,11 +460,15 @@ static void poll_server(struct contact *contact, bool needs_map)
         ask(contact, "INFO", "replication", on_replication);
         return;
     }
+    if (contact->watch->wants_replicas) {
+        contact->n_asked = 2;
+        ask(contact, "INFO", "replication", on_replication);
+    }
     /* In this order the epoch may be older than the map that it stands for, but not newer. */
     ask(contact, "CLUSTER", "INFO", on_cluster_info);
     if (needs_map || contact->map == NULL ||
         now_ms - contact->slots_at_ms >= contact->watch->slots_ms - contact->watch->poll_ms / 2) {
-        contact->n_asked = 2;
+        contact->n_asked++;
         contact->slots_at_ms = now_ms;
         ask(contact, "CLUSTER", "SLOTS", on_cluster_slots);
     }
@@ -538,7 +532,7 @@ static void on_guess(const struct resp_value *head, struct bytes reply, void *co
     (void)reply;
     contact->version[0] = contact->run_id[0] = '\0';
     contact->has_field_ttl = true; /* for all we know */
-    contact->is_cluster = head->type == '$' && find_field(head->text, "cluster_state", &field);
+    contact->is_cluster = head->type == '$' && info_text_find(head->text, "cluster_state", &field);
     come_up(contact);
 }
 

@@ -20,6 +20,7 @@
 #define NC_UPSTREAM_CONTACT_H
 
 #include "upstream/control_client.h"
+#include "upstream/replicas.h"
 #include "upstream/resolver.h"
 #include "upstream/topology.h"
 
@@ -41,8 +42,9 @@ struct contact_watch {
     struct control_settings settings;
     const struct config_address_map *map;
     int64_t reconnect_min_ms, reconnect_max_ms;
-    int64_t poll_ms;  /* between two polls of a server */
-    int64_t slots_ms; /* between two readings of its map */
+    int64_t poll_ms;     /* between two polls of a server */
+    int64_t slots_ms;    /* between two readings of its map */
+    bool wants_replicas; /* how far they have come is to be known */
     /* Something changed: state, answers, map. Called from event handlers; must not free contacts.
      */
     void (*on_news)(struct contact *contact, void *context);
@@ -81,6 +83,7 @@ struct contact {
     uint64_t epoch;            /* cluster_current_epoch, as of the map */
     struct topology *map;      /* CLUSTER SLOTS; NULL while not connected */
     int64_t map_changed_at_ms; /* 0: as first read */
+    struct replicas replicas;  /* of a master, where they are wanted */
 
     /* Its own. */
     struct control_client *client;

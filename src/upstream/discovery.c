@@ -212,7 +212,7 @@ static struct topology *copy_topology(const struct topology *topology)
 
 static struct topology *standalone_topology(const struct contact *contact)
 {
-    struct topology *topology = topology_new(1);
+    struct topology *topology = topology_new(1 + contact->replicas.n);
     struct topology_node *node = &topology->nodes[0];
 
     memcpy(node->host, contact->host, sizeof(node->host));
@@ -221,6 +221,15 @@ static struct topology *standalone_topology(const struct contact *contact)
     /* Whatever its role: it is the one that owns all keys. */
     node->is_master = true;
     topology->slot_node[0] = node->id == 0 ? TOPOLOGY_NO_NODE : 0;
+    for (unsigned i = 0; i < contact->replicas.n; i++) {
+        const struct replica *replica = &contact->replicas.list[i];
+
+        node = &topology->nodes[1 + i];
+        memcpy(node->host, replica->host, sizeof(node->host));
+        node->port = replica->port;
+        node->id = topology_node_number(node->host, node->port);
+        node->master = topology->nodes[0].id;
+    }
     return topology;
 }
 
@@ -298,7 +307,7 @@ static void join_contacts(struct discovery *discovery, struct topology *next, in
         node->is_healthy = is_watched ? now_ms <= silent_at(discovery, contact) &&
                                             !(next->is_cluster && contact->says_fail)
                                       : is_reachable;
-        if (discovery->sentinels != NULL && !contact->is_seed) {
+        if (discovery->sentinels != NULL && !contact->is_seed && node->is_master) {
             node->is_healthy = false; /* the Sentinels name another one, which is not up yet */
         }
         if (!is_watched) {
@@ -309,6 +318,42 @@ static void join_contacts(struct discovery *discovery, struct topology *next, in
     }
     for (struct contact *contact = discovery->contacts; contact != NULL; contact = contact->next) {
         contact->is_watched &= contact->is_in_map;
+    }
+}
+
+static const struct topology_node *find_replica(const struct topology *topology,
+                                                const struct replica *replica)
+{
+    const struct topology_node *node = topology_find(topology, replica->host, replica->port);
+    struct endpoint endpoint;
+
+    if (node != NULL || endpoint_from_ip(&endpoint, replica->host, replica->port) != 0) {
+        return node;
+    }
+    /* The map calls it by a name. */
+    for (unsigned i = 0; i < topology->n_nodes && node == NULL; i++) {
+        if (topology->nodes[i].is_resolved &&
+            strcmp(topology->nodes[i].endpoint.text, endpoint.text) == 0) {
+            node = &topology->nodes[i];
+        }
+    }
+    return node;
+}
+
+/* What the masters say of their replicas. */
+static void note_replicas(const struct discovery *discovery, const struct topology *next)
+{
+    for (const struct contact *contact = discovery->contacts; contact != NULL;
+         contact = contact->next) {
+        const struct topology_node *master = topology_find(next, contact->host, contact->port);
+
+        for (unsigned i = 0; master != NULL && i < contact->replicas.n; i++) {
+            const struct topology_node *node = find_replica(next, &contact->replicas.list[i]);
+
+            if (node != NULL && node->master == master->id) {
+                replicas_note(node->id, contact->replicas.list[i].caught_up_us);
+            }
+        }
     }
 }
 
@@ -332,6 +377,7 @@ static struct topology *make_topology(struct discovery *discovery, int64_t now_m
     }
     if (next != NULL) {
         join_contacts(discovery, next, now_ms);
+        note_replicas(discovery, next);
         describe_server(discovery, source, next);
     }
     return next;
@@ -412,7 +458,7 @@ static bool is_wanted(const struct discovery *discovery, const struct contact *c
                       bool is_served)
 {
     if (discovery->published == NULL || !is_served) {
-        return true;
+        return contact->is_seed || discovery->published == NULL || discovery->published->is_cluster;
     }
     return discovery->published->is_cluster ? contact->is_watched : contact == discovery->chosen;
 }
@@ -641,6 +687,7 @@ void discovery_configure(struct discovery *discovery, const struct config *confi
     watch->reconnect_max_ms = config->reconnect_max_ms;
     watch->poll_ms = smaller(larger(wanted_ms, POLL_MIN_MS), POLL_MAX_MS);
     watch->slots_ms = config->topology_interval_ms;
+    watch->wants_replicas = config_reads_replicas(config);
     discovery->reach_ms = 3 * watch->poll_ms;
     discovery->silence_ms = 3 * larger(config->max_staleness_ms, watch->poll_ms);
     if (discovery->sentinels != NULL) {

@@ -30,7 +30,16 @@
 /* Silence on a leased link before TCP asks whether the node is still there. */
 #define KEEP_ALIVE_S 30
 
-enum { GREET_HELLO, GREET_AUTH, GREET_NAME, GREET_TRACKING, GREET_ID, GREET_MULTI, GREET_DISCARD };
+enum {
+    GREET_HELLO,
+    GREET_AUTH,
+    GREET_NAME,
+    GREET_READONLY,
+    GREET_TRACKING,
+    GREET_ID,
+    GREET_MULTI,
+    GREET_DISCARD
+};
 
 static void on_readable(evutil_socket_t fd, short what, void *arg);
 static void on_writable(evutil_socket_t fd, short what, void *arg);
@@ -453,6 +462,10 @@ static int write_greeting(struct link *link)
     argv[n++] = BYTES("SETNAME");
     argv[n++] = BYTES("nearcached");
     error = add_greeting(link, GREET_HELLO, argv, n);
+    if (error == 0 && link->kind == LINK_TRACKING && link->settings.reads_replica) {
+        argv[0] = BYTES("READONLY");
+        error = add_greeting(link, GREET_READONLY, argv, 1);
+    }
     if (error == 0 && link->kind == LINK_TRACKING && link->settings.wants_tracking) {
         argv[0] = BYTES("CLIENT");
         argv[1] = BYTES("TRACKING");

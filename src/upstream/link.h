@@ -77,6 +77,7 @@ struct link_settings {
     bool wants_tracking; /* tracking links: send CLIENT TRACKING ON */
     bool is_quiet;       /* its coming and going is no news: a login that is being checked */
     bool is_leased;      /* one client's own (lease.h): its number at the backend is asked for */
+    bool reads_replica;  /* of a cluster: READONLY */
     bool keeps_requests; /* a cluster: requests may have to be sent again elsewhere */
 };
 

@@ -171,8 +171,9 @@ static bool endpoints_are_equal(const struct topology_node *a, const struct topo
 static bool nodes_are_equal(const struct topology_node *a, const struct topology_node *b)
 {
     return a->id == b->id && a->port == b->port && a->is_master == b->is_master &&
-           a->is_healthy == b->is_healthy && a->is_resolved == b->is_resolved &&
-           strcmp(a->host, b->host) == 0 && endpoints_are_equal(a, b);
+           a->master == b->master && a->is_healthy == b->is_healthy &&
+           a->is_resolved == b->is_resolved && strcmp(a->host, b->host) == 0 &&
+           endpoints_are_equal(a, b);
 }
 
 bool topology_equal(const struct topology *a, const struct topology *b)
@@ -335,6 +336,9 @@ static bool read_range(struct slots_reader *reader, struct bytes *at)
     for (size_t i = 3; i < range.n_children; i++) {
         if (!read_node(reader, at, &replica)) {
             return false;
+        }
+        if (replica != TOPOLOGY_NO_NODE && master != TOPOLOGY_NO_NODE) {
+            reader->nodes[replica].master = reader->nodes[master].id;
         }
     }
     return true;

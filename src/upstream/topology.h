@@ -27,6 +27,7 @@ struct topology_node {
     struct endpoint endpoint; /* resolved; newest answer of the name service */
     bool is_resolved;
     bool is_master;
+    epochs_node master; /* whose replica it is; 0: of none that is known */
     /* False while the node says cluster_state:fail or says nothing: not served from tier 1. */
     bool is_healthy;
 };
@@ -56,6 +57,12 @@ const struct topology_node *topology_owner(const struct topology *topology, unsi
 const struct topology_node *topology_find(const struct topology *topology, const char *host,
                                           unsigned port);
 const struct topology_node *topology_by_id(const struct topology *topology, epochs_node id);
+
+/* The node whose slots it has: itself, or its master. */
+static inline epochs_node topology_node_owner(const struct topology_node *node)
+{
+    return node->is_master ? node->id : node->master;
+}
 
 /* Nodes in order (addresses, roles, health), slots, server and learnt set: nothing to publish. */
 bool topology_equal(const struct topology *a, const struct topology *b);

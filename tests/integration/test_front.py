@@ -637,19 +637,6 @@ def test_reset_leaves_resp3_and_the_database(proxy):
 
 # --- commands that are not for now, or never ------------------------------------------------------
 
-PINNED = ["CLIENT TRACKING ON", "CLIENT CACHING YES"]
-
-
-@needs_proxy
-@pytest.mark.parametrize("command", PINNED)
-def test_what_comes_later_answers_clearly(proxy, command):
-    """An error at once, and the connection stays usable and in step."""
-    with proxy.client() as client:
-        frames = client.pipeline([command.split(), ("SET", "k", "v"), ("GET", "k"), ("PING",)])
-        assert frames[1:] == [b"+OK\r\n", b"$1\r\nv\r\n", b"+PONG\r\n"]
-        assert re.match(rb"-[A-Z]+ \S", frames[0]), frames[0]
-
-
 REFUSED = ["SYNC", "PSYNC ? -1", "REPLCONF ACK 1", "REPLICAOF NO ONE", "SLAVEOF NO ONE",
            "FAILOVER", "SHUTDOWN NOSAVE", "MODULE LOAD x", "MODULE LOADEX x", "MODULE UNLOAD x",
            "MIGRATE h 1 k 0 1", "SCRIPT DEBUG YES"]
