@@ -142,9 +142,10 @@ void request_unqueue(struct request *request)
         before = *at;
         at = &before->next;
     }
-    CHECK(request->next == NULL);
-    *at = NULL;
-    session->last = before;
+    *at = request->next;
+    if (session->last == request) {
+        session->last = before;
+    }
     session->n_requests--;
     uncount(request);
     request_free(request);

@@ -57,7 +57,7 @@ struct request {
     uint8_t lease_use;                  /* enum lease_use: goes over a connection of its own? */
     bool is_blocking;                   /* its client waits in it, and may be unblocked */
     bool is_notice;         /* no request: tells of keys, those stored, when its turn comes */
-    bool is_tracked;        /* its client may keep what it shows: tracking.h */
+    bool is_tracked;        /* shows keys to a client that may keep them: tracking.h */
     bool is_own_write;      /* of a NOLOOP client */
     bool suspends;          /* what its client sends next waits for the answer */
     bool has_ping;          /* PING goes before it */
@@ -83,7 +83,7 @@ struct request *request_queue(struct session *session, enum request_kind kind,
                               const struct command *command);
 /* A place right behind a request of the queue, for a notice. */
 struct request *request_queue_behind(struct request *before);
-/* The youngest request of the queue goes again: it was answered after all. */
+/* The request queued last goes again: it was answered after all. */
 void request_unqueue(struct request *request);
 
 /* Remembers bytes with the request; -ENOMEM. */

@@ -33,6 +33,7 @@ struct tracker {
     bool has_caching;  /* CLIENT CACHING was given, for the next command */
     bool has_keys;     /* some are remembered since everything was void last */
     bool applies;      /* the command in hand is one whose keys are remembered */
+    bool shows;        /* it shows keys, which a client may keep */
     bool is_protected; /* ... and the tracking links hear of them */
     uint8_t touch_state;
     struct touch *touch;
@@ -73,6 +74,8 @@ void tracker_make_target(struct session *session);
  * everything. */
 void tracker_deliver(struct tracker *tracker, struct bytes keys);
 
+/* Some tracking link is up and hears of nothing: the backend refuses, or coherence = ttl. */
+bool tracking_is_refused(const struct proxy *proxy);
 /* The backend has confirmed CLIENT TRACKING ON BCAST, or not. */
 void tracking_on_ready(struct front *front, const struct broadcast *broadcast, struct bytes error);
 

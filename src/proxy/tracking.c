@@ -425,7 +425,8 @@ static void take_change(struct front *front, struct bytes run)
     }
 }
 
-static void forget(struct front *front, bool tells_broadcast)
+/* BCAST clients too: tier 1 may have shown them what it had not heard of. */
+static void forget(struct front *front)
 {
     struct topic_table *trackers = &front->tracking->trackers;
     struct topic *topic = topic_next(trackers, NULL);
@@ -438,8 +439,7 @@ static void forget(struct front *front, bool tells_broadcast)
         if (!tracker->is_on) {
             continue;
         }
-        if (tracker->options.is_broadcast ? tells_broadcast
-                                          : tracker->has_keys || tracker->touch != NULL) {
+        if (tracker->options.is_broadcast || tracker->has_keys) {
             tracker->has_keys = false;
             tracker_deliver(tracker, BYTES(""));
         }
@@ -452,7 +452,7 @@ static void take_changes(struct front *front, struct bytes keys)
     struct bytes key;
 
     if (keys.len == 0) {
-        forget(front, false);
+        forget(front);
         return;
     }
     while (keys.len > 0) {
@@ -526,7 +526,7 @@ void tracking_announce(void *context, struct bytes keys)
 
 void tracking_move(struct front *front)
 {
-    forget(front, true);
+    forget(front);
 }
 
 void tracking_tick(struct front *front)
@@ -543,19 +543,15 @@ void tracking_tick(struct front *front)
 
 /* ---- remembering what is shown ---- */
 
-/* True when all tracking links hear of writes. */
-static bool are_links_coherent(const struct front *front)
+bool tracking_is_refused(const struct proxy *proxy)
 {
-    const struct coherence_fleet *fleet = &front->proxy->fleet;
-    unsigned n = 0;
-
-    for (unsigned i = 0; i < fleet->n_members; i++) {
-        if (atomic_load_explicit(&fleet->members[i]->n_ttl_links, memory_order_relaxed) > 0) {
-            return false;
+    for (unsigned i = 0; i < proxy->n_fronts; i++) {
+        if (atomic_load_explicit(&proxy->fronts[i].coherence.n_ttl_links, memory_order_relaxed) >
+            0) {
+            return true;
         }
-        n += atomic_load_explicit(&fleet->members[i]->n_tracking_links, memory_order_relaxed);
     }
-    return n > 0;
+    return false;
 }
 
 static bool shows_keys(const struct command *command)
@@ -597,7 +593,7 @@ static void keep_within_limit(struct front *front)
 
         buffer_init(&run);
         if (key_run_add(&run, tracked_oldest(keys)) != 0) {
-            forget(front, false);
+            forget(front);
         }
         stats_add(METRIC_client_tracking_evictions, 1);
         take_change(front, buffer_bytes(&run));
@@ -611,7 +607,7 @@ static bool remember(struct session *session, const struct bytes *argv,
                      const struct command_key_list *keys)
 {
     struct tracking *tracking = session->front->tracking;
-    bool are_remembered = are_links_coherent(session->front);
+    bool are_remembered = !tracking_is_refused(session->front->proxy);
 
     session->tracker->has_keys = true;
     for (unsigned i = 0; i < keys->n; i++) {
@@ -687,7 +683,8 @@ void tracking_note_late(struct request *request, struct bytes key)
     struct request *notice;
     struct buffer run;
 
-    if (session == NULL || !in_queue->is_tracked || in_queue->is_done) {
+    if (session == NULL || !in_queue->is_tracked || in_queue->is_done || session->tracker == NULL ||
+        session->tracker->options.is_broadcast) {
         return;
     }
     buffer_init(&run);
@@ -765,6 +762,9 @@ static bool unsay(struct request *request, struct bytes key)
 
 static bool is_read_again_behind(const struct request *request)
 {
+    if (request->session->tracker->touch_state != TOUCH_NONE) {
+        return true; /* a read waits to be relayed */
+    }
     for (const struct request *later = request->next; later != NULL; later = later->next) {
         if (later->is_tracked && (later->key_mask & request->key_mask) != 0) {
             return true;
@@ -892,7 +892,7 @@ void tracking_mark(struct request *request)
 {
     const struct tracker *tracker = request->session->tracker;
 
-    request->is_tracked = tracker->applies;
+    request->is_tracked = tracker->shows;
     request->is_own_write = tracker->writes_plainly;
 }
 
@@ -907,6 +907,7 @@ static enum verdict dispatch_remembered(struct session *session, const struct di
         return VERDICT_TAKEN;
     }
     tracker->is_protected = false;
+    tracker->shows = shows_keys(call->command);
     tracker->writes_plainly = tracker->options.is_noloop && is_plain_write(call);
     verdict = dispatch_on(session, call);
     tracker = session->tracker;
@@ -920,7 +921,7 @@ static enum verdict dispatch_remembered(struct session *session, const struct di
             disown_keys(session, call->argv, keys);
         }
     }
-    tracker->applies = tracker->writes_plainly = false;
+    tracker->applies = tracker->shows = tracker->writes_plainly = false;
     return verdict;
 }
 

@@ -333,7 +333,6 @@ static void begin(struct session *session, const struct dispatch_call *call,
 static enum verdict turn_on(struct session *session, const struct dispatch_call *call,
                             const struct tracking_options *options, struct bytes prefixes)
 {
-    const struct coherence *coherence = &session->front->coherence;
     const char *error = conflict_of(session, options, prefixes.len > 0);
 
     if (error != NULL) {
@@ -342,12 +341,8 @@ static enum verdict turn_on(struct session *session, const struct dispatch_call 
     if (options->is_broadcast && refuse_prefixes(session, prefixes)) {
         return VERDICT_TAKEN;
     }
-    if (!options->is_broadcast &&
-        atomic_load_explicit(&coherence->n_tracking_links, memory_order_relaxed) == 0) {
-        return say(session, session->front->backend.topology == NULL
-                                ? "ERR nearcached: the backend was not reached yet"
-                                : "ERR nearcached: no tracking of keys is to be had from the "
-                                  "backend now");
+    if (!options->is_broadcast && tracking_is_refused(session->front->proxy)) {
+        return say(session, "ERR nearcached: the backend offers no tracking of keys");
     }
     begin(session, call, options, prefixes);
     return VERDICT_TAKEN;

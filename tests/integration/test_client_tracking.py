@@ -410,9 +410,11 @@ def run_applications(applications, write, trouble, turns):
     threads = [threading.Thread(target=drive, args=(each,)) for each in applications]
     for thread in threads:
         thread.start()
-    for turn in range(turns):
+    turn = 0
+    while turn < turns or (sum(each.n_hits for each in applications) < 200 and turn < 20 * turns):
         write()
         trouble(turn)
+        turn += 1
     is_over.set()
     for thread in threads:
         thread.join()
@@ -421,22 +423,26 @@ def run_applications(applications, write, trouble, turns):
 
 def assert_true_caches(applications, read):
     """As soon as the last messages are there, no cache holds what is not so."""
-    def wrong():
-        found = []
-        for application in applications:
+    wrong = []
+
+    def are_true():
+        wrong.clear()
+        for number, application in enumerate(applications):
             application.settle()
-            found += [(key, value, read(key)) for key, value in application.cache.items()
-                      if value != read(key)]
-        return found
+            wrong.extend((number, key, value, read(key))
+                         for key, value in application.cache.items() if value != read(key))
+        return not wrong
 
     def fill():
         for application in applications:
             application.step()
-        return not wrong() and sum(len(application.cache) for application in applications) > 10
+        return are_true() and sum(len(application.cache) for application in applications) > 10
 
-    wait_until(lambda: not wrong(), 10, "caches that hold nothing else than the backend")
-    wait_until(fill, 10, "caches that fill again")
-    wait_until(lambda: not wrong(), 10, "caches that hold nothing else than the backend")
+    for condition in (are_true, fill, are_true):
+        try:
+            wait_until(condition, 10, "true caches")
+        except AssertionError:
+            raise AssertionError(f"(application, key, cached, true): {wrong}") from None
 
 
 @pytest.mark.parametrize("options", [(), ("NOLOOP",), ("BCAST",), ("BCAST", "NOLOOP")],
