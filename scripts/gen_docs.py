@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SECTIONS = {
     "server": "Clients, threads and their limits.",
     "backend": "The Redis or Redis Cluster behind.",
+    "tls": "TLS with clients and with the backend. A reload reads all files again.",
     "cache": "Tier 1, the memory of the proxy.",
     "coherence": "How far a read may lag behind a write.",
     "admin": "The HTTP port and commands for operators.",

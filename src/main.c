@@ -54,7 +54,7 @@ struct daemon {
     struct discovery *discovery;
     struct topology *topology; /* last published */
     struct admin_http *http;
-    struct listener *listeners[CONFIG_LIST_MAX];
+    struct listener *listeners[2 * CONFIG_LIST_MAX];
     struct event *signals[3];
     struct event *sweep_event, *housekeeping_event, *drain_event, *watch_event;
     int64_t drain_until_us;
@@ -141,7 +141,7 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 
 static void stop_accepting(struct daemon *daemon)
 {
-    for (unsigned i = 0; i < CONFIG_LIST_MAX; i++) {
+    for (unsigned i = 0; i < 2 * CONFIG_LIST_MAX; i++) {
         listener_close(&daemon->listeners[i]);
     }
 }
@@ -190,6 +190,26 @@ static void set_log(const struct config *config)
 {
     log_set_level((enum log_level)config->log_level);
     log_set_json(config->log_format == LOG_FORMAT_JSON);
+}
+
+/* Borrowed: the configuration in force keeps them. */
+static void set_tls(struct daemon *daemon)
+{
+    const struct config *config = daemon->config;
+
+    daemon->proxy.tls_clients = config->tls_clients;
+    daemon->proxy.tls_backend = config->tls_backend;
+    tls_context_log(config->tls_clients);
+    tls_context_log(config->tls_backend);
+    if (config->tls_backend == NULL &&
+        (config->backend_tls_ca_file[0] != '\0' || config->backend_tls_cert_file[0] != '\0' ||
+         config->backend_tls_server_name[0] != '\0')) {
+        log_warn("main", "no TLS to the backend: that begins with rediss:// or sentinels://", NULL);
+    }
+    if (config->tls_backend != NULL && !config->backend_tls_verify) {
+        log_warn("main", "the backend's certificate is not verified (backend-tls-verify = off)",
+                 NULL);
+    }
 }
 
 static unsigned fit_max_clients(const struct config *config)
@@ -244,6 +264,7 @@ static void reload(struct daemon *daemon)
 
         daemon->config = fresh;
         set_log(fresh);
+        set_tls(daemon);
         cache_set_maxmemory(daemon->cache, fresh->maxmemory);
         atomic_store_explicit(&daemon->proxy.max_clients, fit_max_clients(fresh),
                               memory_order_relaxed);
@@ -314,13 +335,18 @@ static int start_cache(struct daemon *daemon)
 static int start_listeners(struct daemon *daemon)
 {
     const struct config *config = daemon->config;
+    const unsigned n = config->n_listeners + config->n_tls_listeners;
 
-    for (unsigned i = 0; i < config->n_listeners; i++) {
-        const int error = listener_open(&daemon->proxy, &config->listeners[i], config->unix_mode,
-                                        config->tcp_keepalive_ms, &daemon->listeners[i]);
+    for (unsigned i = 0; i < n; i++) {
+        const bool is_tls = i >= config->n_listeners;
+        const unsigned at = is_tls ? i - config->n_listeners : i;
+        const int error = listener_open(
+            &daemon->proxy, is_tls ? &config->tls_listeners[at] : &config->listeners[at],
+            config->unix_mode, config->tcp_keepalive_ms, is_tls, &daemon->listeners[i]);
 
         if (error != 0) {
-            log_error("main", "cannot listen", "addr=%s reason=%s", config->listen.items[i],
+            log_error("main", "cannot listen", "addr=%s reason=%s",
+                      is_tls ? config->tls_listen.items[at] : config->listen.items[at],
                       log_quote(bytes_of_string(strerror(-error))));
             return error;
         }
@@ -389,6 +415,7 @@ static int start(struct daemon *daemon)
     if (error != 0) {
         return error;
     }
+    set_tls(daemon);
     make_run_id(proxy->run_id);
     proxy->cache_command = cache_command;
     proxy->info_section = info_section;

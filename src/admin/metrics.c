@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/tls.h"
 #include "proxy/census.h"
 #include "proxy/tracking.h"
 #include "upstream/identity.h"
@@ -35,6 +36,10 @@ typedef double (*gauge_fn)(const struct metrics_facts *facts, unsigned ns);
 
 READ_GAUGE(entries, facts->namespaces[ns].n_entries)
 READ_GAUGE(entry_bytes, facts->namespaces[ns].n_bytes)
+READ_GAUGE(tls_clients, facts->n_tls_clients)
+READ_GAUGE(tls_links, facts->n_tls_links)
+READ_GAUGE(tls_client_expiry, facts->tls_client_expiry)
+READ_GAUGE(tls_backend_expiry, facts->tls_backend_expiry)
 READ_GAUGE(clients, facts->n_clients)
 READ_GAUGE(max_clients, facts->max_clients)
 READ_GAUGE(links_up, facts->n_links_up)
@@ -326,6 +331,10 @@ static void add_process(struct gather *gather)
     facts->n_clients = atomic_load_explicit(&proxy->n_clients, memory_order_relaxed);
     facts->n_blocked = atomic_load_explicit(&proxy->n_blocked, memory_order_relaxed);
     facts->n_subscriptions = census_total();
+    facts->n_tls_clients = tls_count(TLS_CLIENT);
+    facts->n_tls_links = tls_count(TLS_BACKEND);
+    facts->tls_client_expiry = tls_context_expires_at(proxy->tls_clients);
+    facts->tls_backend_expiry = tls_context_expires_at(proxy->tls_backend);
     facts->n_identities = identity_count();
     facts->n_leased_taken = lease_count_taken();
     facts->n_leased_idle = lease_count_idle();

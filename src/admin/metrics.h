@@ -27,6 +27,8 @@ struct metrics_facts {
     } namespaces[STATS_NAMESPACES];
     unsigned n_clients, max_clients;
     unsigned n_subscriptions;
+    unsigned n_tls_clients, n_tls_links;
+    int64_t tls_client_expiry, tls_backend_expiry;
     unsigned n_identities;
     unsigned n_leased_taken, n_leased_idle, n_blocked, n_trackers, n_tracked_keys;
     unsigned n_links_up, n_links_down, n_nodes;

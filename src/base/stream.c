@@ -122,6 +122,7 @@ void stream_init(struct stream *stream, int fd)
     const int on = 1;
 
     stream->fd = fd;
+    stream->tls = NULL;
     if (fd >= 0) {
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     }
@@ -134,6 +135,7 @@ int stream_connect(struct stream *stream, const struct endpoint *endpoint)
 
     if (fd < 0) {
         stream->fd = -1;
+        stream->tls = NULL;
         return -errno;
     }
     stream_init(stream, fd);
@@ -162,8 +164,30 @@ int stream_connect_result(struct stream *stream)
     return -error;
 }
 
+int stream_start_tls(struct stream *stream, struct tls_context *context, const char *host,
+                     const char *peer)
+{
+    stream->tls = tls_new(context, stream->fd, host, peer);
+    return stream->tls != NULL ? 0 : -ENOMEM;
+}
+
+int stream_handshake(struct stream *stream)
+{
+    return stream->tls != NULL ? tls_handshake(stream->tls) : 0;
+}
+
+const char *stream_error(const struct stream *stream, int error)
+{
+    const char *const words = stream->tls != NULL ? tls_error(stream->tls) : "";
+
+    return error == -EPROTO && words[0] != '\0' ? words : strerror(-error);
+}
+
 ssize_t stream_read(struct stream *stream, void *into, size_t size)
 {
+    if (NC_UNLIKELY(stream->tls != NULL)) {
+        return tls_read(stream->tls, into, size);
+    }
     for (;;) {
         const ssize_t n = recv(stream->fd, into, size, 0);
 
@@ -178,6 +202,9 @@ ssize_t stream_read(struct stream *stream, void *into, size_t size)
 
 ssize_t stream_write(struct stream *stream, struct bytes bytes)
 {
+    if (NC_UNLIKELY(stream->tls != NULL)) {
+        return tls_write(stream->tls, bytes);
+    }
     for (;;) {
         const ssize_t n = send(stream->fd, bytes.ptr, bytes.len, MSG_NOSIGNAL);
 
@@ -196,6 +223,9 @@ ssize_t stream_writev(struct stream *stream, const struct iovec *parts, int n_pa
     const struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)parts,
                                    .msg_iovlen = (size_t)n_parts};
 
+    if (NC_UNLIKELY(stream->tls != NULL)) {
+        return tls_writev(stream->tls, parts, n_parts);
+    }
     for (;;) {
         const ssize_t n = sendmsg(stream->fd, &message, MSG_NOSIGNAL);
 
@@ -221,6 +251,7 @@ void stream_keep_alive(struct stream *stream, int idle_s)
 void stream_close(struct stream *stream)
 {
     if (stream->fd >= 0) {
+        tls_free(&stream->tls);
         close(stream->fd);
         stream->fd = -1;
     }
@@ -234,7 +265,7 @@ static int remove_stale_socket(const struct endpoint *endpoint)
 {
     const struct sockaddr_un *address = (const void *)&endpoint->address;
     struct stat status;
-    struct stream probe;
+    struct stream probe = {.tls = NULL};
 
     if (lstat(address->sun_path, &status) != 0) {
         return errno == ENOENT ? 0 : -errno;

@@ -16,7 +16,8 @@
 
 static const char *const why_form =
     "expected redis://[user:password@]host:port[,host:port...][/db], "
-    "sentinel://[user:password@]host:port[,host:port...]/name[/db] or unix:///path[?db=N]";
+    "sentinel://[user:password@]host:port[,host:port...]/name[/db] or unix:///path[?db=N] "
+    "(with TLS rediss:// and sentinels://)";
 static const char *const why_sentinel =
     "expected the name that the Sentinels know the master by: "
     "sentinel://[user:password@]host:port[,host:port...]/name[/db]";
@@ -268,12 +269,11 @@ static bool parse_any(struct config_backend *out, const char *url, const char **
     static const struct {
         const char *scheme;
         bool (*parse)(struct config_backend *out, struct bytes text, const char **why);
-        const char *why;
+        bool is_tls;
     } schemes[] = {
-        {"redis://", parse_redis, NULL},
-        {"unix://", parse_unix, NULL},
-        {"rediss://", NULL, "rediss:// (TLS) is not supported yet"},
-        {"sentinel://", parse_sentinel, NULL},
+        {"redis://", parse_redis, false},       {"unix://", parse_unix, false},
+        {"rediss://", parse_redis, true},       {"sentinel://", parse_sentinel, false},
+        {"sentinels://", parse_sentinel, true},
     };
 
     for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
@@ -282,10 +282,7 @@ static bool parse_any(struct config_backend *out, const char *url, const char **
         if (strncasecmp(url, schemes[i].scheme, n) != 0) {
             continue;
         }
-        if (schemes[i].parse == NULL) {
-            *why = schemes[i].why;
-            return false;
-        }
+        out->is_tls = schemes[i].is_tls;
         return schemes[i].parse(out, bytes_of_string(url + n), why);
     }
     *why = why_form;
@@ -319,9 +316,12 @@ void config_backend_fini(struct config_backend *backend)
 static const char *scheme_of(const struct config_backend *backend)
 {
     if (backend->sentinel_master != NULL) {
-        return "sentinel://";
+        return backend->is_tls ? "sentinels://" : "sentinel://";
     }
-    return backend->unix_path != NULL ? "unix://" : "redis://";
+    if (backend->unix_path != NULL) {
+        return "unix://";
+    }
+    return backend->is_tls ? "rediss://" : "redis://";
 }
 
 void config_backend_text(const struct config_backend *backend, char *out, size_t size)

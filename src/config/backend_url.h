@@ -1,7 +1,8 @@
 /*
  * backend_url.h - where the backend is, taken apart from its URL
  *
- *     redis://[user:password@]host[:port][,host[:port]...][/db]
+ *     redis://[user:password@]host[:port][,host[:port]...][/db]         rediss://: by TLS
+ *     sentinel://[user:password@]host[:port][,host[:port]...]/name[/db]  sentinels://: by TLS
  *     unix:///path[?db=N]
  *
  * Purpose:    turn the option `backend` into seeds, credentials and database. User and password are
@@ -33,6 +34,8 @@ struct config_backend {
     char *user, *password; /* NULL: none */
     char *
         sentinel_master; /* NULL: the seeds are servers; else Sentinels that know it by this name */
+    bool is_tls;         /* to the servers */
+    bool is_sentinel_tls; /* to the Sentinels; draft_finish() sets it */
     unsigned db;
 };
 

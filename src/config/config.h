@@ -20,6 +20,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/tls_context.h"
 #include "config/address.h"
 #include "config/address_map.h"
 #include "config/backend_url.h"
@@ -34,6 +35,13 @@ enum { AUTH_AUTO, AUTH_PROXY, AUTH_BACKEND };
 enum { SCRIPT_KEYS_UNDECLARED, SCRIPT_KEYS_DECLARED };
 enum { CONFIG_COMMAND_ON, CONFIG_COMMAND_GET, CONFIG_COMMAND_OFF };
 enum { CACHE_COMMAND_FREE, CACHE_COMMAND_PASSWORD, CACHE_COMMAND_OFF };
+enum {
+    TLS_AUTH_CLIENTS_AUTO,
+    TLS_AUTH_CLIENTS_NO,
+    TLS_AUTH_CLIENTS_OPTIONAL,
+    TLS_AUTH_CLIENTS_YES
+};
+enum { SENTINEL_TLS_AUTO, SENTINEL_TLS_ON, SENTINEL_TLS_OFF };
 enum { LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON };
 
 #define CONFIG_LIST_MAX 16
@@ -61,6 +69,8 @@ struct config_list {
 #define CONFIG_FIELD_ENUM_script_keys(name) int name
 #define CONFIG_FIELD_ENUM_config_command(name) int name
 #define CONFIG_FIELD_ENUM_cache_command(name) int name
+#define CONFIG_FIELD_ENUM_tls_auth_clients(name) int name
+#define CONFIG_FIELD_ENUM_sentinel_tls(name) int name
 #define CONFIG_FIELD_ENUM_log_level(name) int name
 #define CONFIG_FIELD_ENUM_log_format(name) int name
 
@@ -68,6 +78,7 @@ struct config_list {
 #define CONFIG_GLOBAL(section, ...) CONFIG_GLOBAL_##section(__VA_ARGS__)
 #define CONFIG_GLOBAL_server(...) __VA_ARGS__
 #define CONFIG_GLOBAL_backend(...) __VA_ARGS__
+#define CONFIG_GLOBAL_tls(...) __VA_ARGS__
 #define CONFIG_GLOBAL_cache(...) __VA_ARGS__
 #define CONFIG_GLOBAL_coherence(...) __VA_ARGS__
 #define CONFIG_GLOBAL_admin(...) __VA_ARGS__
@@ -76,6 +87,7 @@ struct config_list {
 #define CONFIG_LOCAL(section, ...) CONFIG_LOCAL_##section(__VA_ARGS__)
 #define CONFIG_LOCAL_server(...)
 #define CONFIG_LOCAL_backend(...)
+#define CONFIG_LOCAL_tls(...)
 #define CONFIG_LOCAL_cache(...)
 #define CONFIG_LOCAL_coherence(...)
 #define CONFIG_LOCAL_admin(...)
@@ -118,6 +130,10 @@ struct config {
     /* What some of the texts above mean. */
     struct config_address listeners[CONFIG_LIST_MAX]; /* listen */
     unsigned n_listeners;
+    struct config_address tls_listeners[CONFIG_LIST_MAX]; /* tls_listen */
+    unsigned n_tls_listeners;
+    struct tls_context *tls_clients; /* for who connects to tls_listen; NULL: nobody can */
+    struct tls_context *tls_backend; /* for nodes and Sentinels reached by TLS; NULL: none are */
     struct config_address admin_address; /* admin */
     bool has_admin;
     struct config_address_map mappings; /* address_map */

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "config/namespaces.h"
+#include "config/tls.h"
 
 #define ERRORS_SHOWN_MAX 50
 #define OPTIONS_MAX 128
@@ -175,6 +176,8 @@ void draft_discard_config(struct config *config)
     }
     mem_free(config->namespaces);
     config_backend_fini(&config->target);
+    tls_context_unref(&config->tls_clients);
+    tls_context_unref(&config->tls_backend);
     mem_free(config);
 }
 
@@ -316,6 +319,11 @@ static void check_pairs(struct config_draft *draft)
 
 static bool is_listener(const struct config *config, const struct config_address *address)
 {
+    for (unsigned i = 0; i < config->n_tls_listeners; i++) {
+        if (config_address_equal(&config->tls_listeners[i], address)) {
+            return true;
+        }
+    }
     for (unsigned i = 0; i < config->n_listeners; i++) {
         if (config_address_equal(&config->listeners[i], address)) {
             return true;
@@ -325,24 +333,35 @@ static bool is_listener(const struct config *config, const struct config_address
 }
 
 /* Texts that were wrong are reported and not in the draft, so what is there parses. */
+static void take_listeners(struct config_draft *draft, const char *option,
+                           const struct config_list *list, struct config_address *taken,
+                           unsigned *n_taken)
+{
+    const struct origin origin = origin_of(draft, option);
+
+    for (unsigned i = 0; i < list->n; i++) {
+        struct config_address address;
+
+        if (!config_address_parse(&address, list->items[i])) {
+            continue;
+        }
+        if (is_listener(draft->config, &address)) {
+            draft_error(draft, origin.layer, origin.line, "%s: %s is given twice", option,
+                        log_quote(bytes_of_string(list->items[i])));
+        } else {
+            taken[(*n_taken)++] = address;
+        }
+    }
+}
+
 static void take_addresses(struct config_draft *draft)
 {
     struct config *const config = draft->config;
-    const struct origin listen = origin_of(draft, "listen"), admin = origin_of(draft, "admin");
+    const struct origin admin = origin_of(draft, "admin");
 
-    for (unsigned i = 0; i < config->listen.n; i++) {
-        struct config_address address;
-
-        if (!config_address_parse(&address, config->listen.items[i])) {
-            continue;
-        }
-        if (is_listener(config, &address)) {
-            draft_error(draft, listen.layer, listen.line, "listen: %s is given twice",
-                        log_quote(bytes_of_string(config->listen.items[i])));
-        } else {
-            config->listeners[config->n_listeners++] = address;
-        }
-    }
+    take_listeners(draft, "listen", &config->listen, config->listeners, &config->n_listeners);
+    take_listeners(draft, "tls-listen", &config->tls_listen, config->tls_listeners,
+                   &config->n_tls_listeners);
     config->mappings.n = 0;
     for (unsigned i = 0; i < config->address_map.n && i < CONFIG_MAPPINGS_MAX; i++) {
         if (config_mapping_parse(&config->mappings.of[config->mappings.n],
@@ -373,6 +392,9 @@ static void take_backend(struct config_draft *draft)
     if (!config_backend_parse(target, config->backend, &why)) {
         return;
     }
+    target->is_sentinel_tls = target->sentinel_master != NULL &&
+                              (config->sentinel_tls == SENTINEL_TLS_ON ||
+                               (config->sentinel_tls == SENTINEL_TLS_AUTO && target->is_tls));
     if (target->password != NULL && target->password[0] == '\0') {
         mem_free(target->password);
         target->password = NULL;
@@ -386,6 +408,18 @@ static void take_backend(struct config_draft *draft)
     if (target->user != NULL && target->password == NULL) {
         draft_error(draft, origin.layer, origin.line,
                     "backend-user (or the user in the URL of backend) needs backend-password");
+    }
+}
+
+/* Last of all, as it reads files and makes keys ready. */
+static void take_tls(struct config_draft *draft)
+{
+    struct config_tls_problem problem;
+
+    if (draft->n_errors == 0 && !config_tls_make(draft->config, &problem)) {
+        const struct origin origin = origin_of(draft, problem.option);
+
+        draft_error(draft, origin.layer, origin.line, "%s", problem.text);
     }
 }
 
@@ -538,6 +572,7 @@ struct config *draft_finish(struct config_draft *draft, const struct config *in_
     if (in_force != NULL && draft->n_errors == 0) {
         check_restart(draft, in_force);
     }
+    take_tls(draft);
     if (draft->n_errors == 0) {
         take_ids(draft);
     }

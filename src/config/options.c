@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "config/nearest.h"
+#include "config/tls.h"
 
 /* The same as CONFIG_FIELD() of config.h, without the type. */
 #define FIELD_NAME(type, name) FIELD_NAME_##type(name)
@@ -29,6 +30,8 @@
 #define FIELD_NAME_ENUM_script_keys(name) name
 #define FIELD_NAME_ENUM_config_command(name) name
 #define FIELD_NAME_ENUM_cache_command(name) name
+#define FIELD_NAME_ENUM_tls_auth_clients(name) name
+#define FIELD_NAME_ENUM_sentinel_tls(name) name
 #define FIELD_NAME_ENUM_log_level(name) name
 #define FIELD_NAME_ENUM_log_format(name) name
 
@@ -45,6 +48,8 @@
 #define TYPE_ENUM_script_keys OPTION_ENUM
 #define TYPE_ENUM_config_command OPTION_ENUM
 #define TYPE_ENUM_cache_command OPTION_ENUM
+#define TYPE_ENUM_tls_auth_clients OPTION_ENUM
+#define TYPE_ENUM_sentinel_tls OPTION_ENUM
 #define TYPE_ENUM_log_level OPTION_ENUM
 #define TYPE_ENUM_log_format OPTION_ENUM
 
@@ -315,6 +320,7 @@ static bool parse_word(const char *words, const char *text, int *out)
 #define EXPECTED_ADMIN CONFIG_ADDRESS_EXPECTED ", or nothing"
 #define EXPECTED_ANNOUNCE CONFIG_ANNOUNCE_EXPECTED ", or nothing"
 #define EXPECTED_UNIX_MODE "permissions in octal from 0000 to 0777"
+#define EXPECTED_TLS_LISTEN "an address as 127.0.0.1:6390, [::1]:6390 or *:6390"
 #define EXPECTED_MATCH "a glob pattern of 1 to 256 characters"
 
 static const char *check_backend(const char *text)
@@ -352,6 +358,20 @@ static const char *check_listen(const char *text)
     return config_address_parse(&address, text) ? NULL : "expected " CONFIG_ADDRESS_EXPECTED;
 }
 
+static const char *check_tls_listen(const char *text)
+{
+    struct config_address address;
+    const bool is_good = text[0] == '\0' ||
+                         (config_address_parse(&address, text) && !address.is_unix);
+
+    return is_good ? NULL : "expected " EXPECTED_TLS_LISTEN;
+}
+
+static const char *check_protocol(const char *text)
+{
+    return config_is_protocol(text) ? NULL : "expected " CONFIG_PROTOCOL_EXPECTED;
+}
+
 static const char *check_mapping(const char *text)
 {
     struct config_mapping mapping;
@@ -382,6 +402,8 @@ static const struct text_check {
     const char *expected;
 } text_checks[] = {
     {"listen", check_listen, CONFIG_ADDRESS_EXPECTED},
+    {"tls_listen", check_tls_listen, EXPECTED_TLS_LISTEN},
+    {"tls_protocols", check_protocol, CONFIG_PROTOCOL_EXPECTED},
     {"unix_socket_mode", check_unix_mode, EXPECTED_UNIX_MODE},
     {"backend", check_backend, "a URL"},
     {"admin", check_admin, EXPECTED_ADMIN},

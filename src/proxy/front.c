@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "coherence/recent.h"
+#include "proxy/handshake.h"
 #include "proxy/hub.h"
 #include "proxy/login.h"
 #include "proxy/pause.h"
@@ -40,6 +41,10 @@ static void close_idle_sessions(struct front *front, int64_t now_us)
         const bool may_be_idle = session->first == NULL && session->subscriber == NULL &&
                                  session->monitor == NULL;
 
+        if (handshake_check_time(session, now_us)) {
+            session = next;
+            continue;
+        }
         if (limit_us > 0 && may_be_idle && now_us - session->active_at_us > limit_us) {
             stats_add(METRIC_clients_closed_idle, 1);
             session_close(session);
@@ -92,6 +97,7 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
     CHECK(front->retry_event != NULL && front->idle_event != NULL);
     event_add(front->idle_event, &tick);
     pause_init(front);
+    handshake_init(front);
     return 0;
 }
 

@@ -80,7 +80,9 @@ struct front {
     struct tracking *tracking; /* clients with a cache of their own */
     struct broadcast *broadcasts;
     _Atomic unsigned n_trackers; /* atomic: of those clients; written by the worker */
-    struct login *logins;        /* that are being checked, or are over since the last tick */
+    unsigned n_handshakes;       /* TLS handshakes that this turn has worked on */
+    struct deferred handshakes_end;
+    struct login *logins; /* that are being checked, or are over since the last tick */
     unsigned char copy[CACHE_COPY_MAX + 64]; /* a hit that cannot go straight to the output */
 };
 
@@ -91,8 +93,9 @@ struct proxy {
     struct front *fronts;
     unsigned n_fronts;
     const struct config_backend *login;
-    proxy_cache_fn cache_command; /* init */
-    proxy_info_fn info_section;   /* init */
+    struct tls_context *tls_clients, *tls_backend; /* control thread: those in force, or NULL */
+    proxy_cache_fn cache_command;                  /* init */
+    proxy_info_fn info_section;                    /* init */
 
     _Atomic uint64_t next_session_id; /* atomic */
     _Atomic unsigned n_clients;       /* atomic: sessions open or on their way to a worker */

@@ -23,6 +23,7 @@ struct listener {
     struct endpoint endpoint;
     int64_t keepalive_ms;
     int fd;
+    bool is_tls;
     unsigned next_front;
 };
 
@@ -30,6 +31,7 @@ struct listener {
 struct arrival {
     struct mail mail;
     struct front *front;
+    struct tls_context *tls; /* a reference, or NULL */
     uint64_t id;
     int fd;
     bool is_unix;
@@ -39,7 +41,8 @@ static void on_arrival(struct mail *mail)
 {
     struct arrival *arrival = CONTAINER_OF(mail, struct arrival, mail);
 
-    session_open(arrival->front, arrival->fd, arrival->is_unix, arrival->id);
+    session_open(arrival->front, arrival->fd, arrival->is_unix, arrival->tls, arrival->id);
+    tls_context_unref(&arrival->tls);
     mem_free(arrival);
 }
 
@@ -61,12 +64,14 @@ static void set_options(const struct listener *listener, int fd)
     }
 }
 
-static void refuse(int fd)
+static void refuse(int fd, bool is_tls)
 {
     static const char text[] = "-ERR max number of clients reached\r\n";
 
     stats_add(METRIC_connections_refused, 1);
-    (void)!write(fd, text, sizeof(text) - 1);
+    if (!is_tls) { /* nothing can be said before a handshake */
+        (void)!write(fd, text, sizeof(text) - 1);
+    }
     close(fd);
 }
 
@@ -79,7 +84,7 @@ static void hand_out(struct listener *listener, int fd)
     if (atomic_fetch_add_explicit(&proxy->n_clients, 1, memory_order_relaxed) >=
         atomic_load_explicit(&proxy->max_clients, memory_order_relaxed)) {
         atomic_fetch_sub_explicit(&proxy->n_clients, 1, memory_order_relaxed);
-        refuse(fd);
+        refuse(fd, listener->is_tls);
         return;
     }
     set_options(listener, fd);
@@ -87,6 +92,7 @@ static void hand_out(struct listener *listener, int fd)
     arrival = mem_alloc(sizeof(*arrival));
     arrival->mail.run = on_arrival;
     arrival->front = front;
+    arrival->tls = listener->is_tls ? tls_context_ref(proxy->tls_clients) : NULL;
     arrival->fd = fd;
     arrival->is_unix = listener->address.is_unix;
     arrival->id = atomic_fetch_add_explicit(&proxy->next_session_id, 1, memory_order_relaxed);
@@ -134,7 +140,7 @@ static void on_acceptable(evutil_socket_t socket, short what, void *arg)
 }
 
 int listener_open(struct proxy *proxy, const struct config_address *address, unsigned unix_mode,
-                  int64_t keepalive_ms, struct listener **listener)
+                  int64_t keepalive_ms, bool is_tls, struct listener **listener)
 {
     struct listener *made = mem_alloc(sizeof(*made));
     int error;
@@ -143,6 +149,7 @@ int listener_open(struct proxy *proxy, const struct config_address *address, uns
     made->proxy = proxy;
     made->address = *address;
     made->keepalive_ms = keepalive_ms;
+    made->is_tls = is_tls;
     error = address->is_unix ? endpoint_from_path(&made->endpoint, address->path)
                              : endpoint_from_ip(&made->endpoint, address->host, address->port);
     if (error == 0) {
@@ -158,7 +165,7 @@ int listener_open(struct proxy *proxy, const struct config_address *address, uns
     made->resume_event = event_new(proxy->control->base, -1, 0, on_resume, made);
     CHECK(made->event != NULL && made->resume_event != NULL);
     event_add(made->event, NULL);
-    log_info("proxy", "listening", "addr=%s", made->endpoint.text);
+    log_info("proxy", "listening", "addr=%s%s", made->endpoint.text, is_tls ? " tls=yes" : "");
     *listener = made;
     return 0;
 }

@@ -14,7 +14,7 @@
 struct listener;
 
 NC_MUST_CHECK int listener_open(struct proxy *proxy, const struct config_address *address,
-                                unsigned unix_mode, int64_t keepalive_ms,
+                                unsigned unix_mode, int64_t keepalive_ms, bool is_tls,
                                 struct listener **listener);
 /* Stops accepting; a Unix socket's file goes. */
 void listener_close(struct listener **listener);

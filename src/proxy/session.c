@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/dispatch.h"
+#include "proxy/handshake.h"
 #include "proxy/login.h"
 #include "proxy/monitor.h"
 #include "proxy/pubsub.h"
@@ -57,10 +58,11 @@ static void learn_addresses(struct session *session)
     }
 }
 
-void session_open(struct front *front, int fd, bool is_unix, uint64_t id)
+void session_open(struct front *front, int fd, bool is_unix, struct tls_context *tls, uint64_t id)
 {
     struct session *session = mem_alloc(sizeof(*session));
     struct event_base *base = front->worker.base;
+    bool is_good;
 
     session->magic = SESSION_MAGIC;
     session->front = front;
@@ -72,6 +74,7 @@ void session_open(struct front *front, int fd, bool is_unix, uint64_t id)
     session->turn_end.run = on_turn_end;
     session->opened_at_us = session->active_at_us = clock_now_us();
     stream_init(&session->stream, fd);
+    is_good = tls == NULL || stream_start_tls(&session->stream, tls, NULL, NULL) == 0;
     learn_addresses(session);
     buffer_init(&session->in);
     outq_init(&session->out);
@@ -88,7 +91,7 @@ void session_open(struct front *front, int fd, bool is_unix, uint64_t id)
     }
     front->sessions = session;
     front->n_sessions++;
-    if (atomic_load_explicit(&front->proxy->is_draining, memory_order_relaxed)) {
+    if (!is_good || atomic_load_explicit(&front->proxy->is_draining, memory_order_relaxed)) {
         session_close(session);
     }
 }
@@ -310,6 +313,9 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     session->is_blocked = false;
+    if (stream_wants_write(&session->stream)) {
+        event_active(&session->read_event, EV_READ, 1);
+    }
     session_wake(session);
 }
 
@@ -637,7 +643,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    if (session->is_closed) {
+    if (session->is_closed ||
+        (stream_is_in_handshake(&session->stream) && !handshake_may_go_on(session))) {
         return;
     }
     if (buffer_reserve(&session->in, BUFFER_CHUNK / 4) != 0) {
@@ -650,6 +657,9 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         if (buffer_len(&session->in) == 0) {
             buffer_release(&session->in);
         }
+        if (stream_wants_write(&session->stream)) {
+            event_add(&session->write_event, NULL);
+        }
         return;
     }
     if (n <= 0) {
@@ -657,6 +667,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         session->is_eof = true;
         set_reading(session, false);
         if (n < 0) {
+            handshake_failed(session, (int)n);
             session_close(session);
         } else {
             (void)close_when_served(session);
@@ -675,6 +686,9 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
             buffer_shrink(&session->in);
         }
         (void)close_when_served(session);
+    }
+    if (stream_has_pending(&session->stream)) {
+        session_wake(session);
     }
 }
 
@@ -697,6 +711,10 @@ static void on_turn_end(struct deferred *deferred)
         session->out.tail.capacity >= 4 * (buffer_len(&session->out.tail) + 1)) {
         /* A slow reader must not hold a chunk for what little is left. */
         outq_shrink(&session->out);
+    }
+    if (stream_has_pending(&session->stream) && session->is_reading) {
+        /* Not sooner: others have their turn first. */
+        event_active(&session->read_event, EV_READ, 1);
     }
 }
 

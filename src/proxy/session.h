@@ -73,8 +73,8 @@ struct session {
     struct transaction *transaction; /* NULL: none; from MULTI or WATCH until it ends */
 };
 
-/* Takes the descriptor. Runs on the front's worker. */
-void session_open(struct front *front, int fd, bool is_unix, uint64_t id);
+/* Takes the descriptor. tls: NULL unless it speaks TLS. Runs on the front's worker. */
+void session_open(struct front *front, int fd, bool is_unix, struct tls_context *tls, uint64_t id);
 /* At once; requests under way are orphaned. The struct goes at the end of the turn. */
 void session_close(struct session *session);
 /* As it was on connecting: logged in where no password is asked for, and then it stays so. */

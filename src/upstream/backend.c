@@ -16,6 +16,7 @@ static struct link_settings link_settings(const struct backend *backend,
         .reconnect_min_ms = config->reconnect_min_ms,
         .reconnect_max_ms = config->reconnect_max_ms,
         .output_limit = config->link_output_limit,
+        .tls = config->target.is_tls ? &backend->tls : NULL,
         .wants_tracking = config->coherence != COHERENCE_TTL,
         .reads_replica = is_cluster && info != NULL && !info->is_master,
         .keeps_requests = is_cluster,
@@ -31,6 +32,7 @@ void backend_init(struct backend *backend, struct worker *worker,
     backend->login = login;
     backend->config = config;
     backend->reads_replicas = config_reads_replicas(config);
+    backend->tls = config->tls_backend;
     backend->events = events;
     backend->context = context;
 }
@@ -196,6 +198,7 @@ void backend_set_config(struct backend *backend, const struct config *config)
 {
     backend->config = config;
     backend->reads_replicas = config_reads_replicas(config);
+    backend->tls = config->tls_backend;
     for (struct backend_node *node = backend->nodes; node != NULL; node = node->next) {
         set_settings(backend, node);
     }

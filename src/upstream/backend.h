@@ -40,6 +40,7 @@ struct backend {
     const struct config_backend *login;
     const struct config *config;
     bool reads_replicas;            /* some namespace is: their tracking links are kept up */
+    struct tls_context *tls;        /* of the configuration in force; NULL: nodes are plain */
     struct topology *topology;      /* NULL until the first map */
     struct backend_node *nodes;     /* all, those that left the map included */
     struct backend_node **by_index; /* as topology->nodes */

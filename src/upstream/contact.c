@@ -105,13 +105,13 @@ static void log_lost(const struct contact *contact, const char *reason, bool was
     const struct bytes text = bytes_of_string(reason);
 
     if (was_up) {
-        log_warn("upstream", "node lost", "addr=%s error=%s", contact->name, log_quote(text));
+        log_warn("upstream", "node lost", "addr=%s error=%s", contact->name, log_quote_long(text));
     } else if (contact->n_failures == 0) {
         log_warn("upstream", "node cannot be reached", "addr=%s error=%s", contact->name,
-                 log_quote(text));
+                 log_quote_long(text));
     } else {
         log_debug("upstream", "node still cannot be reached", "addr=%s error=%s failures=%u",
-                  contact->name, log_quote(text), contact->n_failures);
+                  contact->name, log_quote_long(text), contact->n_failures);
     }
 }
 
@@ -608,7 +608,7 @@ static void connect_candidate(struct contact *contact)
 {
     contact->state = CONTACT_CONNECTING;
     control_client_connect(contact->client, &contact->candidates[contact->candidate_at],
-                           &contact->watch->settings);
+                           contact->host, &contact->watch->settings);
 }
 
 static void on_resolved(const struct endpoint *endpoints, unsigned n_endpoints, const char *error,

@@ -39,7 +39,9 @@ struct control_client {
     bool is_dispatching;                    /* a reply in the buffer `in` is with a callback */
     char failure[64];                       /* why the timer is to end it at once; else empty */
     int64_t connect_timeout_ms, request_timeout_ms, connect_deadline_ms;
-    char *user, *password; /* only until the login was sent */
+    char *user, *password;   /* only until the login was sent */
+    struct tls_context *tls; /* a reference, or NULL; with host and peer, until it has begun */
+    char *host, peer[sizeof(((struct endpoint *)0)->text)];
     struct buffer in, out;
     struct resp_framer framer;
     size_t framed_bytes; /* of the reply that stands at the front of `in` */
@@ -56,6 +58,13 @@ static void forget_login(struct control_client *client)
     mem_free(client->password);
     mem_free(client->user);
     client->password = client->user = NULL;
+}
+
+static void forget_tls(struct control_client *client)
+{
+    tls_context_unref(&client->tls);
+    mem_free(client->host);
+    client->host = NULL;
 }
 
 static void free_event(struct event **event)
@@ -97,6 +106,7 @@ void control_client_close(struct control_client *client)
         mem_free(take_request(client));
     }
     forget_login(client);
+    forget_tls(client);
     client->failure[0] = '\0';
     buffer_fini(&client->out);
     buffer_init(&client->out);
@@ -113,7 +123,11 @@ static void fail(struct control_client *client, const char *reason, bool is_refu
 
 static void fail_errno(struct control_client *client, int error)
 {
-    fail(client, strerror(-error), false);
+    char words[400];
+
+    /* What it points to ends with the connection. */
+    snprintf(words, sizeof(words), "%s", stream_error(&client->stream, error));
+    fail(client, words, false);
 }
 
 /* ---- timers ---- */
@@ -160,7 +174,8 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
         snprintf(reason, sizeof(reason), "no answer within %lld ms",
                  (long long)client->request_timeout_ms);
     } else {
-        snprintf(reason, sizeof(reason), "no connection within %lld ms",
+        snprintf(reason, sizeof(reason), "no %s within %lld ms",
+                 stream_is_in_handshake(&client->stream) ? "TLS handshake" : "connection",
                  (long long)client->connect_timeout_ms);
     }
     fail(client, reason, false);
@@ -242,6 +257,37 @@ static void begin_login(struct control_client *client)
     forget_login(client);
 }
 
+static void shake_hands(struct control_client *client)
+{
+    const int error = stream_handshake(&client->stream);
+
+    if (error != 0 && error != -EAGAIN) {
+        fail_errno(client, error);
+        return;
+    }
+    event_add(client->read_event, NULL);
+    if (error == 0) {
+        begin_login(client);
+    } else if (stream_wants_write(&client->stream)) {
+        event_add(client->write_event, NULL);
+    }
+}
+
+static void connected(struct control_client *client)
+{
+    int error = stream_connect_result(&client->stream);
+
+    if (error == 0 && client->tls != NULL) {
+        error = stream_start_tls(&client->stream, client->tls, client->host, client->peer);
+        forget_tls(client);
+    }
+    if (error != 0) {
+        fail_errno(client, error);
+        return;
+    }
+    shake_hands(client);
+}
+
 static void on_writable(evutil_socket_t fd, short what, void *context)
 {
     struct control_client *client = OBJ_FROM(context, struct control_client, CLIENT_MAGIC);
@@ -250,13 +296,10 @@ static void on_writable(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     if (client->state == CLIENT_CONNECTING) {
-        const int error = stream_connect_result(&client->stream);
-
-        if (error != 0) {
-            fail_errno(client, error);
+        if (stream_is_in_handshake(&client->stream)) {
+            shake_hands(client);
         } else {
-            event_add(client->read_event, NULL);
-            begin_login(client);
+            connected(client);
         }
         return;
     }
@@ -349,35 +392,52 @@ static bool read_replies(struct control_client *client)
     return true;
 }
 
-static void on_readable(evutil_socket_t fd, short what, void *context)
+/* False: there is no more, or the connection was closed. */
+static bool read_once(struct control_client *client)
 {
-    struct control_client *client = OBJ_FROM(context, struct control_client, CLIENT_MAGIC);
     ssize_t n;
 
-    (void)fd;
-    (void)what;
     if (buffer_reserve(&client->in, READ_BYTES) != 0) {
         fail(client, "out of memory", false);
-        return;
+        return false;
     }
     n = stream_read(&client->stream, buffer_end(&client->in),
                     client->in.capacity - client->in.tail);
     if (n == -EAGAIN) {
-        return;
+        return false;
     }
-    if (n <= 0) {
-        fail(client, n == 0 ? "the server closed the connection" : strerror((int)-n), false);
-        return;
+    if (n == 0) {
+        fail(client, "the server closed the connection", false);
+        return false;
+    }
+    if (n < 0) {
+        fail_errno(client, (int)n);
+        return false;
     }
     buffer_commit(&client->in, (size_t)n);
     if (!read_replies(client)) {
-        return;
+        return false;
     }
     if (buffer_len(&client->in) == 0) {
         buffer_release(&client->in);
     }
     if (client->failure[0] == '\0') {
         arm_timer(client);
+    }
+    return stream_has_pending(&client->stream);
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *context)
+{
+    struct control_client *client = OBJ_FROM(context, struct control_client, CLIENT_MAGIC);
+
+    (void)fd;
+    (void)what;
+    if (client->state == CLIENT_CONNECTING) {
+        shake_hands(client);
+        return;
+    }
+    while (read_once(client)) {
     }
 }
 
@@ -416,7 +476,7 @@ void control_client_free(struct control_client **client)
 }
 
 void control_client_connect(struct control_client *client, const struct endpoint *endpoint,
-                            const struct control_settings *settings)
+                            const char *host, const struct control_settings *settings)
 {
     int error;
 
@@ -429,6 +489,11 @@ void control_client_connect(struct control_client *client, const struct endpoint
     if (error != 0 && error != -EINPROGRESS) {
         fail_soon(client, strerror(-error));
         return;
+    }
+    if (settings->tls != NULL) {
+        client->tls = tls_context_ref(settings->tls);
+        client->host = mem_strdup(host);
+        memcpy(client->peer, endpoint->text, sizeof(client->peer));
     }
     client->user = settings->user != NULL ? mem_strdup(settings->user) : NULL;
     client->password = settings->password != NULL ? mem_strdup(settings->password) : NULL;

@@ -39,6 +39,7 @@ struct control_settings {
     const char *user, *password; /* NULL: none; borrowed while connecting */
     int64_t connect_timeout_ms;  /* connection and login together */
     int64_t request_timeout_ms;
+    struct tls_context *tls; /* NULL: plain; borrowed while connecting */
 };
 
 /* events must outlive the client; context goes into every callback. */
@@ -47,9 +48,12 @@ struct control_client *control_client_new(struct event_base *base,
 /* Not from within a callback of this client. */
 void control_client_free(struct control_client **client);
 
-/* The client must be closed. Neither callback is called before this returns. */
+/*
+ * The client must be closed. Neither callback is called before this returns. host: what TLS asks
+ * for and verifies.
+ */
 void control_client_connect(struct control_client *client, const struct endpoint *endpoint,
-                            const struct control_settings *settings);
+                            const char *host, const struct control_settings *settings);
 /* Closes without on_down(). Allowed at any time. */
 void control_client_close(struct control_client *client);
 

@@ -683,6 +683,8 @@ void discovery_configure(struct discovery *discovery, const struct config *confi
 
     watch->settings.connect_timeout_ms = config->connect_timeout_ms;
     watch->settings.request_timeout_ms = config->request_timeout_ms;
+    tls_context_unref(&watch->settings.tls);
+    watch->settings.tls = config->target.is_tls ? tls_context_ref(config->tls_backend) : NULL;
     watch->reconnect_min_ms = config->reconnect_min_ms;
     watch->reconnect_max_ms = config->reconnect_max_ms;
     watch->poll_ms = smaller(larger(wanted_ms, POLL_MIN_MS), POLL_MAX_MS);
@@ -762,6 +764,7 @@ void discovery_free(struct discovery **discovery)
         freed->contacts = contact->next;
         contact_free(&contact);
     }
+    tls_context_unref(&freed->watch.settings.tls);
     resolver_free(&freed->watch.resolver);
     event_free(freed->settle);
     event_free(freed->refresh);

@@ -64,6 +64,7 @@ void link_init(struct link *link, enum link_kind kind, struct worker *worker,
     link->settings = *settings;
     link->endpoint = node->endpoint;
     snprintf(link->name, sizeof(link->name), "%s", node->endpoint.text);
+    link->host = settings->tls != NULL ? mem_strdup(node->host) : NULL;
     stream_init(&link->stream, -1);
     buffer_init(&link->out);
     buffer_init(&link->in);
@@ -154,11 +155,11 @@ static void go_down(struct link *link, const char *reason, bool is_timeout)
     pause_before_retry(link);
     if (link->settings.is_quiet || (link->settings.is_leased && was_up && link->first_op == NULL)) {
         log_debug("upstream", "link closed", "addr=%s reason=%s", link->name,
-                  log_quote(bytes_of_string(reason)));
+                  log_quote_long(bytes_of_string(reason)));
     } else {
         log_warn("upstream", was_up ? "link lost" : "link did not come up",
                  "addr=%s kind=%s reason=%s retry_ms=%lld", link->name, link_kind_name(link->kind),
-                 log_quote(bytes_of_string(reason)),
+                 log_quote_long(bytes_of_string(reason)),
                  (long long)((link->retry_at_us - clock_now_us()) / 1000));
     }
     if (was_up && link->events != NULL) {
@@ -201,6 +202,8 @@ void link_fini(struct link *link)
     lose_operations(link, false);
     reset_connection(link);
     worker_undefer(link->worker, &link->flush);
+    mem_free(link->host);
+    link->host = NULL;
     buffer_fini(&link->in);
     buffer_fini(&link->out);
 }
@@ -239,7 +242,7 @@ static void write_out(struct link *link)
             break;
         }
         if (n < 0) {
-            go_down(link, strerror((int)-n), false);
+            go_down(link, stream_error(&link->stream, (int)n), false);
             return;
         }
         link->out_sent += (uint64_t)n;
@@ -258,6 +261,9 @@ static void flush_at_turn_end(struct deferred *deferred)
 
     if (link->read_event != NULL) {
         event_priority_set(link->read_event, PRIORITY_LINK);
+        if (stream_has_pending(&link->stream) && event_pending(link->read_event, EV_READ, NULL)) {
+            event_active(link->read_event, EV_READ, 1);
+        }
     }
     if (link->state == LINK_UP || link->state == LINK_GREETING) {
         write_out(link);
@@ -475,11 +481,38 @@ static int write_greeting(struct link *link)
     return error != 0 ? error : add_leased_greeting(link);
 }
 
-static void connected(struct link *link)
+static void shake_hands(struct link *link)
 {
+    const int error = stream_handshake(&link->stream);
+
+    if (error == -EAGAIN) {
+        event_add(link->read_event, NULL);
+        if (stream_wants_write(&link->stream)) {
+            event_add(link->write_event, NULL);
+        }
+        return;
+    }
+    if (error != 0) {
+        go_down(link, stream_error(&link->stream, error), false);
+        return;
+    }
     link->state = LINK_GREETING;
     event_add(link->read_event, NULL);
     write_out(link);
+}
+
+static void connected(struct link *link)
+{
+    const struct link_settings *settings = &link->settings;
+    const int error = settings->tls != NULL && *settings->tls != NULL
+                          ? stream_start_tls(&link->stream, *settings->tls, link->host, link->name)
+                          : 0;
+
+    if (error != 0) {
+        go_down(link, strerror(-error), false);
+        return;
+    }
+    shake_hands(link);
 }
 
 static void begin_connect(struct link *link)
@@ -756,6 +789,10 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     /* Once a turn it goes before the clients; a link that always has more must not starve them. */
     event_priority_set(link->read_event, PRIORITY_CLIENT);
     worker_defer(link->worker, &link->flush);
+    if (link->state == LINK_CONNECTING) {
+        shake_hands(link);
+        return;
+    }
     if (buffer_reserve(&link->in, BUFFER_CHUNK / 4) != 0) {
         go_down(link, "out of memory", false);
         return;
@@ -763,10 +800,14 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     room = link->in.capacity - link->in.tail;
     n = stream_read(&link->stream, buffer_end(&link->in), room);
     if (n == -EAGAIN) {
+        if (stream_wants_write(&link->stream)) {
+            event_add(link->write_event, NULL);
+        }
         return;
     }
     if (n <= 0) {
-        go_down(link, n == 0 ? "closed by the backend" : strerror((int)-n), false);
+        go_down(link, n == 0 ? "closed by the backend" : stream_error(&link->stream, (int)n),
+                false);
         return;
     }
     buffer_commit(&link->in, (size_t)n);
@@ -783,6 +824,10 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
+    if (link->state == LINK_CONNECTING && stream_is_in_handshake(&link->stream)) {
+        shake_hands(link);
+        return;
+    }
     if (link->state == LINK_CONNECTING) {
         const int error = stream_connect_result(&link->stream);
 
@@ -792,6 +837,9 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
         }
         connected(link);
         return;
+    }
+    if (stream_wants_write(&link->stream)) {
+        event_active(link->read_event, EV_READ, 1);
     }
     write_out(link);
 }
@@ -814,7 +862,11 @@ void link_tick(struct link *link, int64_t now_us)
     case LINK_CONNECTING:
     case LINK_GREETING:
         if (now_us - link->connect_began_us > settings->connect_timeout_ms * 1000) {
-            go_down(link, "connect timed out", true);
+            go_down(link,
+                    stream_is_in_handshake(&link->stream)
+                        ? "TLS handshake timed out: does the server speak TLS there?"
+                        : "connect timed out",
+                    true);
         }
         break;
     case LINK_UP:

@@ -74,7 +74,8 @@ struct link_settings {
     int64_t request_timeout_ms; /* 0: none */
     int64_t reconnect_min_ms, reconnect_max_ms;
     size_t output_limit;
-    bool wants_tracking; /* tracking links: send CLIENT TRACKING ON */
+    struct tls_context *const *tls; /* NULL: plain. What it points to follows reloads */
+    bool wants_tracking;            /* tracking links: send CLIENT TRACKING ON */
     bool is_quiet;       /* its coming and going is no news: a login that is being checked */
     bool is_leased;      /* one client's own (lease.h): its number at the backend is asked for */
     bool reads_replica;  /* of a cluster: READONLY */
@@ -91,6 +92,7 @@ struct link {
     const struct link_events *events; /* NULL: none */
     void *owner;
     struct endpoint endpoint;
+    char *host;     /* as the node is called; for TLS, else NULL */
     char name[300]; /* for logs and error texts */
 
     struct stream stream;

@@ -120,7 +120,7 @@ static void complain(struct sentinel *sentinel, const char *why)
     if (strcmp(sentinel->complaint, why) != 0) {
         snprintf(sentinel->complaint, sizeof(sentinel->complaint), "%s", why);
         log_warn("upstream", "sentinel", "addr=%s reason=%s", sentinel->name,
-                 log_quote(bytes_of_string(why)));
+                 log_quote_long(bytes_of_string(why)));
     }
 }
 
@@ -298,7 +298,8 @@ static void on_asker_up(void *context)
     poll_sentinel(sentinel);
     if (!sentinel->is_listening) {
         sentinel->is_listening = true;
-        control_client_connect(sentinel->listener, &sentinel->endpoint, &sentinel->all->settings);
+        control_client_connect(sentinel->listener, &sentinel->endpoint, sentinel->host,
+                               &sentinel->all->settings);
     }
 }
 
@@ -356,7 +357,8 @@ static void on_resolved(const struct endpoint *endpoints, unsigned n_endpoints, 
     }
     /* Of several addresses another one each time. */
     sentinel->endpoint = endpoints[sentinel->n_failures % n_endpoints];
-    control_client_connect(sentinel->asker, &sentinel->endpoint, &sentinel->all->settings);
+    control_client_connect(sentinel->asker, &sentinel->endpoint, sentinel->host,
+                           &sentinel->all->settings);
 }
 
 static void connect_now(struct sentinel *sentinel)
@@ -377,7 +379,8 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
     }
     if (!sentinel->is_listening) {
         sentinel->is_listening = true;
-        control_client_connect(sentinel->listener, &sentinel->endpoint, &sentinel->all->settings);
+        control_client_connect(sentinel->listener, &sentinel->endpoint, sentinel->host,
+                               &sentinel->all->settings);
     }
     poll_sentinel(sentinel);
 }
@@ -438,6 +441,9 @@ void sentinels_configure(struct sentinels *sentinels, const struct config *confi
 {
     sentinels->settings.connect_timeout_ms = config->connect_timeout_ms;
     sentinels->settings.request_timeout_ms = config->request_timeout_ms;
+    tls_context_unref(&sentinels->settings.tls);
+    sentinels->settings.tls = config->target.is_sentinel_tls ? tls_context_ref(config->tls_backend)
+                                                             : NULL;
     sentinels->poll_ms = config->topology_interval_ms;
     sentinels->reconnect_min_ms = config->reconnect_min_ms;
     sentinels->reconnect_max_ms = config->reconnect_max_ms;
@@ -489,6 +495,7 @@ void sentinels_free(struct sentinels **sentinels)
     if (gone->password != NULL) {
         explicit_bzero(gone->password, strlen(gone->password));
     }
+    tls_context_unref(&gone->settings.tls);
     mem_free(gone->password);
     mem_free(gone->user);
     mem_free(gone->master);

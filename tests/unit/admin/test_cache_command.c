@@ -22,7 +22,7 @@ static void open_on_first_worker(struct front *front, void *context)
     struct opening *opening = context;
 
     if (front->worker.index == 0) {
-        session_open(front, opening->fd, true, 1);
+        session_open(front, opening->fd, true, NULL, 1);
     }
 }
 

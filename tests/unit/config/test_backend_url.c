@@ -46,6 +46,8 @@ static void urls_are_taken_apart(void **state)
     assert_text("redis://:@h:1", "redis://h:1", NULL, NULL);
     assert_text("sentinel://a,b:1/main", "sentinel://a:26379,b:1/main", NULL, NULL);
     assert_text("sentinel://joe:p%2fw@[::1]/m%20n/4", "sentinel://[::1]:26379/m n/4", "joe", "p/w");
+    assert_text("rediss://joe:pw@a:1,b/3", "rediss://a:1,b:6379/3", "joe", "pw");
+    assert_text("sentinels://a,b:1/main", "sentinels://a:26379,b:1/main", NULL, NULL);
     assert_text("unix:///run/redis.sock", "unix:///run/redis.sock", NULL, NULL);
     assert_text("unix:///run/redis.sock?db=3", "unix:///run/redis.sock?db=3", NULL, NULL);
 }
@@ -83,7 +85,8 @@ static void refused_urls_say_why_and_change_nothing(void **state)
         {"unix:///", "expected unix:///path"},
         {"unix:///x?database=1", "expected nothing but ?db=N"},
         {"unix:///x?db=", "expected a database"},
-        {"rediss://h:1", "rediss:// (TLS) is not supported yet"},
+        {"rediss:///run/x", "expected redis://"},
+        {"sentinels://h:1", "expected the name"},
         {"sentinel://h:1", "expected the name"},
         {"sentinel://h:1/", "expected the name"},
         {"sentinel://h:1//2", "expected the name"},

@@ -1,7 +1,7 @@
 /*
  * test_draft.c - proves of draft.h: what spans several options is checked and the message names
- * both with their places; credentials of the URL come before the options; namespaces inherit from
- * [cache]
+ * both with their places; TLS that cannot be is refused with its file; credentials of the URL come
+ * before the options; namespaces inherit from [cache]
  */
 #include "config/draft.h"
 
@@ -31,6 +31,56 @@ static void pairs_that_do_not_go_together_are_refused(void **state)
                                             "[backend]\nreconnect-min = 2s\n"
                                             "[coherence]\nfence-interval = 999ms\n");
 
+    config_unref(&config);
+}
+
+static void tls_is_refused_with_option_file_and_reason(void **state)
+{
+    static const char incomplete[] = "tls-listen needs a certificate in tls-cert-file and the key "
+                                     "of each in tls-key-file, in the same order\n";
+    char expected[200];
+
+    (void)state;
+    snprintf(expected, sizeof(expected), "x.conf:2: %s", incomplete);
+    assert_refused("[tls]\ntls-listen = *:6390\n", expected);
+    snprintf(expected, sizeof(expected), "x.conf:4: %s", incomplete);
+    assert_refused("[tls]\ntls-listen = *:6390\ntls-cert-file = a b\ntls-key-file = a\n", expected);
+    assert_refused("[tls]\ntls-listen = *:6390\ntls-cert-file = /none/c\ntls-key-file = /none/k\n",
+                   "x.conf:3: tls-cert-file = /none/c: No such file or directory\n");
+    assert_refused("[tls]\ntls-listen = *:6390\ntls-cert-file = a\ntls-key-file = b\n"
+                   "tls-auth-clients = yes\n",
+                   "x.conf:5: tls-auth-clients: clients' certificates are verified by tls-ca-file, "
+                   "which is not set\n");
+    assert_refused("[tls]\ntls-listen = 127.0.0.1:6380\n",
+                   "x.conf:2: tls-listen: 127.0.0.1:6380 is given twice\n");
+    assert_refused("[backend]\nbackend = rediss://h\n[tls]\nbackend-tls-ca-file = /none/ca\n",
+                   "x.conf:4: backend-tls-ca-file = /none/ca: No such file or directory\n");
+    assert_refused("[backend]\nbackend = rediss://h\n[tls]\nbackend-tls-key-file = /none/k\n",
+                   "x.conf:4: backend-tls-cert-file and backend-tls-key-file go together\n");
+    assert_refused("[backend]\nbackend = rediss://h\n[tls]\ntls-ciphers = NO-SUCH\n",
+                   "x.conf:4: tls-ciphers: no cipher match\n");
+    assert_refused("[backend]\nbackend = rediss://h\n[tls]\ntls-ciphersuites = NO-SUCH\n",
+                   "x.conf:4: tls-ciphersuites: no cipher match\n");
+}
+
+static void tls_is_made_ready_where_it_is_needed(void **state)
+{
+    struct config *config = assert_accepted("[tls]\nbackend-tls-ca-file = /none/ca\n");
+
+    (void)state;
+    assert_null(config->tls_clients);
+    assert_null(config->tls_backend);
+    config_unref(&config);
+    config = assert_accepted("[backend]\nbackend = rediss://h\n");
+    assert_non_null(config->tls_backend);
+    assert_true(config->target.is_tls);
+    config_unref(&config);
+    config = assert_accepted("[backend]\nbackend = sentinels://h/m\n[tls]\nsentinel-tls = off\n");
+    assert_true(config->target.is_tls && !config->target.is_sentinel_tls);
+    config_unref(&config);
+    config = assert_accepted("[backend]\nbackend = sentinel://h/m\n[tls]\nsentinel-tls = on\n");
+    assert_true(!config->target.is_tls && config->target.is_sentinel_tls);
+    assert_non_null(config->tls_backend);
     config_unref(&config);
 }
 
@@ -138,6 +188,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pairs_that_do_not_go_together_are_refused),
+        cmocka_unit_test(tls_is_refused_with_option_file_and_reason),
+        cmocka_unit_test(tls_is_made_ready_where_it_is_needed),
         cmocka_unit_test(credentials_of_the_url_come_first),
         cmocka_unit_test(namespaces_inherit_from_cache_wherever_it_stands),
         cmocka_unit_test(the_default_namespace_may_have_a_section),

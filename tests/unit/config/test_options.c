@@ -242,7 +242,11 @@ static void messages_name_what_is_accepted(void **state)
         {"coherence", "strong", "expected auto, tracking or ttl"},
         {"unix-socket-mode", "rwx", "expected permissions in octal from 0000 to 0777"},
         {"unix-socket-mode", "1777", "expected permissions in octal from 0000 to 0777"},
-        {"backend", "rediss://h", "rediss:// (TLS) is not supported yet"},
+        {"tls-listen", "unix:/run/x",
+         "expected an address as 127.0.0.1:6390, [::1]:6390 or *:6390"},
+        {"tls-protocols", "TLSv1.1", "expected TLSv1.2, TLSv1.3 or both"},
+        {"tls-protocols", "", "expected TLSv1.2, TLSv1.3 or both"},
+        {"tls-auth-clients", "maybe", "expected auto, no, optional or yes"},
     };
     union values values = {.config = {.n_listeners = 0}};
 
