@@ -67,7 +67,7 @@ static void another_history_proves_nothing(void **state)
 static void only_those_online_count_in_the_order_of_addresses(void **state)
 {
     struct replicas *replicas = mem_alloc(sizeof(*replicas));
-    char lines[2 * 160];
+    char lines[640];
 
     (void)state;
     snprintf(lines, sizeof(lines), "%s%s", slave(0, 7001, "online", 1),
