@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "resp/own.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -403,8 +404,7 @@ static int send_fetch(struct fetch *fetch)
     const char *name = fetch->command->name;
     char pttl[64], head[96];
     struct bytes parts[7];
-    const int n_pttl = snprintf(pttl, sizeof(pttl), "*2\r\n$4\r\nPTTL\r\n$%zu\r\n",
-                                flight->key.len);
+    const int n_pttl = snprintf(pttl, sizeof(pttl), OWN_PTTL "$%zu\r\n", flight->key.len);
     const int n_head = snprintf(head, sizeof(head), "\r\n*%u\r\n$%zu\r\n%s\r\n$%zu\r\n",
                                 2 + count_args(flight->args), strlen(name), name, flight->key.len);
 

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "resp/own.h"
 #include "upstream/replicas.h"
 
 #define TRACK_MAGIC 0x7472616bu
@@ -150,7 +151,7 @@ void track_advance(struct track *track, int64_t sent_at_us)
 
 static void send_ping(struct track *track)
 {
-    const struct bytes frame = BYTES("*1\r\n$4\r\nPING\r\n");
+    const struct bytes frame = BYTES(OWN_PING);
 
     if (track->is_ping_sent || !link_is_up(track->link) ||
         link_send(track->link, track->link->db, &frame, 1, 1, &track->ping) != 0) {
@@ -336,7 +337,7 @@ static void on_retry_lost(struct link_op *op, struct link *link, enum link_loss 
 
 static void retry_tracking(struct track *track, int64_t now_us)
 {
-    const struct bytes frame = BYTES("*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n");
+    const struct bytes frame = BYTES(OWN_TRACKING_ON);
 
     if (track->is_confirmed || track->is_retry_sent || now_us < track->retry_at_us ||
         track->coherence->config->coherence == COHERENCE_TTL || track->link->is_resp2) {

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "proxy/key_run.h"
+#include "resp/own.h"
 #include "upstream/lease.h"
 
 #define BROADCAST_MAGIC 0x62636173u
@@ -220,7 +221,7 @@ static int write_request(const struct broadcast *broadcast, struct buffer *frame
         n += 2;
     }
     argv = mem_alloc(n * sizeof(*argv));
-    argv[argc++] = BYTES("CLIENT");
+    argv[argc++] = BYTES("CLIENt"); /* own.h */
     argv[argc++] = BYTES("TRACKING");
     argv[argc++] = BYTES("ON");
     argv[argc++] = BYTES("BCAST");
@@ -385,7 +386,7 @@ void broadcast_tick(struct front *front)
         (void)connect_masters(broadcast);
         for (struct source *source = broadcast->sources; source != NULL; source = source->next) {
             if (source->is_up && !source->is_asked && now_us - source->asked_at_us > PING_US) {
-                (void)ask(source, BYTES("*1\r\n$4\r\nPING\r\n"));
+                (void)ask(source, BYTES(OWN_PING));
             }
         }
         if (is_any_lost) {

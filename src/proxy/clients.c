@@ -36,6 +36,7 @@ struct survey {
     bool unblocks_with_error;
 
     /* what was found */
+    struct buffer self; /* who asks, as it was then: its command is being answered now */
     struct buffer text;
     uint64_t n_found;
     int64_t blocked_id; /* at the backend, on blocked_node */
@@ -58,6 +59,18 @@ static bool is_wanted(const struct survey *survey, const struct session *session
            !(survey->skips_me && session->id == survey->me);
 }
 
+static void list(struct survey *survey, const struct session *session)
+{
+    if (session->id != survey->me) {
+        session_describe(session, &survey->text);
+    } else if (buffer_append(&survey->text, buffer_bytes(&survey->self)) != 0) {
+        survey->has_failed = true;
+    }
+    if (buffer_append(&survey->text, BYTES("\n")) != 0) {
+        survey->has_failed = true;
+    }
+}
+
 static void visit(struct survey *survey, struct front *front)
 {
     struct session *session = front->sessions;
@@ -70,10 +83,7 @@ static void visit(struct survey *survey, struct front *front)
             if (survey->task == SURVEY_UNBLOCK) {
                 survey->blocked_id = blocking_client_id(session, &survey->blocked_node);
             } else if (survey->task == SURVEY_LIST) {
-                session_describe(session, &survey->text);
-                if (buffer_append(&survey->text, BYTES("\n")) != 0) {
-                    survey->has_failed = true;
-                }
+                list(survey, session);
             } else {
                 stats_add(METRIC_clients_closed_killed, 1);
                 if (session->id == survey->me) {
@@ -143,6 +153,7 @@ static void answer(struct survey *survey)
 
 static void free_survey(struct survey *survey)
 {
+    buffer_fini(&survey->self);
     buffer_fini(&survey->text);
     mem_free(survey->ids);
     mem_free(survey);
@@ -173,6 +184,10 @@ static void begin(struct survey *survey, struct session *session, const struct d
     survey->home = front;
     survey->me = session->id;
     session->last_command = call->command;
+    buffer_init(&survey->self);
+    if (survey->task == SURVEY_LIST) {
+        session_describe(session, &survey->self);
+    }
     survey->request = request_queue(session, REQUEST_LOCAL, call->command);
     worker_post(&front->proxy->fronts[0].worker, &survey->mail);
 }

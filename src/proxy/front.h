@@ -73,7 +73,7 @@ struct front {
     struct event *retry_event;
     struct pause pause; /* CLIENT PAUSE */
     struct event *idle_event;
-    struct hub *hub;           /* of the channels whose home is here */
+    struct hub *hub;           /* of the users whose home is here */
     struct topic_table topics; /* that sessions here are subscribed to */
     struct subscriber *waiting_subscribers;
     uint64_t topic_serial;
@@ -99,7 +99,7 @@ struct proxy {
 
     _Atomic uint64_t next_session_id; /* atomic */
     _Atomic unsigned n_clients;       /* atomic: sessions open or on their way to a worker */
-    _Atomic unsigned n_blocked;       /* atomic: clients that wait in a blocking command */
+    _Atomic unsigned n_blocked;       /* atomic: clients that block, or that CLIENT PAUSE holds */
     _Atomic unsigned max_clients;     /* atomic: fitted to the descriptor limit */
     _Atomic bool is_draining;         /* atomic */
     _Atomic bool is_reachable;        /* atomic: set by the control thread */

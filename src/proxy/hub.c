@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/census.h"
+#include "resp/own.h"
 #include "resp/writer.h"
 #include "upstream/identity.h"
 
@@ -708,11 +709,16 @@ static void on_wish(struct mail *arrived)
     mem_free(mail);
 }
 
+/*
+ * One home for all that a user hears: on one link, messages of several channels, and of a channel
+ * and a pattern, stay in the order in which they were published. What one thread of Redis sends,
+ * one worker can hand out.
+ */
 static void wish(struct front *from, const struct topic_key *key, const struct identity *identity,
                  uint64_t serial, bool is_join)
 {
     struct proxy *proxy = from->proxy;
-    struct front *home = &proxy->fronts[cache_hash(key->name) % proxy->n_fronts];
+    struct front *home = &proxy->fronts[key->user % proxy->n_fronts];
     struct wish_mail *mail = mem_alloc(sizeof(*mail) + key->name.len + 1);
 
     mail->mail.run = on_wish;
@@ -759,7 +765,7 @@ void hub_move(struct hub *hub)
 
 static void ping(struct hub_link *at, int64_t now_us)
 {
-    const struct bytes frame = BYTES("*1\r\n$4\r\nPING\r\n");
+    const struct bytes frame = BYTES(OWN_PING);
 
     if (at->is_ping_sent || !link_is_up(&at->link) || now_us - at->pinged_at_us < PING_PAUSE_US) {
         return;

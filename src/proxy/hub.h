@@ -1,13 +1,13 @@
 /*
  * hub.h - the backend's side of publish/subscribe: one subscription per channel for all clients
  *
- * Purpose:    each channel has a home worker, whose hub is subscribed to it at the backend, on a
- * link of its own per node (and user), and hands every message to the workers that have
- *             subscribers. Lost links are connected again, and all is subscribed anew.
- * Ownership:  a front owns its hub, the hub its links. Messages are shared and counted.
- * Threading:  hub_join() and hub_leave() from any worker, everything else on the hub's own.
- * Errors:     a subscription that the backend refuses is told to those who joined; one that waits
- *             for a node is tried for as long as somebody wants it.
+ * Purpose:    a user's channels have a home worker, whose hub is subscribed to them at the backend,
+ *             on a link of its own per node, and hands every message to the workers that have
+ *             subscribers, in the order in which it came. Lost links are connected again, and all
+ * is subscribed anew. Ownership:  a front owns its hub, the hub its links. Messages are shared and
+ * counted. Threading:  hub_join() and hub_leave() from any worker, everything else on the hub's
+ * own. Errors:     a subscription that the backend refuses is told to those who joined; one that
+ * waits for a node is tried for as long as somebody wants it.
  *
  * On a cluster a channel is subscribed at the owner of its slot, so that PUBLISH there counts it; a
  * pattern at the first master, as messages reach all nodes. Only keyspace events stay on

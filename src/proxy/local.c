@@ -15,6 +15,7 @@
 #include "proxy/request.h"
 #include "proxy/tracking.h"
 #include "proxy/transaction.h"
+#include "resp/own.h"
 
 #include <stdio.h>
 
@@ -480,7 +481,7 @@ static enum verdict handle_select(struct session *session, const struct dispatch
     node = backend_as(&front->backend, node, session->identity);
     link = &node->links[session->proto == 3 ? LINK_RELAY3 : LINK_RELAY2];
     length = snprintf(digits, sizeof(digits), "%u", link->db);
-    length = snprintf(back, sizeof(back), "*2\r\n$6\r\nSELECT\r\n$%d\r\n%s\r\n", length, digits);
+    length = snprintf(back, sizeof(back), OWN_SELECT "$%d\r\n%s\r\n", length, digits);
     parts[0] = call->frame;
     parts[1] = bytes_make(back, (size_t)length);
     request->key_hash = (uint64_t)db;

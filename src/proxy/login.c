@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "resp/own.h"
 #include "upstream/identity.h"
 
 #include <stdio.h>
@@ -74,7 +75,7 @@ static void begin(struct session *session, struct backend_node *node, struct byt
 {
     struct front *front = session->front;
     struct link_settings settings = node->links[LINK_RELAY2].settings;
-    const struct bytes ping = BYTES("*1\r\n$4\r\nPING\r\n");
+    const struct bytes ping = BYTES(OWN_PING);
     struct login *login = mem_alloc(sizeof(*login));
 
     settings.is_quiet = true;

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/request.h"
+#include "resp/own.h"
 #include "upstream/lease.h"
 
 #include <errno.h>
@@ -112,7 +113,7 @@ static void on_line(struct lease *lease, struct bytes frame)
         session_close(session);
         return;
     }
-    if (monitor->request == NULL) {
+    if (monitor->request == NULL && !own_is_monitor_line(frame)) {
         (void)session_push(session, frame);
     }
 }

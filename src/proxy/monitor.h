@@ -2,10 +2,10 @@
  * monitor.h - MONITOR: what the masters execute, as they tell it
  *
  * Purpose:    one leased connection to each master; their lines go to the client between its
- * replies. They show the backend's view: what tier 1 answers never gets there, and what the proxy
- * asks for itself (PTTL and PING on tracking links) does. Ownership:  the session owns its struct
- * monitor. Threading:  the session's worker. Errors:     when one of the connections breaks, or a
- * master joins or leaves, the client is closed rather than shown a part.
+ * replies. They show the backend's view: what tier 1 answers never gets there. What proxies ask for
+ * themselves is left out (resp/own.h). Ownership:  the session owns its struct monitor. Threading:
+ * the session's worker. Errors:     when one of the connections breaks, or a master joins or
+ * leaves, the client is closed rather than shown a part.
  */
 #ifndef NC_PROXY_MONITOR_H
 #define NC_PROXY_MONITOR_H

@@ -25,13 +25,21 @@ static void arm(struct front *front)
     event_add(front->pause.event, &wait);
 }
 
+void pause_let_go(struct session *session)
+{
+    if (session->is_paused) {
+        session->is_paused = false;
+        atomic_fetch_sub_explicit(&session->front->proxy->n_blocked, 1, memory_order_relaxed);
+    }
+}
+
 static void release(struct front *front)
 {
     front->pause.mode = PAUSE_NONE;
     event_del(front->pause.event);
     for (struct session *session = front->sessions; session != NULL; session = session->next) {
         if (session->is_paused) {
-            session->is_paused = false;
+            pause_let_go(session);
             session_resume(session);
             session_wake(session);
         }
@@ -62,8 +70,40 @@ void pause_fini(struct front *front)
     event_free(front->pause.event);
 }
 
-bool pause_may_write(const struct command *command)
+/* #!lua name flags=allow-oom,no-writes */
+static bool says_no_writes(struct bytes script)
 {
+    const unsigned char *end = script.len > 0 ? memchr(script.ptr, '\n', script.len) : NULL;
+    bool is_flag = false;
+    size_t word = 0;
+
+    if (end == NULL || !bytes_start_with(script, BYTES("#!"))) {
+        return false;
+    }
+    for (size_t i = 0; script.ptr + i <= end; i++) {
+        const struct bytes text = bytes_make(script.ptr + word, i - word);
+
+        if (strchr(", \t\r\n", script.ptr[i]) == NULL && script.ptr[i] != '=') {
+            continue;
+        }
+        if (is_flag && bytes_equal(text, BYTES("no-writes"))) {
+            return true;
+        }
+        is_flag = (is_flag && script.ptr[i] == ',') ||
+                  (script.ptr[i] == '=' && bytes_equal(text, BYTES("flags")));
+        word = i + 1;
+    }
+    return false;
+}
+
+bool pause_may_write(const struct dispatch_call *call)
+{
+    const struct command *command = call->command;
+
+    if (command->class == CLASS_SCRIPT && strcmp(command->name, "eval") == 0 &&
+        command_arity_fits(command, call->argc) && says_no_writes(call->argv[1])) {
+        return false;
+    }
     /* DEBUG has the flag because it drops what is cached; Redis lets it pass. */
     return (command->flags & (COMMAND_WRITES | COMMAND_MAY_REPLICATE)) != 0 &&
            (command->class != CLASS_ADMIN || command->keys != KEYS_NONE);
@@ -79,13 +119,14 @@ bool pause_holds(struct session *session, const struct dispatch_call *call)
         command->handler == HANDLER_quit || command->class == CLASS_PROXY) {
         return false;
     }
-    if (session->front->pause.mode != PAUSE_ALL && !pause_may_write(command) &&
+    if (session->front->pause.mode != PAUSE_ALL && !pause_may_write(call) &&
         !(bytes_equal(bytes_of_string(command->name), BYTES("exec")) &&
           transaction_writes(session))) {
         return false;
     }
     stats_add(METRIC_stalls_pause, 1);
     session->is_paused = true;
+    atomic_fetch_add_explicit(&session->front->proxy->n_blocked, 1, memory_order_relaxed);
     session_suspend(session, true);
     return true;
 }

@@ -19,10 +19,17 @@
 void pause_init(struct front *front);
 void pause_fini(struct front *front);
 
-/* What Redis counts as a write here: all that it might have to tell a replica. */
-bool pause_may_write(const struct command *command);
+/*
+ * What Redis counts as a write here: all that it might have to tell a replica. Of scripts, those
+ * are none that say flags=no-writes in their first line; what EVALSHA and FCALL would run is not
+ * known here.
+ */
+bool pause_may_write(const struct dispatch_call *call);
 /* True when the pause that is on holds this call; its session is suspended then. */
 bool pause_holds(struct session *session, const struct dispatch_call *call);
+
+/* It is not held any more: the client goes on, or has gone. */
+void pause_let_go(struct session *session);
 
 /* The handlers of CLIENT PAUSE and CLIENT UNPAUSE. */
 enum verdict pause_begin(struct session *session, const struct dispatch_call *call);

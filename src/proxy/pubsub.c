@@ -181,6 +181,7 @@ static void finish(struct session *session)
     struct pending *pending = &session->subscriber->pending;
     struct request *request = pending->request;
 
+    request->is_muted = false; /* a message, and no reply: CLIENT REPLY OFF lets it pass */
     request_take_part(request, buffer_bytes(&pending->reply));
     end_pending(session->front, session->subscriber);
     request_done(request);
@@ -396,7 +397,12 @@ static enum verdict unsubscribe_all(struct session *session, const struct dispat
     if (session->subscriber != NULL) {
         free_if_empty(session);
     }
-    session_end_reply(session, &writer);
+    if (writer.has_failed) {
+        session_close(session);
+    } else {
+        /* Messages, and no reply: CLIENT REPLY OFF lets them pass. Nothing is owed before them. */
+        (void)session_push(session, buffer_bytes(&reply));
+    }
     buffer_fini(&reply);
     return VERDICT_TAKEN;
 }
@@ -445,8 +451,7 @@ bool pubsub_restricts(struct session *session, const struct dispatch_call *call)
         return false; /* that error comes first */
     }
     if (command->handler == HANDLER_pubsub || command->handler == HANDLER_quit ||
-        command->handler == HANDLER_reset ||
-        (command->handler == HANDLER_ping && call->argc > 2)) {
+        command->handler == HANDLER_reset || (command->handler == HANDLER_ping && call->argc > 2)) {
         return false;
     }
     if (command->handler == HANDLER_ping) {

@@ -12,6 +12,7 @@
 #include "proxy/group.h"
 #include "proxy/read.h"
 #include "proxy/tracking.h"
+#include "resp/own.h"
 #include "upstream/lease.h"
 
 #include <errno.h>
@@ -24,8 +25,8 @@
 /* A node that is loading, or a cluster that is down, is asked less often. */
 #define WAIT_PAUSE_US 25000
 
-static const struct bytes asking = {(const unsigned char *)"*1\r\n$6\r\nASKING\r\n", 16};
-static const struct bytes ping = {(const unsigned char *)"*1\r\n$4\r\nPING\r\n", 14};
+static const struct bytes asking = {(const unsigned char *)OWN_ASKING, sizeof(OWN_ASKING) - 1};
+static const struct bytes ping = {(const unsigned char *)OWN_PING, sizeof(OWN_PING) - 1};
 
 static void on_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
                      bool is_first, bool is_last);

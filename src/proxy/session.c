@@ -18,6 +18,7 @@
 #include "proxy/handshake.h"
 #include "proxy/login.h"
 #include "proxy/monitor.h"
+#include "proxy/pause.h"
 #include "proxy/pubsub.h"
 #include "proxy/request.h"
 #include "proxy/tracking.h"
@@ -172,6 +173,7 @@ void session_close(struct session *session)
     pubsub_end(session);
     monitor_end(session);
     tracking_end(session);
+    pause_let_go(session);
     login_cancel(session);
     session_set_identity(session, NULL);
     leave_front(session);

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/dispatch.h"
+#include "resp/own.h"
 
 #include <stdio.h>
 
@@ -54,7 +55,7 @@ static const struct link_op_type touch_type = {on_reply, on_lost};
 static bool send_leg(struct touch_leg *leg, struct link *link, uint32_t db, struct bytes key)
 {
     char head[64];
-    const int length = snprintf(head, sizeof(head), "*2\r\n$6\r\nEXISTS\r\n$%zu\r\n", key.len);
+    const int length = snprintf(head, sizeof(head), OWN_EXISTS "$%zu\r\n", key.len);
     const struct bytes parts[] = {bytes_make(head, (size_t)length), key, BYTES("\r\n")};
 
     leg->op.type = &touch_type;

@@ -12,6 +12,7 @@
 #include "proxy/pause.h"
 #include "proxy/relay.h"
 #include "proxy/tracking.h"
+#include "resp/own.h"
 #include "upstream/lease.h"
 
 #include <stdlib.h>
@@ -19,6 +20,10 @@
 /* Commands without a key that may come before the one that picks the node. */
 #define EARLY_MAX 10000
 #define COLLECT ((size_t)16 * 1024)
+
+#define FRAME_MULTI "*1\r\n$5\r\nMULTI\r\n"
+#define MULTI_BYTES (sizeof(FRAME_MULTI) - 1)
+#define MULTI_NAME_AT 8
 
 #define TEXT_MOVED "-TRYAGAIN nearcached: the slot of this transaction is moving, try it again\r\n"
 #define TEXT_ABORT "-EXECABORT Transaction discarded because of previous errors.\r\n"
@@ -38,10 +43,11 @@ struct transaction {
     uint16_t slot;
     unsigned n_pending; /* unanswered on the lease */
     unsigned n_queued, n_early;
-    struct buffer early; /* frames that wait for the first key */
-    struct buffer keys;  /* of all queued commands, for the reply rule */
-    struct buffer reads; /* of those that a client which tracks is shown by EXEC */
-    size_t n_bytes;      /* of all queued frames */
+    unsigned char multi[MULTI_BYTES]; /* as the client spelled it: MONITOR shows it */
+    struct buffer early;              /* frames that wait for the first key */
+    struct buffer keys;               /* of all queued commands, for the reply rule */
+    struct buffer reads;              /* of those that a client which tracks is shown by EXEC */
+    size_t n_bytes;                   /* of all queued frames */
 };
 
 static void on_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
@@ -338,7 +344,7 @@ static unsigned put_beginning(struct transaction *transaction, struct bytes part
         return 0;
     }
     transaction->is_begun = true;
-    parts[(*n_parts)++] = BYTES("*1\r\n$5\r\nMULTI\r\n");
+    parts[(*n_parts)++] = bytes_make(transaction->multi, MULTI_BYTES);
     if (transaction->n_early > 0) {
         parts[(*n_parts)++] = buffer_bytes(&transaction->early);
     }
@@ -397,7 +403,7 @@ static void note_effects(struct session *session, const struct dispatch_call *ca
     transaction->n_bytes += call->frame.len;
     transaction->is_opaque = transaction->is_opaque || dispatch_is_opaque(session, call);
     if (command != NULL) {
-        transaction->writes = transaction->writes || pause_may_write(command);
+        transaction->writes = transaction->writes || pause_may_write(call);
         transaction->drops_all = transaction->drops_all ||
                                  (command->flags & COMMAND_FLUSHES) != 0 ||
                                  command->class == CLASS_ADMIN;
@@ -459,7 +465,7 @@ static enum verdict exec_nothing(struct session *session)
 static enum verdict send_discard(struct session *session, const struct dispatch_call *call,
                                  enum step step)
 {
-    const struct bytes frame = BYTES("*1\r\n$7\r\nDISCARD\r\n");
+    const struct bytes frame = step == STEP_DISCARD ? call->frame : BYTES(OWN_DISCARD);
     struct request *request = new_request(session, call, step);
 
     suspend(session, request);
@@ -501,7 +507,7 @@ static enum verdict exec(struct session *session, const struct dispatch_call *ca
     parts[n_parts++] = call->frame;
     if (transaction->selects) {
         /* Which database it stands in now, the connection says itself. */
-        parts[n_parts++] = BYTES("*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n");
+        parts[n_parts++] = BYTES(OWN_CLIENT_INFO);
     }
     send_parts(session, request, parts, n_parts, n_before, transaction->selects);
     tracking_disown(session, buffer_bytes(&transaction->reads));
@@ -692,7 +698,7 @@ static enum verb verb_of(const struct dispatch_call *call)
     return VERB_OTHER;
 }
 
-static enum verdict multi(struct session *session)
+static enum verdict multi(struct session *session, const struct dispatch_call *call)
 {
     struct transaction *transaction = session->transaction;
 
@@ -705,6 +711,8 @@ static enum verdict multi(struct session *session)
     } else if (transaction->proto != session->proto) {
         transaction->is_lost = true; /* it answers in the client's former protocol */
     }
+    memcpy(transaction->multi, FRAME_MULTI, MULTI_BYTES);
+    memcpy(transaction->multi + MULTI_NAME_AT, call->argv[0].ptr, call->argv[0].len);
     transaction->is_multi = true;
     return say(session, "OK");
 }
@@ -719,7 +727,7 @@ static enum verdict dispatch_outside(struct session *session, const struct dispa
     }
     switch (verb_of(call)) {
     case VERB_MULTI:
-        return multi(session);
+        return multi(session, call);
     case VERB_WATCH:
         return watch(session, call);
     case VERB_UNWATCH:

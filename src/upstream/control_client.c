@@ -8,6 +8,7 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "resp/own.h"
 
 #include <errno.h>
 #include <hiredis/hiredis.h>
@@ -187,6 +188,7 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
 static int format_request(struct control_client *client, const char *const *argv, unsigned argc)
 {
     const char *words[8];
+    unsigned char name[OWN_NAME_MAX + 1] = "";
     char *frame = NULL;
     int error;
 
@@ -194,6 +196,8 @@ static int format_request(struct control_client *client, const char *const *argv
     for (unsigned i = 0; i < argc; i++) {
         words[i] = argv[i];
     }
+    (void)own_spell(name, bytes_of_string(argv[0]));
+    words[0] = (const char *)name;
     const long long n = redisFormatCommandArgv(&frame, (int)argc, words, NULL);
 
     if (n < 0) {

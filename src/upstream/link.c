@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "resp/own.h"
 #include "upstream/identity.h"
 
 #include <errno.h>
@@ -130,7 +131,8 @@ static void reset_connection(struct link *link)
     buffer_release(&link->in);
     buffer_consume(&link->out, buffer_len(&link->out));
     buffer_release(&link->out);
-    link->out_base = link->out_sent = link->out_allowed = 0;
+    link->out_base = link->out_sent = link->out_allowed = link->out_held = 0;
+    link->may_select = false;
     link->in_seen = 0;
     link->is_streaming = false;
     memset(&link->framer, 0, sizeof(link->framer));
@@ -228,8 +230,12 @@ static uint64_t out_end(const struct link *link)
 
 static void write_out(struct link *link)
 {
-    const uint64_t until = link->state == LINK_UP ? out_end(link) : link->out_allowed;
+    uint64_t until = link->state == LINK_UP ? out_end(link) : link->out_allowed;
     size_t n_written = 0;
+
+    if (link->out_held != 0 && link->out_held < until) {
+        until = link->out_held;
+    }
 
     while (link->out_sent < until) {
         const unsigned char *from = link->out.data + link->out.head +
@@ -289,7 +295,10 @@ static void queue_op(struct link *link, struct link_op *op, uint64_t begin, unsi
     stats_add(METRIC_backend_commands, n_replies);
 }
 
-/* The SELECT that goes before the first command for another database. */
+/*
+ * The SELECT that goes before the first command for another database. The first one of a connection
+ * goes alone: where it is not permitted, what follows would run in the database of before.
+ */
 struct select_op {
     struct link_op op;
 };
@@ -303,8 +312,15 @@ static void on_select_reply(struct link_op *op, struct link *link, unsigned inde
         mem_free(CONTAINER_OF(op, struct select_op, op));
     }
     if (part.len > 0 && part.ptr[0] == '-') {
-        /* What stands behind it would run in another database. */
-        link_close(link, "SELECT was refused");
+        char reason[160];
+
+        snprintf(reason, sizeof(reason), "SELECT was refused: %.*s",
+                 part.len > 120 ? 120 : (int)part.len - 3, (const char *)part.ptr + 1);
+        link_close(link, reason);
+    } else if (is_last) {
+        link->may_select = true;
+        link->out_held = 0;
+        worker_defer(link->worker, &link->flush);
     }
 }
 
@@ -321,8 +337,7 @@ static int queue_select(struct link *link, uint32_t db)
 {
     char digits[12], frame[64];
     const int n_digits = snprintf(digits, sizeof(digits), "%u", db);
-    const int length = snprintf(frame, sizeof(frame), "*2\r\n$6\r\nSELECT\r\n$%d\r\n%s\r\n",
-                                n_digits, digits);
+    const int length = snprintf(frame, sizeof(frame), OWN_SELECT "$%d\r\n%s\r\n", n_digits, digits);
     const uint64_t begin = out_end(link);
     struct select_op *select;
     int error = buffer_append(&link->out, bytes_make(frame, (size_t)length));
@@ -334,6 +349,9 @@ static int queue_select(struct link *link, uint32_t db)
     select->op.type = &select_type;
     select->op.collect = LINK_COLLECT_MIN;
     queue_op(link, &select->op, begin, 1);
+    if (!link->may_select && link->out_held == 0) {
+        link->out_held = out_end(link);
+    }
     link->db = db;
     return 0;
 }
@@ -405,10 +423,17 @@ struct bytes link_op_bytes(const struct link *link, const struct link_op *op)
 
 /* ---- connecting and greeting ---- */
 
-static int add_greeting(struct link *link, unsigned step, const struct bytes *argv, unsigned argc)
+static int add_greeting(struct link *link, unsigned step, struct bytes *argv, unsigned argc)
 {
+    const struct bytes in_capitals = argv[0];
+    unsigned char name[OWN_NAME_MAX];
+    int error;
+
+    argv[0] = own_spell(name, in_capitals);
     link->greeting[link->n_greeting++] = (uint8_t)step;
-    return resp_write_request(&link->out, argv, argc);
+    error = resp_write_request(&link->out, argv, argc);
+    argv[0] = in_capitals;
+    return error;
 }
 
 /*
@@ -417,9 +442,9 @@ static int add_greeting(struct link *link, unsigned step, const struct bytes *ar
  */
 static int add_leased_greeting(struct link *link)
 {
-    const struct bytes client_id[] = {BYTES("CLIENT"), BYTES("ID")};
-    const struct bytes multi[] = {BYTES("MULTI")};
-    const struct bytes discard[] = {BYTES("DISCARD")};
+    struct bytes client_id[] = {BYTES("CLIENT"), BYTES("ID")};
+    struct bytes multi[] = {BYTES("MULTI")};
+    struct bytes discard[] = {BYTES("DISCARD")};
     int error;
 
     if (!link->settings.is_leased) {

@@ -103,6 +103,7 @@ struct link {
     uint64_t out_base;    /* position of the first byte in out */
     uint64_t out_sent;    /* position up to which bytes were written */
     uint64_t out_allowed; /* while not up: nothing behind it may be written yet */
+    uint64_t out_held;    /* the first SELECT ends here, and is not answered yet; 0: none */
 
     struct buffer in;
     size_t in_seen; /* bytes of in that the framer has seen */
@@ -114,6 +115,7 @@ struct link {
     uint32_t db;         /* where the connection stands behind all queued requests */
     uint8_t greeting[6]; /* steps whose replies are still to come, in order */
     uint8_t n_greeting, n_greeted;
+    bool may_select;       /* a SELECT was accepted */
     bool is_losing;        /* operations are being told; nothing can be queued */
     bool multi_refused;    /* leased: MULTI was not accepted */
     bool needs_multi;      /* leased: useless without */

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from harness.proxy import Proxy
-from harness.resp import RespError, decode
+from harness.resp import RespError, decode, encode
 from harness.servers import key_slot
 from harness.waiting import wait_until
 from test_cluster import keys_everywhere
@@ -322,3 +322,27 @@ def test_errors_of_unreachable_backends_are_told(start_proxy):
             value = client.value(*command)
             assert isinstance(value, RespError) and "nearcached" in str(value), (command, value)
         assert client.ok("PING") == b"PONG"
+
+
+@pytest.mark.parametrize("kind", ["SCRIPT", "FUNCTION"])
+def test_a_script_that_runs_for_ever_can_be_killed(start_proxy, start_redis, kind):
+    """The links are busy with it, and the node answers BUSY: the command goes past them."""
+    server = start_redis([("busy-reply-threshold", "1")])
+    proxy = start_proxy(server.url(), threads=1)
+    endless = "while true do end"
+    with proxy.client() as victim, proxy.client() as other, proxy.client() as killer, \
+            server.client() as direct:
+        assert killer.ask(kind, "KILL").startswith(b"-NOTBUSY ")
+        other.ok("FUNCTION", "LOAD", "#!lua name=l\n"
+                 f"redis.register_function('f', function() {endless} end)")
+        other.ok("SET", "k", "v")
+        victim.send(encode(*(("EVAL", endless, 0) if kind == "SCRIPT" else ("FCALL", "f", 0))))
+        wait_until(lambda: direct.ask("PING").startswith(b"-BUSY "), 10, "the script to run")
+        other.send(encode("SET", "k", "w"))
+        wrong = "FUNCTION" if kind == "SCRIPT" else "SCRIPT"
+        assert killer.ask(wrong, "KILL").startswith(b"-BUSY ")
+        assert killer.ok("PING") == b"PONG"  # the proxy's own: it is alive
+        assert killer.ok(kind, "KILL") == b"OK"
+        assert victim.read().startswith(b"-ERR Script killed by user ")
+        assert other.read() == b"+OK\r\n"
+        assert killer.ok("GET", "k") == b"w"

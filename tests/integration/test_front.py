@@ -536,6 +536,11 @@ def test_client_info_and_list_are_of_the_proxys_clients(proxy):
         assert mine[b"addr"] == f"{host}:{port}".encode() and mine[b"name"] == b"first"
         assert mine[b"db"] == b"2" and int(mine[b"id"]) == one.ok("CLIENT", "ID")
         assert client_fields(two.ok("CLIENT", "INFO"))[b"resp"] == b"3"
+        # The command that asks is the input, and no reply is owed yet.
+        asked = {b"qbuf": b"26", b"oll": b"0", b"omem": b"0", b"cmd": b"client|list"}
+        for line in two.ok("CLIENT", "LIST").splitlines():
+            if client_fields(line)[b"id"] == b"%d" % two.ok("CLIENT", "ID"):
+                assert asked.items() <= client_fields(line).items()
         assert one.ok("CLIENT", "ID") != two.ok("CLIENT", "ID")
         listed = [client_fields(line) for line in two.ok("CLIENT", "LIST").splitlines()]
         ids = {int(each[b"id"]) for each in listed}

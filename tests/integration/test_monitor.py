@@ -75,3 +75,33 @@ def test_all_masters_of_a_cluster(cluster, cluster_proxy):
             line = monitor.read()
             missing -= {key for key in missing if b'"%s"' % key.encode() in line}
     wait_until(lambda: leased(cluster_proxy) == 0, 5, "its connections to be closed")
+
+
+def words(lines):
+    """What was asked for, by connections and not by scripts."""
+    return [line.partition(b'] "')[2].partition(b'"')[0] for line in lines]
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_what_the_proxy_asks_for_itself_is_left_out(start_proxy, start_redis, protocol):
+    server = start_redis()
+    proxy = start_proxy(server.url(), {"fence-interval": "1ms"})
+    with proxy.client() as monitor, proxy.client(protocol) as client, server.client() as direct:
+        direct.ask("MONITOR")
+        monitor.ask("MONITOR")
+        client.ok("SELECT", 3)
+        client.ok("SET", "key", "v")
+        client.ok("GET", "key")
+        client.send(encode("Multi") + encode("INCR", "n") + encode("SELECT", 1) + encode("Exec"))
+        client.send(encode("MULTI") + encode("INCR", "n") + encode("Discard"))
+        assert all(client.read()[:1] in b"+*" for _ in range(7))
+        client.ok("BLPOP", "none", "0.01")
+        client.ok("EVAL", "return redis.call('PTTL', 'key')", 0)
+        client.ok("PTTL", "last")
+        theirs = words(lines_until(direct, b'"last"'))
+        mine = words(lines_until(monitor, b'"last"'))
+    own = {b"CLIENt", b"MULTi", b"DISCARd", b"SELECt", b"PTTl", b"PINg"}
+    assert own <= set(theirs)
+    assert mine == [b"SELECT", b"SET", b"get", b"Multi", b"INCR", b"SELECT", b"Exec", b"MULTI",
+                    b"Discard", b"BLPOP", b"EVAL", b"PTTL", b"PTTL"]
+    assert [word for word in theirs if word in mine] == mine

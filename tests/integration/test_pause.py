@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from harness.resp import encode
 from harness.waiting import SCALE, wait_until
 
 pytestmark = pytest.mark.needs_proxy
@@ -131,6 +132,45 @@ def test_exec_of_writes_is_held_and_other_transactions_are_not(paused_proxy, red
         assert control.ok("CLIENT", "UNPAUSE") == b"OK"
         assert writer.read() == b"*1\r\n+OK\r\n"
         assert [reader.read(), reader.read()] == [b"+QUEUED\r\n", b"+OK\r\n"]
+
+
+def test_scripts_that_say_no_writes_are_not_held(paused_proxy):
+    reads = ["#!lua flags=no-writes\nreturn 1", "#!lua name=x flags=allow-oom,no-writes \nreturn 1"]
+    writes = ["#!lua\nreturn 1", "#!lua flags=allow-oom\n-- flags=no-writes\nreturn 1",
+              "-- flags=no-writes\nreturn 1"]
+    clients = [paused_proxy.client() for _ in writes]
+    with paused_proxy.client() as control:
+        control.ok("CLIENT", "PAUSE", LONG, "WRITE")
+        assert control.ok("EVAL", reads[0], 0) == 1
+        assert control.ask("EVAL", reads[1], 0).startswith(b"-ERR ")  # not held: the backend says why
+        for count, (client, script) in enumerate(zip(clients, writes), 1):
+            client.send(encode("MULTI") + encode("EVAL", script, 0) + encode("EXEC"))
+            wait_until(lambda: n_blocked(control) == count, 10, "the EXEC to be held")
+        assert control.pipeline([("MULTI",), ("EVAL", reads[0], 0), ("EXEC",)])[2] == b"*1\r\n:1\r\n"
+        control.ok("CLIENT", "UNPAUSE")
+        for client in clients:
+            assert [client.read() for _ in range(3)][2] == b"*1\r\n:1\r\n"
+            client.close()
+
+
+def n_blocked(client):
+    return int(client.ok("INFO", "clients").partition(b"blocked_clients:")[2].split()[0])
+
+
+def test_info_counts_those_that_are_held(paused_proxy):
+    clients = [paused_proxy.client() for _ in range(3)]
+    with paused_proxy.client() as control:
+        control.ok("CLIENT", "PAUSE", LONG, "WRITE")
+        for count, client in enumerate(clients, 1):
+            client.send(encode("SET", "k", "v"))
+            wait_until(lambda: n_blocked(control) == count, 10, "INFO to count it")
+        clients[0].close()
+        wait_until(lambda: n_blocked(control) == 2, 10, "the client to go")
+        control.ok("CLIENT", "UNPAUSE")
+        for client in clients[1:]:
+            assert client.read() == b"+OK\r\n"
+            client.close()
+        assert n_blocked(control) == 0
 
 
 def test_held_clients_that_hang_up_are_closed(paused_proxy):

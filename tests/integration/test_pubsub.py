@@ -137,6 +137,40 @@ def test_messages_do_not_break_replies(proxy, redis_server):
             assert pushed == [b"%d" % number for number in range(20)]
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("mode", ["OFF", "SKIP"])
+def test_messages_pass_where_replies_are_switched_off(proxy, reference, protocol, mode):
+    commands = [("SUBSCRIBE", "c"), ("PSUBSCRIBE", "p*"), ("SSUBSCRIBE", "s"), ("UNSUBSCRIBE", "c"),
+                ("PUNSUBSCRIBE",), ("SUNSUBSCRIBE", "s"), ("UNSUBSCRIBE",), ("SUBSCRIBE", "end")]
+    answers = []
+    for target in (reference, proxy):
+        with target.client(protocol) as client, target.client() as other:
+            if mode == "OFF":
+                client.send(encode("CLIENT", "REPLY", mode) + encode("PING", "not answered"))
+            frames = []
+            for command in commands:
+                if mode == "SKIP" and (protocol == 3 or command[0] == "SUBSCRIBE"):
+                    client.send(encode("CLIENT", "REPLY", mode))
+                client.send(encode(*command))
+                frames.append(client.read())
+            assert other.ok("PUBLISH", "end", "heard") == 1
+            answers.append(frames + [client.read()])
+    assert answers[0] == answers[1]
+
+
+def test_messages_of_several_channels_stay_in_order(start_proxy, redis_server):
+    names = [f"channel:{number}" for number in range(20)]
+    proxy = start_proxy(redis_server.url(), threads=3)
+    with proxy.client(3) as client, redis_server.client() as publisher:
+        client.send(encode("SUBSCRIBE", *names) + encode("PSUBSCRIBE", "channel:*"))
+        for _ in range(len(names) + 1):
+            client.read()
+        publisher.pipeline([("PUBLISH", name, turn) for turn in range(20) for name in names])
+        heard = [decode(client.read())[-2:] for _ in range(2 * 20 * len(names))]
+    expected = [[name.encode(), b"%d" % turn] for turn in range(20) for name in names]
+    assert heard == [message for message in expected for _ in range(2)]
+
+
 def test_publish_counts_right_behind_an_unsubscribe(proxy):
     with proxy.client() as client, proxy.client() as other:
         for number in range(100):

@@ -274,3 +274,26 @@ def test_users_on_a_cluster(start_proxy, cluster):
     finally:
         for node in cluster.nodes:
             node.ask("ACL", "DELUSER", "alice")
+
+
+def test_a_select_that_is_refused_runs_nothing(start_proxy, guarded):
+    """What was queued behind it would else run in the database that the link stood in."""
+    guarded.ask("ACL", "SETUSER", "alice", "-select")
+    proxy = start_proxy(own_url(guarded))
+    with proxy.client() as client:
+        client.ok("SELECT", 9)
+        client.ok("AUTH", "alice", SECRETS["alice"])
+        for command in (("SET", "a:k", "v"), ("EVAL", "return redis.call('SET', KEYS[1], 'v')", 1, "a:k"),
+                        ("BRPOPLPUSH", "a:l", "a:k", "0.01")):
+            reply = client.ask(*command)
+            assert reply.startswith(b"-ERR nearcached: no connection to the backend "), reply
+            assert b"SELECT was refused: NOPERM " in reply
+        answers = client.pipeline([("MULTI",), ("SET", "a:k", "v"), ("EXEC",)])
+        assert answers[1].startswith(b"-") and answers[2].startswith(b"-EXECABORT")
+        assert client.ask("GET", "a:k").startswith(b"-")
+    for database in (0, 9):
+        with guarded.client() as direct:
+            direct.ok("SELECT", database)
+            assert direct.ok("DBSIZE") == 0
+    with log_in(proxy, "alice") as alice:
+        wait_until(lambda: alice.ask("SET", "a:k", "v") == b"+OK\r\n", 5, "a link to be back")
