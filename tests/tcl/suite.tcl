@@ -1,9 +1,16 @@
 # Redis's tests/test_helper.tcl, with two things more, so that one failure does not hide the rest:
 #
 # - Each test says when it begins. Who reads the output knows then which one hangs.
-# - After a test that failed the connection that the tests share is a new one, and clients are not
-#   paused. Otherwise a MULTI or a CLIENT PAUSE that the failed test left behind would fail all that
-#   follow.
+# - After a test that failed no script runs, the connection that the tests share is a new one, and
+#   clients are not paused. Otherwise an endless script, a MULTI or a CLIENT PAUSE that the failed
+#   test left behind would fail all that follow.
+
+proc kill_scripts {} {
+    set killer [redis [srv 0 host] [srv 0 port] 0 $::tls]
+    catch {$killer script kill}
+    catch {$killer function kill}
+    $killer close
+}
 
 proc isolate_failures {} {
     rename test test_as_it_is
@@ -12,6 +19,7 @@ proc isolate_failures {} {
         set before $::num_failed
         uplevel 1 [list test_as_it_is {*}$args]
         if {$::num_failed > $before && [llength $::servers] > 0} {
+            catch {kill_scripts}
             catch {reconnect}
             catch {r client unpause}
         }
