@@ -1,9 +1,9 @@
 # Redis's tests/test_helper.tcl, with two things more, so that one failure does not hide the rest:
 #
 # - Each test says when it begins. Who reads the output knows then which one hangs.
-# - After a test that failed no script runs, the connection that the tests share is a new one, and
-#   clients are not paused. Otherwise an endless script, a MULTI or a CLIENT PAUSE that the failed
-#   test left behind would fail all that follow.
+# - After a test that failed no script runs, the connection that the tests share is a new one, clients
+#   are not paused, and memory is not limited. Otherwise an endless script, a MULTI, a CLIENT PAUSE or
+#   a full server that the failed test left behind would fail all that follow.
 
 proc kill_scripts {} {
     set killer [redis [srv 0 host] [srv 0 port] 0 $::tls]
@@ -22,6 +22,7 @@ proc isolate_failures {} {
             catch {kill_scripts}
             catch {reconnect}
             catch {r client unpause}
+            catch {r config set maxmemory 0}
         }
     }
 }
