@@ -8,6 +8,24 @@
 #include "resp/resp.h"
 #include "resp/wire.h"
 
+bool resp_is_large(struct bytes begin, size_t limit)
+{
+    int64_t number;
+
+    switch (begin.ptr[0]) {
+    case '$':
+    case '=':
+        return wire_read_number(begin.ptr + 1, begin.ptr + begin.len, true, &number) > 0 &&
+               number > 0 && (uint64_t)number > limit;
+    case '*':
+    case '%':
+    case '~':
+        return true;
+    default:
+        return false;
+    }
+}
+
 static const unsigned char *skip_payload(struct resp_framer *framer, const unsigned char *at,
                                          const unsigned char *end)
 {

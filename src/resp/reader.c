@@ -105,6 +105,26 @@ bool resp_reader_is_inside(const struct resp_reader *reader)
     return reader->is_inside;
 }
 
+void resp_reader_peek(const struct resp_reader *reader, struct bytes input,
+                      struct resp_partial *partial)
+{
+    *partial = (struct resp_partial){0};
+    if (!reader->is_inside || !reader->has_count) {
+        return;
+    }
+    while (partial->argc < reader->argc && partial->argc < RESP_PARTIAL_ARGS) {
+        const struct bytes argument = reader->argv[partial->argc];
+
+        partial->argv[partial->argc++] = bytes_make(input.ptr + (uintptr_t)argument.ptr,
+                                                    argument.len);
+    }
+    partial->n_all = reader->argc + reader->n_left;
+    partial->n_left = reader->n_left;
+    partial->at = reader->at;
+    partial->has_bulk = reader->has_bulk;
+    partial->bulk_bytes = reader->bulk_bytes;
+}
+
 static enum resp_status refuse(struct input *input, const char *error)
 {
     input->error = error;

@@ -57,6 +57,42 @@ enum resp_status resp_read_request(struct resp_reader *reader, struct bytes inpu
                                    struct resp_request *request, size_t *wanted,
                                    const char **error);
 
+/* So many arguments of an unfinished request are looked at. */
+#define RESP_PARTIAL_ARGS 64
+
+/* What is known of a multibulk request that has begun. */
+struct resp_partial {
+    struct bytes argv[RESP_PARTIAL_ARGS]; /* the first ones; into the input */
+    unsigned argc;                        /* how many of them are here whole */
+    unsigned n_all;                       /* declared; 0: not known yet, or an inline request */
+    unsigned n_left;                      /* not here whole */
+    size_t at;                            /* offset of the first byte that is not understood yet */
+    bool has_bulk; /* it is of the payload of bulk_bytes, whose header was read */
+    size_t bulk_bytes;
+};
+
+/* input as in the call of resp_read_request() that said RESP_MORE. */
+void resp_reader_peek(const struct resp_reader *reader, struct bytes input,
+                      struct resp_partial *partial);
+
+/* The rest of such a request, of which nothing is kept: where does it end? */
+struct resp_follower {
+    uint64_t skip_bytes;    /* of a payload and its line end */
+    unsigned n_left;        /* arguments whose headers are still to come */
+    unsigned char line[32]; /* a header line cut by the end of the input */
+    uint8_t line_bytes;
+    char error[40];
+};
+
+void resp_follow_begin(struct resp_follower *follower, const struct resp_partial *partial);
+/*
+ * Shows it bytes from partial.at on, each once; *used says how many belong to this request.
+ * RESP_OK: it ends there. RESP_MORE: all were used. RESP_BAD: *error is Redis's text, and lives as
+ * long as the follower.
+ */
+enum resp_status resp_follow(struct resp_follower *follower, struct bytes input,
+                             size_t max_bulk_bytes, size_t *used, const char **error);
+
 /* Appends argv as a multibulk frame. */
 NC_MUST_CHECK int resp_write_request(struct buffer *out, const struct bytes *argv, unsigned argc);
 
@@ -80,6 +116,12 @@ struct resp_framer {
  */
 enum resp_status resp_frame(struct resp_framer *framer, const unsigned char *data, size_t len,
                             size_t *used);
+
+/*
+ * begin: the first part of a reply, of which more follows. True: the whole will exceed limit, or
+ * may, as it is an aggregate (how much was collected of it is the caller's measure).
+ */
+bool resp_is_large(struct bytes begin, size_t limit);
 
 /* A cursor over one whole, well-formed reply. */
 struct resp_value {
