@@ -50,6 +50,7 @@ READ_GAUGE(leased_taken, facts->n_leased_taken)
 READ_GAUGE(leased_idle, facts->n_leased_idle)
 READ_GAUGE(client_trackers, facts->n_trackers)
 READ_GAUGE(client_tracked_keys, facts->n_tracked_keys)
+READ_GAUGE(large_transfers, facts->n_large)
 READ_GAUGE(blocked_clients, facts->n_blocked)
 READ_GAUGE(nodes, facts->n_nodes)
 READ_GAUGE(tracking, facts->is_tracking)
@@ -242,6 +243,10 @@ static void count_links(const struct backend_node *node, struct front_facts *fac
         facts->n_links_up += link_is_up(&node->links[kind]);
         facts->n_links_down += is_down(&node->links[kind], now_us);
     }
+    for (const struct backend_spare *spare = node->spares; spare != NULL; spare = spare->next) {
+        facts->n_links_up += link_is_up(&spare->link);
+        facts->n_links_down += is_down(&spare->link, now_us);
+    }
 }
 
 static void ask_front(struct front *front, void *context)
@@ -330,6 +335,7 @@ static void add_process(struct gather *gather)
     }
     facts->n_clients = atomic_load_explicit(&proxy->n_clients, memory_order_relaxed);
     facts->n_blocked = atomic_load_explicit(&proxy->n_blocked, memory_order_relaxed);
+    facts->n_large = atomic_load_explicit(&proxy->n_large, memory_order_relaxed);
     facts->n_subscriptions = census_total();
     facts->n_tls_clients = tls_count(TLS_CLIENT);
     facts->n_tls_links = tls_count(TLS_BACKEND);

@@ -30,7 +30,7 @@ struct metrics_facts {
     unsigned n_tls_clients, n_tls_links;
     int64_t tls_client_expiry, tls_backend_expiry;
     unsigned n_identities;
-    unsigned n_leased_taken, n_leased_idle, n_blocked, n_trackers, n_tracked_keys;
+    unsigned n_leased_taken, n_leased_idle, n_blocked, n_trackers, n_tracked_keys, n_large;
     unsigned n_links_up, n_links_down, n_nodes;
     bool is_tracking, is_ready;
     int64_t staleness_bound_ms, watermark_age_us, uptime_us;

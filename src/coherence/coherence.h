@@ -66,6 +66,7 @@ enum coherence_answer {
     COHERENCE_REPLY, /* a whole reply, in RESP3 unless encoding says that both are alike */
     COHERENCE_RETRY, /* the flight was lost: look it up anew */
     COHERENCE_RELAY, /* read it uncached */
+    COHERENCE_LARGE, /* the same, over a connection of its own: the reply exceeds large-reply */
 };
 
 struct coherence_waiter {

@@ -36,6 +36,7 @@ struct fetch {
     int64_t pttl;
     uint8_t ns;
     bool knows_pttl, may_expire_fields;
+    bool is_drained; /* its reply is large, and read for nobody */
     size_t max_value;
     int64_t max_ttl_us, negative_ttl_us;
 };
@@ -343,6 +344,28 @@ static void take_pttl(struct fetch *fetch, struct bytes reply)
                         bytes_to_int64(value.text, &fetch->pttl) && fetch->pttl != 0;
 }
 
+/*
+ * Larger than anything tier 1 keeps: its readers stream it from another link. When it is so large
+ * that what stands behind it would notice, that goes another way as well until it has been read;
+ * tier 1 goes on to answer what it holds, as long as the watermark is young enough.
+ */
+static void take_beginning(struct fetch *fetch, struct bytes part)
+{
+    struct coherence *coherence = fetch->coherence;
+    const bool is_large = resp_is_large(part, coherence->config->large_reply);
+
+    if (fetch->flight != NULL) {
+        cache_note_oversized(coherence->cache, fetch->flight->hash, clock_now_us() + OVERSIZED_US);
+        stats_ns_add(fetch->ns, NS_METRIC_fills_large, 1);
+        give_up(fetch, is_large ? COHERENCE_LARGE : COHERENCE_RELAY, BYTES(""));
+    }
+    if (is_large) {
+        stats_add(METRIC_large_repeated, 1);
+        fetch->is_drained = fetch->track->is_draining = true;
+        fetch_give_way(fetch->track);
+    }
+}
+
 static void on_fetch_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
                            bool is_first, bool is_last)
 {
@@ -356,20 +379,17 @@ static void on_fetch_reply(struct link_op *op, struct link *link, unsigned index
         }
         return;
     }
-    if (fetch->flight != NULL) {
-        if (!is_last || !is_first) {
-            /* Larger than anything tier 1 keeps: its readers stream it from a relay link. */
-            cache_note_oversized(fetch->coherence->cache, fetch->flight->hash,
-                                 clock_now_us() + OVERSIZED_US);
-            stats_ns_add(fetch->ns, NS_METRIC_fills_large, 1);
-            give_up(fetch, COHERENCE_RELAY, BYTES(""));
-        } else if (part.ptr[0] == '-' || part.ptr[0] == '!') {
+    if (is_first && !is_last) {
+        take_beginning(fetch, part);
+    } else if (fetch->flight != NULL) {
+        if (part.ptr[0] == '-' || part.ptr[0] == '!') {
             take_error(fetch, part);
         } else {
             take_reply(fetch, part);
         }
     }
     if (is_last) {
+        fetch->track->is_draining = fetch->track->is_draining && !fetch->is_drained;
         track_advance(fetch->track, op->sent_at_us);
         mem_free(fetch);
     }
@@ -386,6 +406,20 @@ static void on_fetch_lost(struct link_op *op, struct link *link, enum link_loss 
 }
 
 static const struct link_op_type fetch_type = {on_fetch_reply, on_fetch_lost};
+
+void fetch_give_way(struct track *track)
+{
+    struct fetch *fetch = track->coherence->first_fetch;
+
+    while (fetch != NULL) {
+        struct fetch *const next = fetch->next;
+
+        if (fetch->track == track) {
+            give_up(fetch, COHERENCE_RELAY, BYTES(""));
+        }
+        fetch = next;
+    }
+}
 
 static unsigned count_args(struct bytes args)
 {
@@ -446,6 +480,11 @@ static void launch(struct fetch *fetch)
 
     list(fetch);
     fetch->track = node != NULL ? find_track(fetch, node) : NULL;
+    if (fetch->track != NULL && fetch->track->is_draining) {
+        give_up(fetch, COHERENCE_RELAY, BYTES(""));
+        mem_free(fetch);
+        return;
+    }
     if (fetch->track == NULL || !link_is_up(fetch->track->link) || send_fetch(fetch) != 0) {
         /*
          * The link it was meant for is gone, or full. A new link may not carry it: what the

@@ -115,7 +115,8 @@ uint16_t track_incarnation(struct track *track, int64_t now_us)
     struct epochs *epochs = epochs_of(track);
     const struct config *config = track->coherence->config;
 
-    if (!link_is_up(track->link) || track->node->info == NULL || !track->node->info->is_healthy ||
+    if (!link_is_up(track->link) || track->is_draining || track->node->info == NULL ||
+        !track->node->info->is_healthy ||
         (!track->is_confirmed && config->coherence == COHERENCE_TRACKING)) {
         return EPOCHS_NONE;
     }
@@ -246,7 +247,7 @@ static void on_down(struct link *link)
         stats_add(METRIC_flushes_link, 1);
     }
     end_incarnation(track);
-    track->is_confirmed = false;
+    track->is_confirmed = track->is_draining = false;
     count_in(track, NULL);
     if (was_heard) {
         track_announce(track->coherence, BYTES(""));

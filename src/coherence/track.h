@@ -25,6 +25,7 @@ struct track {
     uint16_t incarnation; /* EPOCHS_NONE: none opened */
     bool is_confirmed;    /* CLIENT TRACKING was accepted on the link as it is */
     bool is_ping_sent;    /* one PING is in flight */
+    bool is_draining;     /* a large reply that nobody wants is being read: nothing is fetched */
     struct link_op ping;
     struct link_op retry; /* CLIENT TRACKING ON once more, while it is refused */
     bool is_retry_sent;
@@ -62,6 +63,9 @@ struct fence_leg *fence_leg_next(const struct fence_leg *leg);
 void fence_leg_set_next(struct fence_leg *leg, struct fence_leg *next);
 
 extern const struct link_events track_link_events;
+
+/* fetch.c: readers of all fetches that wait behind a large reply on this link are relayed. */
+void fetch_give_way(struct track *track);
 
 /* fetch.c: gives up fetches older than flight-timeout. */
 void fetch_expire(struct coherence *coherence, int64_t now_us);

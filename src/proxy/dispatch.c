@@ -2,6 +2,7 @@
 
 #include "base/stats.h"
 #include "proxy/fanout.h"
+#include "proxy/large.h"
 #include "proxy/local.h"
 #include "proxy/pause.h"
 #include "proxy/pubsub.h"
@@ -90,24 +91,66 @@ static bool must_wait(const struct session *session, const struct dispatch_call 
     return false;
 }
 
-/*
- * W3a: "behind it" means on the same link. Of a cluster, an unanswered request for one of these
- * keys may have been sent to another node, by the map of before or by a redirection, and be on its
- * way from there: what comes behind it waits.
- */
-static bool is_elsewhere(const struct session *session, const struct dispatch_route *route)
+/* Sent to another node, or perhaps to be sent there: by the former map, or by a redirection. */
+static bool is_at_another_node(const struct request *before, const struct backend_node *node)
 {
-    const struct front *front = session->front;
-    const struct backend_node *node = backend_owner(&front->backend, route->slot);
+    return before->kind != REQUEST_RELAYED || before->node != node->id || before->n_redirects > 0;
+}
 
-    if ((session->relayed_mask & route->mask) == 0 || node == NULL ||
-        !front->backend.topology->is_cluster) {
+/*
+ * W3a: "behind it" means on the same link. An unanswered request for one of these keys may be on
+ * another one: to another node of a cluster, or on the link that was left to a large reply, or on
+ * one of its own. What comes behind it waits.
+ */
+static bool is_elsewhere(const struct session *session, const struct dispatch_route *route,
+                         bool is_opaque)
+{
+    struct backend *backend = &session->front->backend;
+    struct backend_node *node = backend_owner(backend, route->slot);
+    const uint64_t mask = is_opaque ? UINT64_MAX : route->mask;
+    const struct link *link;
+    bool is_cluster;
+
+    if ((session->relayed_mask & mask) == 0 || node == NULL) {
         return false;
     }
+    is_cluster = backend->topology->is_cluster;
+    if (!is_cluster && !dispatch_is_spread(session)) {
+        return false;
+    }
+    link = backend_relay_link(backend, backend_as(backend, node, session->identity),
+                              session->proto == 3 ? LINK_RELAY3 : LINK_RELAY2);
     for (const struct request *before = session->first; before != NULL; before = before->next) {
-        if (before->counts_relayed && (before->key_mask & route->mask) != 0 &&
-            (before->kind != REQUEST_RELAYED || before->node != node->id ||
-             before->n_redirects > 0)) {
+        if (!before->counts_relayed || (before->key_mask & mask) == 0) {
+            continue;
+        }
+        if (is_cluster && is_at_another_node(before, node)) {
+            if ((before->key_mask & route->mask) != 0) {
+                return true;
+            }
+        } else if (before->on_link != link) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Its request is large, or its reply probably is. */
+static bool is_large(const struct session *session, const struct dispatch_call *call,
+                     const struct dispatch_route *route)
+{
+    const struct front *front = session->front;
+
+    if (call->frame.len > front->config->large_request) {
+        return true;
+    }
+    if (front->large_until_us <= call->now_us || call->command == NULL ||
+        (call->command->flags & COMMAND_WRITES) != 0) {
+        return false;
+    }
+    for (unsigned i = 0; i < route->keys.n; i++) {
+        if (large_is_noted(front, call->command, cache_hash(call->argv[route->keys.at[i]]),
+                           call->now_us)) {
             return true;
         }
     }
@@ -153,12 +196,14 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
 {
     struct front *front = session->front;
     const bool opaque = dispatch_is_opaque(session, call);
+    const bool is_apart = is_large(session, call, route);
     const bool flushes = call->command != NULL && (call->command->flags & COMMAND_FLUSHES) != 0;
     struct backend_node *node;
     struct request *request;
     int error = 0;
 
-    if (must_wait(session, call, route, opaque || flushes) || is_elsewhere(session, route)) {
+    if (must_wait(session, call, route, opaque || flushes) ||
+        is_elsewhere(session, route, opaque || flushes) || (is_apart && session->first != NULL)) {
         stats_add(METRIC_stalls_order, 1);
         return VERDICT_STALL;
     }
@@ -173,6 +218,9 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
     }
     stats_add(METRIC_commands_relayed, 1);
     request = request_queue(session, REQUEST_RELAYED, call->command);
+    if (is_apart) {
+        large_set_apart(request);
+    }
     if (route->keys.n > 0) {
         request->slot = route->slot;
         request->key_mask = route->mask;

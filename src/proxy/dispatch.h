@@ -69,4 +69,10 @@ static inline uint64_t key_bit(uint64_t hash)
  */
 bool dispatch_conflicts(const struct session *session, uint64_t hash, uint64_t mask, bool cached);
 
+/* Relayed requests of one session may be on several links to the same node. */
+static inline bool dispatch_is_spread(const struct session *session)
+{
+    return session->front->backend.n_spares > 0 || session->n_apart > 0;
+}
+
 #endif

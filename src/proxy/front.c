@@ -7,6 +7,7 @@
 #include "coherence/recent.h"
 #include "proxy/handshake.h"
 #include "proxy/hub.h"
+#include "proxy/large.h"
 #include "proxy/login.h"
 #include "proxy/pause.h"
 #include "proxy/pubsub.h"
@@ -14,6 +15,7 @@
 #include "proxy/request.h"
 #include "proxy/session.h"
 #include "proxy/tracking.h"
+#include "proxy/upload.h"
 
 #include <errno.h>
 
@@ -38,7 +40,9 @@ static void close_idle_sessions(struct front *front, int64_t now_us)
     while (session != NULL) {
         struct session *const next = session->next;
 
-        const bool may_be_idle = session->first == NULL && session->subscriber == NULL &&
+        const bool is_served = session->first == NULL ||
+                               (session->upload != NULL && !upload_is_full(session));
+        const bool may_be_idle = is_served && session->subscriber == NULL &&
                                  session->monitor == NULL;
 
         if (handshake_check_time(session, now_us)) {
@@ -50,6 +54,9 @@ static void close_idle_sessions(struct front *front, int64_t now_us)
             session_close(session);
         } else if (session->above_soft_since_us != 0) {
             (void)session_check_output(session);
+        }
+        if (!session->is_closed && session->first != NULL && session->first->paused_link != NULL) {
+            large_look_for_writer(session);
         }
         session = next;
     }

@@ -48,6 +48,13 @@ struct front_tally {
     unsigned n_touched;
 };
 
+/* Keys whose replies were large not long ago: their reads go over a connection of their own. */
+#define LARGE_NOTES 256
+struct large_note {
+    uint64_t hash;
+    int64_t until_us;
+};
+
 struct front {
     uint32_t magic;
     struct proxy *proxy;
@@ -82,7 +89,9 @@ struct front {
     _Atomic unsigned n_trackers; /* atomic: of those clients; written by the worker */
     unsigned n_handshakes;       /* TLS handshakes that this turn has worked on */
     struct deferred handshakes_end;
-    struct login *logins; /* that are being checked, or are over since the last tick */
+    struct large_note large_notes[LARGE_NOTES];
+    int64_t large_until_us; /* no note lasts longer */
+    struct login *logins;   /* that are being checked, or are over since the last tick */
     unsigned char copy[CACHE_COPY_MAX + 64]; /* a hit that cannot go straight to the output */
 };
 
@@ -100,6 +109,7 @@ struct proxy {
     _Atomic uint64_t next_session_id; /* atomic */
     _Atomic unsigned n_clients;       /* atomic: sessions open or on their way to a worker */
     _Atomic unsigned n_blocked;       /* atomic: clients that block, or that CLIENT PAUSE holds */
+    _Atomic unsigned n_large;         /* atomic: large requests and replies on their way */
     _Atomic unsigned max_clients;     /* atomic: fitted to the descriptor limit */
     _Atomic bool is_draining;         /* atomic */
     _Atomic bool is_reachable;        /* atomic: set by the control thread */

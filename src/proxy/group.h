@@ -15,8 +15,10 @@
 struct group {
     struct request *owner;
     unsigned n_parts, n_left, capacity;
-    bool is_sealed;  /* all parts were made: it may finish */
-    bool has_failed; /* a part's reply could not be kept */
+    unsigned n_apart;    /* parts on connections of their own; see large.h */
+    size_t n_kept_bytes; /* of all parts' replies */
+    bool is_sealed;      /* all parts were made: it may finish */
+    bool has_failed;     /* a part's reply could not be kept */
     /* Composes the owner's reply from the parts. */
     void (*merge)(struct group *group, struct resp_writer *reply);
     struct request **parts;

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/stats.h"
 #include "proxy/group.h"
+#include "proxy/large.h"
 #include "proxy/relay.h"
 #include "proxy/tracking.h"
 
@@ -442,7 +443,11 @@ static void on_answer(struct coherence_waiter *waiter, enum coherence_answer ans
     struct front *front = request->front;
 
     request->waiter.flight = NULL;
-    if (request->must_repeat) {
+    if (answer == COHERENCE_LARGE) {
+        large_note(front, request->command, request->key_hash);
+        large_set_apart(request);
+        answer = COHERENCE_RELAY;
+    } else if (request->must_repeat) {
         answer = COHERENCE_RELAY;
     }
     if (answer == COHERENCE_RELAY) {

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/group.h"
+#include "proxy/large.h"
 #include "proxy/read.h"
 #include "proxy/tracking.h"
 #include "resp/own.h"
@@ -18,6 +19,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+/* Larger requests are not remembered in case a large reply comes in their way. */
+#define KEEP_MAX ((size_t)4096)
 /* Replies up to this size are handed on whole; larger ones stream. */
 #define RELAY_COLLECT ((size_t)16 * 1024)
 /* Long enough for a new map to arrive, short enough to go unnoticed. */
@@ -122,7 +125,8 @@ static struct link *link_for(struct request *request, struct backend_node *node)
     struct front *front = request->front;
 
     if (request->lease_use == LEASE_NONE) {
-        return &node->links[request->proto == 3 ? LINK_RELAY3 : LINK_RELAY2];
+        return backend_relay_link(&front->backend, node,
+                                  request->proto == 3 ? LINK_RELAY3 : LINK_RELAY2);
     }
     request->lease = lease_take(
         &front->backend, node, request->proto,
@@ -138,6 +142,19 @@ static void return_lease(struct request *request)
     } else if (request->lease != NULL) {
         lease_return(&request->lease);
     }
+}
+
+/* It may be asked twice: nothing but its reply comes of it. */
+bool relay_is_plain_read(const struct request *request)
+{
+    const struct command *command = request->command;
+
+    if (command == NULL || (command->flags & COMMAND_WRITES) != 0 || request->needs_fence ||
+        request->drops_all || request->lease_use != LEASE_NONE) {
+        return false;
+    }
+    return command->class == CLASS_CACHED_READ || command->class == CLASS_READ ||
+           command->class == CLASS_SPLIT_READ || command->class == CLASS_MULTI_READ;
 }
 
 void relay_send(struct request *request, struct backend_node *node, struct bytes frame)
@@ -165,8 +182,13 @@ void relay_send(struct request *request, struct backend_node *node, struct bytes
         return;
     }
     request->node = node->id;
+    request->on_link = request_in_queue(request)->on_link = link;
     request->op.type = &relay_type;
     request->op.collect = RELAY_COLLECT;
+    request->op.collect_many = large_collect(request->front);
+    if (frame.len <= KEEP_MAX && !link->settings.keeps_requests && relay_is_plain_read(request)) {
+        request_keep_frame(request, frame);
+    }
     if (request->is_asking) {
         parts[n++] = asking;
     } else if (request->has_ping) {
@@ -183,8 +205,8 @@ void relay_send(struct request *request, struct backend_node *node, struct bytes
 
 /* "-MOVED 3999 127.0.0.1:6381" and "-ASK ..." name a node; the host may be empty or an IPv6
  * address. */
-static struct backend_node *named_node(struct request *request, struct bytes line,
-                                       struct backend_node *from)
+struct backend_node *relay_named_node(struct request *request, struct bytes line,
+                                      struct backend_node *from)
 {
     const unsigned char *at = memchr(line.ptr, ' ', line.len);
     const unsigned char *end = line.ptr + line.len - 2;
@@ -240,7 +262,7 @@ void relay_ask_for_map(struct front *front)
 }
 
 /* The frame without what may stand before it. */
-static struct bytes frame_of(const struct request *request, const struct link *link)
+struct bytes relay_frame(const struct request *request, const struct link *link)
 {
     const size_t before = request->is_asking ? asking.len : (request->has_ping ? ping.len : 0);
     struct bytes frame = link_op_bytes(link, &request->op);
@@ -259,6 +281,7 @@ static struct bytes frame_of(const struct request *request, const struct link *l
 static void resend_later(struct request *request, struct bytes frame, const struct backend_node *to)
 {
     request->node = to != NULL ? to->id : 0;
+    request->on_link = NULL;
     request->again = AGAIN_RESEND;
     if (request_store(request, frame) != 0) {
         request_fail(request, "ERR nearcached: out of memory");
@@ -351,7 +374,7 @@ static bool follow(struct request *request, struct link *link, struct bytes line
     if (kind == REDIRECT_NONE || !link->settings.keeps_requests || !may_follow(request, kind)) {
         return false;
     }
-    frame = frame_of(request, link);
+    frame = relay_frame(request, link);
     if (frame.len == 0 || from == NULL) {
         return false;
     }
@@ -369,7 +392,7 @@ static bool follow(struct request *request, struct link *link, struct bytes line
         epochs_disturb(cache_epochs(front->proxy->cache), request->slot);
     }
     relay_ask_for_map(front);
-    to = named_node(request, line, from);
+    to = relay_named_node(request, line, from);
     request->is_asking = kind == REDIRECT_ASK && to != NULL;
     if (to == NULL || front->first_retry != NULL) {
         resend_later(request, frame, to);
@@ -486,6 +509,8 @@ void relay_on_retry_timer(evutil_socket_t fd, short what, void *arg)
         is_blocked = is_blocked || request->retry_at_us > now_us;
         if (is_blocked) {
             keep_retry(front, request);
+        } else if (large_must_wait(request)) {
+            large_wait(request);
         } else if (request->again == AGAIN_RESEND && is_behind_redirected(request)) {
             relay_retry(request);
         } else if (request->again == AGAIN_RESEND) {
@@ -500,6 +525,21 @@ void relay_on_retry_timer(evutil_socket_t fd, short what, void *arg)
 
 /* ---- receiving ---- */
 
+/* More of the reply is to come, and was not asked for yet. */
+static void take_part(struct request *request, struct link *link, struct bytes part, bool is_last)
+{
+    request->is_streaming = !is_last;
+    request_take_part(request, part);
+    /* The session may have been closed over it, and the request be gone with its connection. */
+    if (!is_last && link_is_up(link) &&
+        (request->lease != NULL || (link->is_left && large_has_link(request, link)))) {
+        large_hold(request, link);
+    }
+    if (is_last && request->lease == NULL && link->is_left) {
+        backend_rejoin_link(link);
+    }
+}
+
 static void on_fence_passed(void *arg)
 {
     struct request *request = arg;
@@ -508,8 +548,35 @@ static void on_fence_passed(void *arg)
     request_done(request);
 }
 
+/* The request was kept for this, whatever became of its reply and its client. */
+static void on_early_fence_passed(void *arg)
+{
+    struct request *request = arg;
+
+    request->is_fencing = request->is_held = false;
+    if (request->is_answered) {
+        request_done(request);
+    } else if (request->session != NULL) {
+        session_advance(request->session);
+        session_wake(request->session);
+    }
+}
+
+void relay_fence_early(struct request *request)
+{
+    if (request->needs_fence && !request->is_part) {
+        request->needs_fence = false;
+        request->is_fencing = true;
+        coherence_fence(&request->front->coherence, request->node, on_early_fence_passed, request);
+    }
+}
+
 void relay_complete(struct request *request)
 {
+    if (request->is_fencing) {
+        request->is_answered = true;
+        return;
+    }
     if (request->needs_fence) {
         coherence_fence(&request->front->coherence, request->node, on_fence_passed, request);
         return;
@@ -520,7 +587,7 @@ void relay_complete(struct request *request)
 /* A read behind a retried request: what it shows may be too old. It is asked again. */
 static void repeat(struct request *request, struct link *link)
 {
-    const struct bytes frame = frame_of(request, link);
+    const struct bytes frame = relay_frame(request, link);
 
     request->must_repeat = false;
     request->is_asking = false;
@@ -559,9 +626,15 @@ static void on_reply(struct link_op *op, struct link *link, unsigned index, stru
         if (NC_UNLIKELY(request->is_own_write)) {
             tracking_take_own_write(request, part);
         }
+        if (!is_last && resp_is_large(part, request->front->config->large_reply)) {
+            large_count(request, METRIC_large_replies);
+            if (large_give_way(request, link)) {
+                return;
+            }
+            relay_fence_early(request);
+        }
     }
-    request->is_streaming = !is_last;
-    request_take_part(request, part);
+    take_part(request, link, part, is_last);
     if (is_last) {
         return_lease(request);
         relay_complete(request);
@@ -577,6 +650,10 @@ static void break_off(struct request *request)
     } else if (request->session != NULL) {
         session_close(request->session);
     }
+    if (request->is_fencing) {
+        request->is_answered = true;
+        return;
+    }
     request_done(request);
 }
 
@@ -584,6 +661,7 @@ void relay_lost(struct request *request, const struct link *link, enum link_loss
 {
     relay_drop_keys(request);
     request->is_held = false;
+    request->paused_link = NULL;
     if (request->is_streaming) {
         break_off(request);
     } else if (loss == LINK_LOST_UNSENT) {
@@ -600,6 +678,11 @@ void relay_lost(struct request *request, const struct link *link, enum link_loss
                      "have been executed",
                      link->name);
     }
+}
+
+struct request *relay_request_of(struct link_op *op)
+{
+    return op->type == &relay_type ? CONTAINER_OF(op, struct request, op) : NULL;
 }
 
 static void on_lost(struct link_op *op, struct link *link, enum link_loss loss)

@@ -22,12 +22,26 @@ NC_MUST_CHECK int relay_store_keys(struct request *request, const struct bytes *
 
 /* The reply rule: every key that was stored leaves tier 1. */
 void relay_drop_keys(struct request *request);
+/*
+ * A large reply has begun: what the command did is done, so its fence can be sent now, and the
+ * reply need not be held here to its end.
+ */
+void relay_fence_early(struct request *request);
 /* A reply that came whole: done once its fence, if it needs one, is passed. */
 void relay_complete(struct request *request);
 /* The connection broke: drops its keys, and words the error that is the reply. */
 void relay_lost(struct request *request, const struct link *link, enum link_loss loss);
 /* MOVED, ASK, TRYAGAIN, CLUSTERDOWN and LOADING: what a cluster says instead of answering. */
 bool relay_is_redirection(struct bytes line);
+/* It may be asked twice: nothing but its reply comes of it. */
+bool relay_is_plain_read(const struct request *request);
+/* Its frame as it stands in the link's output, without what may go before it; empty: not kept. */
+struct bytes relay_frame(const struct request *request, const struct link *link);
+/* The request that was sent with this operation by relay_send(); NULL: it is of another kind. */
+struct request *relay_request_of(struct link_op *op);
+/* The node that MOVED or ASK names; NULL: not in the map. */
+struct backend_node *relay_named_node(struct request *request, struct bytes line,
+                                      struct backend_node *from);
 /* Something is not where the map says: have it read. */
 void relay_ask_for_map(struct front *front);
 

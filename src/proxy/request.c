@@ -10,6 +10,8 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/group.h"
+#include "proxy/large.h"
+#include "proxy/relay.h"
 #include "proxy/tracking.h"
 #include "upstream/lease.h"
 
@@ -148,6 +150,7 @@ void request_unqueue(struct request *request)
     }
     session->n_requests--;
     uncount(request);
+    large_end(request);
     request_free(request);
 }
 
@@ -169,7 +172,35 @@ int request_store(struct request *request, struct bytes bytes)
     }
     request->stored = room;
     request->stored_bytes = bytes.len;
+    request->frame_bytes = 0;
     return 0;
+}
+
+void request_keep_frame(struct request *request, struct bytes frame)
+{
+    const size_t total = request->stored_bytes + frame.len;
+    unsigned char *room = request->stored;
+
+    request->frame_bytes = 0;
+    if (request->stored != request->few) {
+        room = mem_try_realloc(request->stored, total);
+    } else if (total > sizeof(request->few)) {
+        room = mem_try_alloc(total);
+        if (room != NULL) {
+            memcpy(room, request->few, request->stored_bytes);
+        }
+    }
+    if (room != NULL) {
+        memcpy(room + request->stored_bytes, frame.ptr, frame.len);
+        request->stored = room;
+        request->frame_bytes = frame.len;
+    }
+}
+
+struct request *request_in_queue(const struct request *request)
+{
+    /* The caller may change what it finds; a part and its owner belong to the same worker. */
+    return request->is_part ? request->group->owner : (struct request *)(uintptr_t)request;
 }
 
 void request_count(struct request *request, bool as_cached, bool as_relayed)
@@ -192,16 +223,18 @@ void request_count(struct request *request, bool as_cached, bool as_relayed)
     }
 }
 
-/* A part is kept whole until the others are there: no more of it than a client may be owed. */
+/* Parts are kept whole until all are there: no more of them than a client may be owed. */
 static void keep_for_group(struct request *request, struct bytes part)
 {
     const size_t limit = request->front->config->client_output_limit;
+    size_t *n_kept = &request->group->n_kept_bytes;
 
     if (request->is_skipping) {
         return;
     }
-    if (part.len > limit || outq_len(&request->reply) > limit - part.len ||
-        outq_append(&request->reply, part) != 0) {
+    *n_kept += part.len;
+    if (*n_kept > limit || outq_append(&request->reply, part) != 0) {
+        *n_kept -= outq_len(&request->reply) + part.len;
         request->is_skipping = true;
         outq_fini(&request->reply);
         group_part_failed(request);
@@ -253,16 +286,19 @@ void request_done(struct request *request)
     struct session *session = request->session;
 
     if (request->is_part) {
+        large_end(request);
         group_part_done(request);
         return;
     }
     observe(request);
     request->is_done = true;
     if (session == NULL) {
+        large_end(request);
         request_free(request);
         return;
     }
     uncount(request);
+    large_end(request);
     session_advance(session);
     session_wake(session);
 }
@@ -313,17 +349,25 @@ void session_advance(struct session *session)
         }
         request_free(request);
         session_release_pushes(session);
+        if (session->first != NULL && session->first->awaits_turn) {
+            session->first->awaits_turn = false;
+            relay_retry(session->first);
+        }
     }
 }
 
 void request_orphan(struct request *request)
 {
     uncount(request);
+    large_end(request);
     request->session = NULL;
     request->next = NULL;
     request->is_held = false;
-    if (request->is_done) {
+    if (request->is_done || request->awaits_turn) {
         request_free(request);
+    } else if (large_is_alone(request)) {
+        /* The rest of the reply is for nobody. */
+        link_shut(request->on_link);
     } else if (request->lease != NULL) {
         /* What it waits for is for nobody now: its loss ends the request. */
         lease_drop(&request->lease);

@@ -48,6 +48,8 @@ struct request {
     bool is_done, is_muted, is_part, has_one_key;
     bool is_held; /* a fence: nothing leaves before it is passed */
     bool needs_fence, drops_all;
+    bool is_fencing;   /* a fence was sent at the beginning of its reply, and is not passed */
+    bool is_answered;  /* done when that fence is passed */
     bool is_waiting;   /* the next retry is not so soon: the node said "not now" */
     bool is_asking;    /* ASKING goes before it */
     bool must_repeat;  /* its reply may be older than a retried write's: ask again */
@@ -56,22 +58,27 @@ struct request {
     bool counts_cached, counts_relayed; /* in its session's n_cached, n_relayed */
     uint8_t lease_use;                  /* enum lease_use: goes over a connection of its own? */
     bool is_blocking;                   /* its client waits in it, and may be unblocked */
-    bool is_notice;         /* no request: tells of keys, those stored, when its turn comes */
-    bool is_tracked;        /* shows keys to a client that may keep them: tracking.h */
-    bool is_own_write;      /* of a NOLOOP client */
-    bool suspends;          /* what its client sends next waits for the answer */
-    bool has_ping;          /* PING goes before it */
-    uint8_t step;           /* of a transaction; see transaction.c */
-    uint16_t n_before;      /* replies that come before the client's */
-    struct lease *lease;    /* while it needs one and is under way */
-    uint8_t again;          /* enum request_again: what the retry list does with it */
-    uint8_t downgrade;      /* enum resp_downgrade of a cached read's reply */
-    uint32_t config_serial; /* of the configuration it was dispatched under */
+    bool is_notice;           /* no request: tells of keys, those stored, when its turn comes */
+    bool is_tracked;          /* shows keys to a client that may keep them: tracking.h */
+    bool is_own_write;        /* of a NOLOOP client */
+    bool suspends;            /* what its client sends next waits for the answer */
+    bool has_ping;            /* PING goes before it */
+    uint8_t step;             /* of a transaction; see transaction.c */
+    uint16_t n_before;        /* replies that come before the client's */
+    struct lease *lease;      /* while it needs one and is under way */
+    struct link *on_link;     /* where it was sent last; for comparison */
+    struct link *paused_link; /* not read, as its client is slow; see large.h */
+    bool counts_apart;        /* in its session's n_apart */
+    bool counts_large;        /* in the proxy's n_large */
+    bool awaits_turn;         /* goes to the retry list when it heads the queue */
+    uint8_t again;            /* enum request_again: what the retry list does with it */
+    uint8_t downgrade;        /* enum resp_downgrade of a cached read's reply */
+    uint32_t config_serial;   /* of the configuration it was dispatched under */
 
     /* Keys for the reply rule (length and bytes of each), or the request's frame while it may be
-     * asked again. */
+     * asked again. Behind the keys the frame of a read that may be asked again elsewhere. */
     unsigned char *stored; /* points at few, or at heap memory */
-    size_t stored_bytes;
+    size_t stored_bytes, frame_bytes;
     unsigned char few[96];
 };
 
@@ -88,6 +95,12 @@ void request_unqueue(struct request *request);
 
 /* Remembers bytes with the request; -ENOMEM. */
 NC_MUST_CHECK int request_store(struct request *request, struct bytes bytes);
+
+/* Remembers the frame behind the keys; where there is no memory for it, it is not remembered. */
+void request_keep_frame(struct request *request, struct bytes frame);
+
+/* The request of the session's queue that this one is, or is a part of. */
+struct request *request_in_queue(const struct request *request);
 
 /* W3 bookkeeping: it is now an unanswered cached read, or relayed request, or both, of its session.
  */

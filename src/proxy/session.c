@@ -16,6 +16,7 @@
 #include "base/stats.h"
 #include "proxy/dispatch.h"
 #include "proxy/handshake.h"
+#include "proxy/large.h"
 #include "proxy/login.h"
 #include "proxy/monitor.h"
 #include "proxy/pause.h"
@@ -23,6 +24,7 @@
 #include "proxy/request.h"
 #include "proxy/tracking.h"
 #include "proxy/transaction.h"
+#include "proxy/upload.h"
 #include "upstream/identity.h"
 
 #include <errno.h>
@@ -158,6 +160,7 @@ void session_close(struct session *session)
         return;
     }
     session->is_closed = true;
+    upload_end(session);
     event_del(&session->read_event);
     event_del(&session->write_event);
     forget_gone_event(session);
@@ -440,8 +443,7 @@ static void fail_protocol(struct session *session, const char *error)
     session_close_after_reply(session);
 }
 
-/* CLIENT REPLY SKIP silences the command that follows it. */
-static void step_reply_mode(struct session *session)
+void session_step_reply_mode(struct session *session)
 {
     if (session->reply_mode == REPLY_SKIP_NEXT) {
         session->reply_mode = REPLY_SKIP_THIS;
@@ -492,7 +494,7 @@ static enum verdict take_request(struct session *session, const struct resp_requ
     const uint8_t reply_mode = session->reply_mode;
     enum verdict verdict;
 
-    step_reply_mode(session);
+    session_step_reply_mode(session);
     verdict = request->is_inline ? dispatch_inline(session, &call)
                                  : dispatch_request(session, &call);
     if (verdict == VERDICT_STALL) {
@@ -504,6 +506,39 @@ static enum verdict take_request(struct session *session, const struct resp_requ
     return verdict;
 }
 
+/* An unfinished request may be too large to be collected. True: session->upload takes it. */
+static bool begin_upload(struct session *session, struct bytes input, size_t wanted)
+{
+    struct resp_reader *reader = reader_of(session);
+
+    switch (upload_consider(session, reader, input, wanted)) {
+    case UPLOAD_NOT:
+        return false;
+    case UPLOAD_STALL:
+        session->is_stalled = true;
+        return false;
+    case UPLOAD_BEGUN:
+        break;
+    }
+    resp_reader_reset(reader);
+    return true;
+}
+
+/* Input of the large request in hand. 0: it has to wait. */
+static size_t take_upload(struct session *session, struct bytes input)
+{
+    const char *error = NULL;
+    const size_t n_taken = upload_take(session, input, &error);
+
+    if (error != NULL) {
+        fail_protocol(session, error);
+        upload_end(session);
+        return input.len;
+    }
+    session->is_stalled = n_taken == 0;
+    return n_taken;
+}
+
 /* Takes the requests of input; returns how many bytes of it are done with. */
 static size_t take_requests(struct session *session, struct bytes input, uint64_t *n_commands)
 {
@@ -512,7 +547,8 @@ static size_t take_requests(struct session *session, struct bytes input, uint64_
     size_t done = 0;
 
     session->is_stalled = false;
-    while (done < input.len && !session->is_closing && !session->is_closed) {
+    while (done < input.len && !session->is_closed &&
+           (!session->is_closing || session->upload != NULL)) {
         const struct bytes rest = bytes_make(input.ptr + done, input.len - done);
         struct resp_reader *reader = reader_of(session);
         struct resp_request request;
@@ -520,7 +556,14 @@ static size_t take_requests(struct session *session, struct bytes input, uint64_
         const char *error = NULL;
         enum resp_status status;
 
-        if (session->is_suspended) {
+        if (NC_UNLIKELY(session->upload != NULL)) {
+            done += take_upload(session, rest);
+            if (session->is_stalled) {
+                break;
+            }
+            continue;
+        }
+        if (session->is_suspended || session->n_apart > 0) {
             session->is_stalled = true;
             break;
         }
@@ -531,6 +574,9 @@ static size_t take_requests(struct session *session, struct bytes input, uint64_
         }
         status = resp_read_request(reader, rest, &limits, session->is_authed, &request, &wanted,
                                    &error);
+        if (status == RESP_MORE && begin_upload(session, rest, wanted)) {
+            continue;
+        }
         if (status == RESP_MORE) {
             break;
         }
@@ -568,6 +614,15 @@ static void set_reading(struct session *session, bool on)
     }
 }
 
+/* A large request that has begun is taken to its end also when the proxy drains. */
+static bool may_read(const struct session *session)
+{
+    if (session->is_stalled || session->is_eof) {
+        return false;
+    }
+    return session->upload != NULL ? !upload_is_full(session) : !session->is_closing;
+}
+
 static bool is_over_input_limit(const struct session *session)
 {
     return buffer_len(&session->in) > session->front->config->client_input_limit;
@@ -599,7 +654,7 @@ static void take_input(struct session *session)
     keep_or_return_reader(session);
     if (buffer_len(&session->in) == 0) {
         buffer_release(&session->in);
-    } else if (is_over_input_limit(session)) {
+    } else if (!session->is_stalled && is_over_input_limit(session)) {
         close_for(session, METRIC_clients_closed_input, "client closed: input limit");
         return;
     }
@@ -607,7 +662,7 @@ static void take_input(struct session *session)
         return;
     }
     /* While a request waits, its client's further input stays in the socket. */
-    set_reading(session, !session->is_stalled && !session->is_closing && !session->is_eof);
+    set_reading(session, may_read(session));
 }
 
 /* The batch's replies leave at the end of the turn, unless many sessions hold some already. */
@@ -671,6 +726,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         if (n < 0) {
             handshake_failed(session, (int)n);
             session_close(session);
+        } else if (session->upload != NULL) {
+            session_close(session);
         } else {
             (void)close_when_served(session);
         }
@@ -707,9 +764,13 @@ static void on_turn_end(struct deferred *deferred)
     if (session->is_stalled) {
         take_input(session);
     } else {
-        set_reading(session, !session->is_closing && !session->is_eof);
+        set_reading(session, may_read(session));
     }
-    if (!session->is_closed && write_out(session) && !close_when_served(session) &&
+    if (!session->is_closed && write_out(session) && session->first != NULL &&
+        session->first->paused_link != NULL) {
+        large_flow_on(session);
+    }
+    if (!session->is_closed && !close_when_served(session) &&
         session->out.tail.capacity >= 4 * (buffer_len(&session->out.tail) + 1)) {
         /* A slow reader must not hold a chunk for what little is left. */
         outq_shrink(&session->out);

@@ -24,6 +24,7 @@ struct monitor;
 struct subscriber;
 struct tracker;
 struct transaction;
+struct upload;
 
 struct session {
     uint32_t magic;
@@ -42,6 +43,7 @@ struct session {
 
     struct request *first, *last; /* unanswered or unreleased, in order */
     unsigned n_requests;
+    unsigned n_apart;  /* of them over a connection of their own: what follows waits */
     size_t held_bytes; /* of replies that wait behind an unanswered request */
 
     /* W3: unanswered requests by kind; a bit per key hash, cleared when none is left. */
@@ -56,6 +58,7 @@ struct session {
     bool is_blocked;   /* the socket takes no more: write_event is added */
     bool is_suspended; /* what follows waits for the answer in hand: SELECT, EXEC, BLPOP */
     bool is_paused;    /* suspended by CLIENT PAUSE */
+    bool is_writing;   /* it does not read its large reply since it is busy sending: large.h */
     bool is_unix;
     uint32_t db;
     uint32_t scope; /* of its entries in tier 1: session_set_db() */
@@ -70,6 +73,7 @@ struct session {
     struct tracker *tracker;         /* NULL: CLIENT TRACKING is off */
     bool is_target;                  /* others redirect their invalidations to it */
     struct outq pushes;              /* that wait for the end of a reply */
+    struct upload *upload;           /* the request that is passed on as it arrives; NULL: none */
     struct transaction *transaction; /* NULL: none; from MULTI or WATCH until it ends */
 };
 
@@ -115,6 +119,8 @@ bool session_push(struct session *session, struct bytes frame);
 /* Messages that waited for a reply to end. */
 void session_release_pushes(struct session *session);
 
+/* A request is taken: CLIENT REPLY SKIP silences the one that follows it. */
+void session_step_reply_mode(struct session *session);
 /* True when replies of the command in hand are suppressed (CLIENT REPLY OFF | SKIP). */
 bool session_is_muted(const struct session *session);
 

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/group.h"
+#include "proxy/large.h"
 #include "proxy/read.h"
 #include "proxy/relay.h"
 #include "proxy/tracking.h"
@@ -257,7 +258,8 @@ static bool may_begin_now(const struct split *split)
         if (dispatch_conflicts(session, hash, session->cached_mask, true)) {
             return false;
         }
-        if (split->is_cluster && dispatch_conflicts(session, hash, session->relayed_mask, false)) {
+        if ((split->is_cluster || dispatch_is_spread(session)) &&
+            dispatch_conflicts(session, hash, session->relayed_mask, false)) {
             return false;
         }
     }
@@ -365,6 +367,19 @@ static bool is_one_slot(const struct split *split)
     return true;
 }
 
+static bool has_large_key(const struct split *split)
+{
+    const struct session *session = split->session;
+
+    for (unsigned i = 0; i < split->n_keys; i++) {
+        if (large_is_noted(session->front, split->call->command, cache_hash(key_at(split, i)),
+                           session->active_at_us)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 enum verdict split_dispatch(struct session *session, const struct dispatch_call *call)
 {
     const struct topology *topology = session->front->backend.topology;
@@ -390,6 +405,10 @@ enum verdict split_dispatch(struct session *session, const struct dispatch_call 
     }
     if (view != NULL && session->first == NULL && try_all_hits(&split, view)) {
         return VERDICT_TAKEN;
+    }
+    if (view != NULL && is_mget(&split) && has_large_key(&split) && is_one_slot(&split)) {
+        /* Put together here, the reply would be held whole. */
+        return dispatch_relay(session, call);
     }
     for (unsigned i = 0; i < split.n_keys; i++) {
         split.mask |= key_bit(cache_hash(key_at(&split, i)));

@@ -925,6 +925,15 @@ static enum verdict dispatch_remembered(struct session *session, const struct di
     return verdict;
 }
 
+void tracking_begin_upload(struct session *session, const struct dispatch_call *call)
+{
+    struct tracker *tracker = session->tracker;
+
+    tracker->applies = tracker->is_protected = false;
+    tracker->writes_plainly = tracker->options.is_noloop && is_plain_write(call);
+    end_caching(session, call);
+}
+
 enum verdict tracking_dispatch(struct session *session, const struct dispatch_call *call)
 {
     struct command_key_list keys = {0};

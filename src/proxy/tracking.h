@@ -38,6 +38,9 @@ enum verdict tracking_dispatch(struct session *session, const struct dispatch_ca
  */
 bool tracking_must_wait(struct session *session, const struct bytes *argv,
                         const struct command_key_list *keys);
+/* A request that tracking_wants() nothing of is passed on as it arrives (upload.h): before it is
+ * queued. argc: all that it will have. */
+void tracking_begin_upload(struct session *session, const struct dispatch_call *call);
 /* It was relayed: its client may not keep these keys, unless the tracking links hear of them. */
 void tracking_note_relayed(struct session *session, const struct bytes *argv,
                            const struct command_key_list *keys);

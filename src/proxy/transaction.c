@@ -9,6 +9,7 @@
 #include "base/stats.h"
 #include "proxy/as_cluster.h"
 #include "proxy/key_run.h"
+#include "proxy/large.h"
 #include "proxy/pause.h"
 #include "proxy/relay.h"
 #include "proxy/tracking.h"
@@ -101,6 +102,13 @@ void transaction_lose(struct session *session)
     }
 }
 
+void transaction_spoil(struct session *session)
+{
+    if (session->transaction != NULL && session->transaction->is_multi) {
+        session->transaction->is_dirty = true;
+    }
+}
+
 int transaction_depth(const struct session *session)
 {
     return session->transaction != NULL && session->transaction->is_multi
@@ -186,6 +194,7 @@ static struct request *new_request(struct session *session, const struct dispatc
     request->node = session->transaction->lease->node->id;
     request->op.type = &transaction_type;
     request->op.collect = COLLECT;
+    request->op.collect_many = large_collect(request->front);
     request_count(request, false, true);
     stats_add(METRIC_commands_relayed, 1);
     return request;
@@ -573,8 +582,23 @@ static void finish(struct request *request)
     relay_complete(request);
 }
 
-static void on_exec_reply(struct request *request, unsigned index, struct bytes part, bool is_first,
-                          bool is_last)
+/* Of EXEC's reply, which may be large. */
+static void take_exec_part(struct request *request, struct link *link, struct bytes part,
+                           bool is_first, bool is_last)
+{
+    request->is_streaming = !is_last;
+    if (is_first && !is_last && resp_is_large(part, request->front->config->large_reply)) {
+        large_count(request, METRIC_large_replies);
+    }
+    take_part(request, part, is_first);
+    /* The session may have been closed over it, and its connection with it. */
+    if (!is_last && link_is_up(link)) {
+        large_hold(request, link);
+    }
+}
+
+static void on_exec_reply(struct request *request, struct link *link, unsigned index,
+                          struct bytes part, bool is_first, bool is_last)
 {
     const bool is_all = is_last && index + 1 == request->op.n_replies;
 
@@ -586,8 +610,7 @@ static void on_exec_reply(struct request *request, unsigned index, struct bytes 
             request->is_held = request->needs_fence;
             count_result(part);
         }
-        request->is_streaming = !is_last;
-        take_part(request, part, is_first);
+        take_exec_part(request, link, part, is_first, is_last);
     }
     if (is_all) {
         finish(request);
@@ -618,7 +641,7 @@ static void on_reply(struct link_op *op, struct link *link, unsigned index, stru
     }
     switch ((enum step)request->step) {
     case STEP_EXEC:
-        on_exec_reply(request, index, part, is_first, is_last);
+        on_exec_reply(request, link, index, part, is_first, is_last);
         return;
     case STEP_QUEUE:
     case STEP_WATCH:

@@ -22,6 +22,8 @@ enum verdict transaction_dispatch(struct session *session, const struct dispatch
 void transaction_end(struct session *session);
 /* Its connection is another user's now: what it watches can not be executed any more. */
 void transaction_lose(struct session *session);
+/* A command for it was refused while it arrived: EXEC will not execute anything. */
+void transaction_spoil(struct session *session);
 /* Commands queued since MULTI; -1: not in MULTI. For CLIENT INFO. */
 int transaction_depth(const struct session *session);
 /* EXEC of the session may write. */

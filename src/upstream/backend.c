@@ -1,7 +1,11 @@
 #include "upstream/backend.h"
 
 #include "base/mem.h"
+#include "base/stats.h"
 #include "upstream/lease.h"
+
+/* Of one node and worker. Each stands for a large reply that somebody reads slowly. */
+#define SPARES_MAX 64
 
 static struct link_settings link_settings(const struct backend *backend,
                                           const struct topology_node *info)
@@ -37,6 +41,16 @@ void backend_init(struct backend *backend, struct worker *worker,
     backend->context = context;
 }
 
+static void free_spare(struct backend *backend, struct backend_spare **at)
+{
+    struct backend_spare *spare = *at;
+
+    *at = spare->next;
+    link_fini(&spare->link);
+    mem_free(spare);
+    backend->n_spares--;
+}
+
 static void free_node(struct backend *backend, struct backend_node *node)
 {
     while (node->of_users != NULL) {
@@ -46,6 +60,9 @@ static void free_node(struct backend *backend, struct backend_node *node)
         free_node(backend, of);
     }
     lease_fini_node(node);
+    while (node->spares != NULL) {
+        free_spare(backend, &node->spares);
+    }
     for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
         link_fini(&node->links[kind]);
     }
@@ -132,6 +149,76 @@ struct backend_node *backend_as(struct backend *backend, struct backend_node *no
     return of;
 }
 
+/* ---- spare links ---- */
+
+static struct link *new_spare(struct backend *backend, struct backend_node *node,
+                              enum link_kind kind)
+{
+    struct backend_spare *spare = mem_alloc(sizeof(*spare));
+    struct link_settings settings = link_settings(backend, node->info);
+
+    link_init(&spare->link, kind, backend->worker, node->info, backend_login(backend, node),
+              &settings);
+    spare->next = node->spares;
+    node->spares = spare;
+    backend->n_spares++;
+    return &spare->link;
+}
+
+struct link *backend_relay_link(struct backend *backend, struct backend_node *node,
+                                enum link_kind kind)
+{
+    if (NC_LIKELY(!node->links[kind].is_left)) {
+        return &node->links[kind];
+    }
+    for (struct backend_spare *spare = node->spares; spare != NULL; spare = spare->next) {
+        if (spare->link.kind == kind && !spare->link.is_left) {
+            return &spare->link;
+        }
+    }
+    return node->info != NULL ? new_spare(backend, node, kind) : &node->links[kind];
+}
+
+bool backend_leave_link(struct backend *backend, struct backend_node *node, struct link *link)
+{
+    unsigned n_spares = 0;
+
+    for (const struct backend_spare *spare = node->spares; spare != NULL; spare = spare->next) {
+        n_spares++;
+    }
+    if (n_spares >= SPARES_MAX || node->info == NULL || link->is_left) {
+        return link->is_left;
+    }
+    stats_add(METRIC_links_left, 1);
+    link->is_left = true;
+    /* Connected now, it is up when the next request comes. */
+    link_wake(backend_relay_link(backend, node, link->kind));
+    return true;
+}
+
+void backend_rejoin_link(struct link *link)
+{
+    link->is_left = false;
+}
+
+/* One that nobody needs any more goes, so that requests of a client are on one link again. */
+static void tick_spares(struct backend *backend, struct backend_node *node, int64_t now_us)
+{
+    struct backend_spare **at = &node->spares;
+
+    while (*at != NULL) {
+        struct link *link = &(*at)->link;
+
+        if (link->first_op == NULL && !link->is_left && !node->links[link->kind].is_left) {
+            link_shut(link);
+            free_spare(backend, at);
+            continue;
+        }
+        link_tick(link, now_us);
+        at = &(*at)->next;
+    }
+}
+
 /* info: in the topology in force; NULL: it left the map. */
 static void set_info(struct backend_node *node, const struct topology_node *info)
 {
@@ -145,6 +232,9 @@ static void set_info(struct backend_node *node, const struct topology_node *info
     if (info != NULL) {
         for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
             link_set_endpoint(&node->links[kind], &info->endpoint);
+        }
+        for (struct backend_spare *spare = node->spares; spare != NULL; spare = spare->next) {
+            link_set_endpoint(&spare->link, &info->endpoint);
         }
         lease_set_endpoint(node, &info->endpoint);
     }
@@ -189,6 +279,7 @@ static void set_settings(const struct backend *backend, struct backend_node *nod
             link->settings.keeps_requests = keeps_requests;
         }
     }
+    /* Spare links live shortly: new ones have the new settings. */
     for (struct backend_node *of = node->of_users; of != NULL; of = of->next) {
         set_settings(backend, of);
     }
@@ -269,6 +360,11 @@ static bool is_at_rest(const struct backend_node *node)
             return false;
         }
     }
+    for (const struct backend_spare *spare = node->spares; spare != NULL; spare = spare->next) {
+        if (spare->link.first_op != NULL) {
+            return false;
+        }
+    }
     for (const struct backend_node *of = node->of_users; of != NULL; of = of->next) {
         if (!is_at_rest(of)) {
             return false;
@@ -285,7 +381,7 @@ static bool wants_tracking(const struct backend *backend, const struct backend_n
             atomic_load_explicit(&node->identity->n_sessions, memory_order_relaxed) > 0);
 }
 
-static void tick_node(const struct backend *backend, struct backend_node *node, int64_t now_us)
+static void tick_node(struct backend *backend, struct backend_node *node, int64_t now_us)
 {
     struct link *tracking = &node->links[LINK_TRACKING];
 
@@ -300,6 +396,7 @@ static void tick_node(const struct backend *backend, struct backend_node *node, 
             link_tick(&node->links[kind], now_us);
         }
     }
+    tick_spares(backend, node, now_us);
     lease_tick(node, now_us);
     for (struct backend_node *of = node->of_users; of != NULL; of = of->next) {
         tick_node(backend, of, now_us);

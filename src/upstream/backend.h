@@ -15,6 +15,12 @@
 #include "upstream/link.h"
 #include "upstream/topology.h"
 
+/* A relay link more, while a large reply has the node's own. */
+struct backend_spare {
+    struct backend_spare *next;
+    struct link link;
+};
+
 struct backend_node {
     struct backend_node *next;
     epochs_node id;
@@ -22,6 +28,7 @@ struct backend_node {
     bool is_in_map;
     const struct topology_node *info; /* in the topology in force; NULL when it left the map */
     struct link links[N_LINK_KINDS];
+    struct backend_spare *spares;       /* backend_relay_link() */
     struct lease *leases, *idle_leases; /* lease.h; first: taken or ending */
     unsigned n_idle_leases;
     const struct identity *identity; /* whose links these are; NULL: the proxy's own login */
@@ -46,6 +53,7 @@ struct backend {
     struct backend_node **by_index; /* as topology->nodes */
     const struct backend_events *events;
     void *context;
+    unsigned n_spares; /* spare links of all nodes: requests of a client may be on several links */
 };
 
 void backend_init(struct backend *backend, struct worker *worker,
@@ -62,6 +70,18 @@ struct backend_node *backend_as(struct backend *backend, struct backend_node *no
 /* Whose credentials its links log in with. */
 const struct config_backend *backend_login(const struct backend *backend,
                                            const struct backend_node *node);
+/*
+ * Where relayed requests of this kind (a relay kind) go now: the node's own link, or a spare one
+ * while that is left to the client of a large reply.
+ */
+struct link *backend_relay_link(struct backend *backend, struct backend_node *node,
+                                enum link_kind kind);
+/*
+ * A large reply has begun on the link: the requests that follow go elsewhere until
+ * backend_rejoin_link(). False: there are as many spare links as there may be.
+ */
+bool backend_leave_link(struct backend *backend, struct backend_node *node, struct link *link);
+void backend_rejoin_link(struct link *link);
 struct backend_node *backend_owner(const struct backend *backend, unsigned slot);
 struct backend_node *backend_by_id(const struct backend *backend, epochs_node id);
 /* By the address in a redirection; an empty host means that of `from`. NULL: not in the map. */

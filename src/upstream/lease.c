@@ -112,7 +112,9 @@ static struct lease *make(struct backend *backend, struct backend_node *node, un
 static struct lease *find_idle(struct backend_node *node, enum link_kind kind)
 {
     for (struct lease *lease = node->idle_leases; lease != NULL; lease = lease->next) {
-        if (lease->link.kind == kind && link_is_up(&lease->link)) {
+        /* Bytes of its last request are let go of when its last reply has been handed out. */
+        if (lease->link.kind == kind && link_is_up(&lease->link) &&
+            buffer_len(&lease->link.out) == 0) {
             return lease;
         }
     }
@@ -143,6 +145,7 @@ struct lease *lease_take(struct backend *backend, struct backend_node *node, uns
     lease->is_lost = lease->link.needs_multi = false;
     lease->on_unasked = NULL;
     lease->link.settings.request_timeout_ms = timeout_ms;
+    link_keep_requests(&lease->link, node->links[LINK_RELAY2].settings.keeps_requests);
     stats_add(METRIC_leases, 1);
     return lease;
 }

@@ -140,6 +140,8 @@ static void reset_connection(struct link *link)
     link->n_greeting = link->n_greeted = 0;
     link->client_id = 0;
     link->multi_refused = link->needs_multi = false;
+    link->is_paused = link->is_left = link->is_filling = link->is_filled = false;
+    link->on_drained = NULL;
 }
 
 static void go_down(struct link *link, const char *reason, bool is_timeout)
@@ -258,6 +260,9 @@ static void write_out(struct link *link)
     if (!link->settings.keeps_requests && link->out_sent > link->out_base) {
         buffer_consume(&link->out, (size_t)(link->out_sent - link->out_base));
         link->out_base = link->out_sent;
+    }
+    if (NC_UNLIKELY(link->is_filling) && n_written > 0) {
+        link_note_written(link);
     }
 }
 
@@ -715,6 +720,11 @@ static bool is_push(const struct link *link)
     return link->in.data[link->in.head] == '>' && !link->is_streaming;
 }
 
+static bool is_aggregate(unsigned char type)
+{
+    return type == '*' || type == '%' || type == '~';
+}
+
 /* How much of an unfinished reply is kept together before it is handed on in parts. */
 static size_t collect_limit(const struct link *link)
 {
@@ -724,7 +734,12 @@ static size_t collect_limit(const struct link *link)
     if (is_push(link)) {
         return PUSH_MAX;
     }
-    return link->first_op != NULL ? link->first_op->collect : 0;
+    if (link->first_op == NULL) {
+        return 0;
+    }
+    return link->first_op->collect_many > 0 && is_aggregate(link->in.data[link->in.head])
+               ? link->first_op->collect_many
+               : link->first_op->collect;
 }
 
 /* One whole frame, or the last part of one, of frame_len bytes at the front of in. */
@@ -895,8 +910,10 @@ void link_tick(struct link *link, int64_t now_us)
         }
         break;
     case LINK_UP:
-        if (link->first_op != NULL && link->kind != LINK_TRACKING &&
-            settings->request_timeout_ms > 0) {
+        if (link->is_paused || (link->is_filling && link_unsent(link) == 0)) {
+            link->last_progress_us = now_us; /* the client's turn, not the node's */
+        } else if (link->first_op != NULL && link->kind != LINK_TRACKING &&
+                   settings->request_timeout_ms > 0) {
             const int64_t since_us = link->first_op->sent_at_us > link->last_progress_us
                                          ? link->first_op->sent_at_us
                                          : link->last_progress_us;

@@ -54,6 +54,7 @@ struct link_op {
     struct link_op *next;
     const struct link_op_type *type;
     size_t collect;      /* set by the owner, at least LINK_COLLECT_MIN: errors come whole */
+    size_t collect_many; /* instead, for arrays, maps and sets: their size is not known before */
     uint64_t begin, end; /* its bytes in the link's output, counted since the link was made */
     int64_t sent_at_us;  /* when it was queued: never later than when it was sent */
     uint16_t n_replies, n_seen;
@@ -109,6 +110,13 @@ struct link {
     size_t in_seen; /* bytes of in that the framer has seen */
     struct resp_framer framer;
     bool is_streaming; /* the reply in hand is handed on in parts */
+    bool is_paused;    /* link_pause() */
+    bool is_left;      /* a large reply has begun on it: backend_relay_link() picks another one */
+
+    /* A request that is passed on as it arrives: link_begin_fill(). */
+    bool is_filling;                       /* it has not been written to its end */
+    bool is_filled;                        /* all of it is in out */
+    void (*on_drained)(struct link *link); /* while filling: little of it is unsent by now */
 
     struct link_op *first_op, *last_op;
     unsigned n_ops;
@@ -149,6 +157,34 @@ NC_MUST_CHECK int link_send(struct link *link, uint32_t db, const struct bytes *
 NC_MUST_CHECK int link_say(struct link *link, struct bytes frame);
 /* The request as it was queued; valid in on_reply and, for requests kept, on_lost. */
 struct bytes link_op_bytes(const struct link *link, const struct link_op *op);
+
+/* ---- large requests and replies, link_flow.c ---- */
+
+/* Nothing more is read, and no timeout runs, until link_resume(). Not for tracking links. */
+void link_pause(struct link *link);
+void link_resume(struct link *link);
+/* What is still to come for op comes to `by`, which is set up like op; valid in on_reply, not for
+ * a last part. */
+void link_replace_op(struct link *link, struct link_op *op, struct link_op *by);
+/* Another request than op's is unanswered on it. */
+bool link_has_others(const struct link *link, const struct link_op *op);
+
+/*
+ * As link_send(), for a request of which only the beginning is here: link_fill() adds to it,
+ * link_end_fill() says that it is whole. The reply may come earlier: then it is none. Meanwhile
+ * nothing else can be sent; for links that keep no requests. request_timeout counts while bytes
+ * wait to be written, and from the end on.
+ */
+NC_MUST_CHECK int link_begin_fill(struct link *link, uint32_t db, const struct bytes *parts,
+                                  unsigned n_parts, unsigned n_replies, struct link_op *op);
+NC_MUST_CHECK int link_fill(struct link *link, struct bytes bytes);
+void link_end_fill(struct link *link);
+/* Bytes in out that were not written yet. */
+size_t link_unsent(const struct link *link);
+/* Nothing may be queued on it. */
+void link_keep_requests(struct link *link, bool on);
+/* For link.c: bytes of out have been written. */
+void link_note_written(struct link *link);
 
 static inline bool link_is_up(const struct link *link)
 {
