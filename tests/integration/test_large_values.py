@@ -6,9 +6,13 @@ meanwhile is the proof, not how long it takes.
 """
 
 import hashlib
+import itertools
 import os
 import signal
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 import pytest
 
@@ -90,6 +94,13 @@ def assert_small(proxy, base, limit=32 * MB):
 
 def slow_client(proxy, protocol=2):
     return proxy.client(protocol, receive_buffer=64 * 1024, timeout=60)
+
+
+def run_together(functions):
+    """Each in a thread of its own; the first failure is raised."""
+    with ThreadPoolExecutor(len(functions)) as pool:
+        for future in [pool.submit(function) for function in functions]:
+            future.result()
 
 
 def is_stuck(proxy, direction="reply"):
@@ -323,6 +334,56 @@ def test_many_large_ones_in_one_pipeline(one, redis_server):
             assert read_bulk(client, size) == digest(size)
             assert client.read() == b":%d\r\n" % size
     assert_at_rest(one)
+
+
+def test_versions_of_a_key_never_go_back(start_proxy, redis_server):
+    """Small and large versions in turn, over links that are left and joined again all the time.
+
+    With the rules for links that are left switched off it finds versions that go back.
+    """
+    proxy = start_proxy(redis_server.url(),
+                        {"large-request": "64kb", "large-reply": "64kb", "stream-window": "64kb"},
+                        config={"namespace raw": {"match": "raw:*", "cache": "off"}})
+    keys = ["a", "b", "raw:a", "raw:b"]
+    end = time.monotonic() + 5
+    acknowledged, wrong = dict.fromkeys(keys, 0), []
+    for key in keys:
+        redis_server.ask("SET", key, b"%010d" % 0)
+
+    def write(key):
+        random = Random(key)
+        with proxy.client(timeout=30) as client:
+            for number in itertools.count(1):
+                if time.monotonic() > end:
+                    return
+                size = random.choice((10, 100, 50_000, 200_000, 2_000_000))
+                client.ok("SET", key, (b"%010d" % number) * (size // 10))
+                acknowledged[key] = number
+
+    def read(seed):
+        random, last = Random(seed), dict.fromkeys(keys, 0)
+        with proxy.client(2 + seed % 2, timeout=30) as client:
+            while time.monotonic() < end:
+                floor, commands = dict(acknowledged), []
+                for _ in range(random.randint(1, 8)):
+                    key = random.choice(keys)
+                    commands.append(random.choice([
+                        ("GET", key), ("GETRANGE", key, 0, 9), ("GETRANGE", key, 0, 100_000),
+                        ("EVAL_RO", "return redis.call('get', KEYS[1])", 1, key)]))
+                for command, frame in zip(commands, client.pipeline(commands)):
+                    key = command[-1] if command[0] == "EVAL_RO" else command[1]
+                    found = decode(frame)
+                    version = int(found[:10])
+                    if (version < max(last[key], floor[key])
+                            or found.count(found[:10]) != len(found) // 10):
+                        wrong.append((command, version, last[key], floor[key]))
+                    last[key] = version
+
+    run_together([lambda key=key: write(key) for key in keys]
+                 + [lambda seed=seed: read(seed) for seed in range(8)])
+    assert not wrong, wrong[:5]
+    assert proxy.metrics().get("links_left_total") > 0
+    assert_at_rest(proxy)
 
 
 # --- replies of every kind ------------------------------------------------------------------------
