@@ -18,7 +18,8 @@ import pytest
 
 from harness.proxy import is_sanitized
 from harness.resp import RespError, decode, elements, encode
-from harness.servers import key_slot
+from harness.servers import free_port, key_slot
+from harness.tls import Authority, TlsClient, TlsRedis, client_context
 from harness.waiting import wait_until
 
 pytestmark = pytest.mark.needs_proxy
@@ -597,6 +598,34 @@ def test_of_a_subscriber(one):
         assert other.ok("PUBLISH", "c", "hello") == 1
         assert read_bulk(client, STUCK) == digest(STUCK)
         assert decode(client.read()) == [b"message", b"c", b"hello"]
+
+
+@pytest.mark.parametrize("key", ["big", "raw:big"])
+def test_through_tls_on_both_sides(start_proxy, tmp_path, key):
+    """Records that were read and not taken yet are not forgotten when reading pauses."""
+    authority = Authority(tmp_path / "ca")
+    certificate = authority.issue("server")
+    ca, port = str(authority.cert), free_port()
+    server = TlsRedis(tmp_path / "redis", certificate).start()
+    try:
+        proxy = start_proxy(server.tls_url(), {
+            "tls-listen": f"127.0.0.1:{port}", "tls-cert-file": certificate.cert,
+            "tls-key-file": certificate.key, "tls-ca-file": ca, "backend-tls-ca-file": ca,
+            "backend-tls-cert-file": certificate.cert, "backend-tls-key-file": certificate.key},
+            threads=1, config={"namespace raw": {"match": "raw:*", "cache": "off"}})
+        with TlsClient(("127.0.0.1", port), client_context(ca, certificate), timeout=60) as client:
+            begin_set(client, key, STUCK)
+            send_value(client, STUCK)
+            assert client.read() == b"+OK\r\n"
+            for _ in range(2):
+                client.send(encode("GET", key))
+                assert read_header(client) == b"$%d" % STUCK
+                wait_stuck(proxy)
+                assert_others_are_served(proxy, keys=5)
+                assert read_bulk(client, STUCK) == digest(STUCK)
+        assert_at_rest(proxy)
+    finally:
+        server.stop()
 
 
 # --- ends in the middle ---------------------------------------------------------------------------
