@@ -100,9 +100,6 @@ void coherence_drop_all(struct coherence *coherence, enum metric reason)
 {
     recent_note_all(coherence->fleet->recent, clock_now_us());
     epochs_close_all(cache_epochs(coherence->cache));
-    if (reason == METRIC_flushes_command) {
-        track_announce(coherence, BYTES("")); /* of SWAPDB nobody else tells */
-    }
     stats_add(reason, 1);
 }
 

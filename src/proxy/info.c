@@ -3,6 +3,7 @@
 #include "proxy/as_cluster.h"
 #include "proxy/fanout.h"
 #include "proxy/relay.h"
+#include "proxy/tracking.h"
 
 #include <stdio.h>
 
@@ -114,6 +115,8 @@ static bool put_own(struct resp_writer *out, const struct proxy *proxy, const st
     } else if (bytes_start_with(line, BYTES("connected_clients:"))) {
         snprintf(text, sizeof(text), "connected_clients:%u\r\n",
                  atomic_load_explicit(&proxy->n_clients, memory_order_relaxed));
+    } else if (bytes_start_with(line, BYTES("tracking_clients:"))) {
+        snprintf(text, sizeof(text), "tracking_clients:%u\r\n", tracking_count_clients());
     } else if (bytes_start_with(line, BYTES("blocked_clients:"))) {
         snprintf(text, sizeof(text), "blocked_clients:%u\r\n",
                  atomic_load_explicit(&proxy->n_blocked, memory_order_relaxed));

@@ -39,6 +39,13 @@ static const struct link_op_type relay_type = {on_reply, on_lost};
 
 /* ---- the reply rule ---- */
 
+/* Of SWAPDB, by itself or within EXEC, the backend tells nobody. */
+static bool is_untold(const struct command *command)
+{
+    return command != NULL &&
+           (strcmp(command->name, "swapdb") == 0 || strcmp(command->name, "exec") == 0);
+}
+
 void relay_drop_keys(struct request *request)
 {
     struct coherence *coherence = &request->front->coherence;
@@ -46,6 +53,9 @@ void relay_drop_keys(struct request *request)
 
     if (request->drops_all) {
         coherence_drop_all(coherence, METRIC_flushes_command);
+        if (is_untold(request->command)) {
+            tracking_announce(request->front->proxy, BYTES(""));
+        }
     } else if (request->config_serial != request->front->config_serial) {
         /* Its keys may have belonged to an uncached namespace then, and no longer do. */
         coherence_drop_all(coherence, METRIC_flushes_reload);

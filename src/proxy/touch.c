@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/dispatch.h"
+#include "proxy/key_run.h"
 #include "resp/own.h"
 
 #include <stdio.h>
@@ -63,26 +64,39 @@ static bool send_leg(struct touch_leg *leg, struct link *link, uint32_t db, stru
     return link_send(link, db, parts, 3, 1, &leg->op) == 0;
 }
 
-struct touch *touch_begin(struct front *front, const struct identity *identity, uint32_t db,
-                          const struct bytes *argv, const struct command_key_list *keys,
-                          void (*done)(void *owner, bool is_heard), void *owner)
+static unsigned count_keys(struct bytes keys)
 {
-    struct touch *touch = mem_try_alloc(sizeof(*touch) + keys->n * sizeof(struct touch_leg));
+    struct bytes key;
+    unsigned n = 0;
+
+    while (key_run_next(&keys, &key)) {
+        n++;
+    }
+    return n;
+}
+
+struct touch *touch_begin(struct front *front, const struct identity *identity, uint32_t db,
+                          struct bytes keys, void (*done)(void *owner, bool is_heard), void *owner)
+{
+    struct touch *touch = mem_try_alloc(sizeof(*touch) +
+                                        count_keys(keys) * sizeof(struct touch_leg));
+    struct touch_leg *leg = touch != NULL ? touch->legs : NULL;
+    struct bytes key;
 
     if (touch == NULL) {
         return NULL;
     }
     *touch = (struct touch){.done = done, .owner = owner};
-    for (unsigned i = 0; i < keys->n && !touch->has_failed; i++) {
-        const struct bytes key = argv[keys->at[i]];
+    while (!touch->has_failed && key_run_next(&keys, &key)) {
         const unsigned slot = dispatch_is_cluster(front) ? command_key_slot(key) : 0;
         struct link *link = coherence_hearing_link(&front->coherence, slot, identity);
 
-        touch->legs[i].touch = touch;
-        if (link == NULL || !send_leg(&touch->legs[i], link, db, key)) {
+        leg->touch = touch;
+        if (link == NULL || !send_leg(leg, link, db, key)) {
             touch->has_failed = true;
         } else {
             touch->n_left++;
+            leg++;
         }
     }
     if (!touch->has_failed) {

@@ -16,9 +16,9 @@
 struct touch;
 struct identity;
 
+/* keys: as in key_run.h. */
 struct touch *touch_begin(struct front *front, const struct identity *identity, uint32_t db,
-                          const struct bytes *argv, const struct command_key_list *keys,
-                          void (*done)(void *owner, bool is_heard), void *owner);
+                          struct bytes keys, void (*done)(void *owner, bool is_heard), void *owner);
 /* Nobody waits for it any more. */
 void touch_abandon(struct touch **touch);
 

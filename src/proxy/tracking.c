@@ -602,43 +602,62 @@ static void keep_within_limit(struct front *front)
     }
 }
 
-/* False: one of them could not be remembered. */
+static bool remember_key(struct session *session, struct bytes key)
+{
+    session->tracker->has_keys = true;
+    return key.len <= CACHE_KEY_MAX &&
+           tracked_add(&session->front->tracking->keys, key, session->id);
+}
+
+/* False: one of them could not be remembered, or the session was closed. */
+static bool end_remembering(struct session *session, bool are_remembered)
+{
+    keep_within_limit(session->front);
+    count_keys(session->front->tracking);
+    return are_remembered && !session->is_closed && !tracking_is_refused(session->front->proxy);
+}
+
 static bool remember(struct session *session, const struct bytes *argv,
                      const struct command_key_list *keys)
 {
-    struct tracking *tracking = session->front->tracking;
-    bool are_remembered = !tracking_is_refused(session->front->proxy);
+    bool are_remembered = true;
 
-    session->tracker->has_keys = true;
     for (unsigned i = 0; i < keys->n; i++) {
-        const struct bytes key = argv[keys->at[i]];
-
-        are_remembered = key.len <= CACHE_KEY_MAX &&
-                         tracked_add(&tracking->keys, key, session->id) && are_remembered;
+        are_remembered = remember_key(session, argv[keys->at[i]]) && are_remembered;
     }
-    keep_within_limit(session->front);
-    count_keys(tracking);
-    return are_remembered;
+    return end_remembering(session, are_remembered);
 }
 
-void tracking_disown(struct session *session, struct bytes keys)
+static bool remember_run(struct session *session, struct bytes keys)
 {
-    if (keys.len > 0) {
-        queue_notice(session, keys);
+    bool are_remembered = true;
+    struct bytes key;
+
+    while (key_run_next(&keys, &key)) {
+        are_remembered = remember_key(session, key) && are_remembered;
     }
+    return end_remembering(session, are_remembered);
+}
+
+/* False: no memory. To be freed with buffer_fini() in any case. */
+static bool put_run(struct buffer *run, const struct bytes *argv,
+                    const struct command_key_list *keys)
+{
+    int error = 0;
+
+    buffer_init(run);
+    for (unsigned i = 0; i < keys->n && error == 0; i++) {
+        error = key_run_add(run, argv[keys->at[i]]);
+    }
+    return error == 0;
 }
 
 static void disown_keys(struct session *session, const struct bytes *argv,
                         const struct command_key_list *keys)
 {
     struct buffer run;
-    int error = 0;
 
-    buffer_init(&run);
-    for (unsigned i = 0; i < keys->n && error == 0; i++) {
-        error = key_run_add(&run, argv[keys->at[i]]);
-    }
-    queue_notice(session, error == 0 ? buffer_bytes(&run) : BYTES(""));
+    queue_notice(session, put_run(&run, argv, keys) ? buffer_bytes(&run) : BYTES(""));
     buffer_fini(&run);
 }
 
@@ -651,16 +670,13 @@ static void on_touched(void *owner, bool is_heard)
     session_wake(tracker->session);
 }
 
-bool tracking_must_wait(struct session *session, const struct bytes *argv,
-                        const struct command_key_list *keys)
+/* True: it has to be waited for. */
+static bool touch_keys(struct session *session, struct bytes keys)
 {
     struct tracker *tracker = session->tracker;
 
-    if (!tracker->applies) {
-        return false;
-    }
     if (tracker->touch_state == TOUCH_NONE) {
-        tracker->touch = touch_begin(session->front, session->identity, session->db, argv, keys,
+        tracker->touch = touch_begin(session->front, session->identity, session->db, keys,
                                      on_touched, tracker);
         tracker->touch_state = tracker->touch != NULL ? TOUCH_PENDING : TOUCH_FAILED;
     }
@@ -668,11 +684,42 @@ bool tracking_must_wait(struct session *session, const struct bytes *argv,
     return tracker->touch_state == TOUCH_PENDING;
 }
 
+bool tracking_must_wait(struct session *session, const struct bytes *argv,
+                        const struct command_key_list *keys)
+{
+    struct buffer run;
+    bool must_wait;
+
+    if (!session->tracker->applies) {
+        return false;
+    }
+    must_wait = put_run(&run, argv, keys) && touch_keys(session, buffer_bytes(&run));
+    buffer_fini(&run);
+    return must_wait;
+}
+
 void tracking_note_relayed(struct session *session, const struct bytes *argv,
                            const struct command_key_list *keys)
 {
     if (session->tracker->applies && !session->tracker->is_protected) {
         disown_keys(session, argv, keys);
+    }
+}
+
+bool tracking_must_wait_for_exec(struct session *session, struct bytes keys)
+{
+    if (!tracking_is_on(session) || session->tracker->options.is_broadcast || keys.len == 0) {
+        return false;
+    }
+    session->tracker->shows = true;
+    return remember_run(session, keys) && touch_keys(session, keys);
+}
+
+void tracking_note_exec(struct session *session, struct bytes keys)
+{
+    if (tracking_is_on(session) && !session->tracker->options.is_broadcast && keys.len > 0 &&
+        !session->tracker->is_protected) {
+        queue_notice(session, keys);
     }
 }
 
@@ -696,7 +743,20 @@ void tracking_note_late(struct request *request, struct bytes key)
 
 /* ---- NOLOOP ---- */
 
-/* SET with conditions tells by its reply neither that nor what it has written. */
+/* NX, XX and GET: its reply tells neither that nor what it has written. */
+static bool is_conditional_set(const struct dispatch_call *call)
+{
+    for (unsigned i = 3; i < call->argc; i++) {
+        if (bytes_equal_nocase(call->argv[i], BYTES("nx")) ||
+            bytes_equal_nocase(call->argv[i], BYTES("xx")) ||
+            bytes_equal_nocase(call->argv[i], BYTES("get"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Its reply tells whether it has written. */
 static bool is_plain_write(const struct dispatch_call *call)
 {
     static const char *const unclear[] = {"getex", "bitfield", "setrange",      "sort",
@@ -713,7 +773,7 @@ static bool is_plain_write(const struct dispatch_call *call)
         }
     }
     return strncmp(command->name, "xgroup", 6) != 0 &&
-           (strcmp(command->name, "set") != 0 || call->argc == 3);
+           (strcmp(command->name, "set") != 0 || !is_conditional_set(call));
 }
 
 /* What a reply says of its write: true only when the key has changed for sure. */

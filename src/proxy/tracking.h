@@ -46,9 +46,11 @@ void tracking_note_relayed(struct session *session, const struct bytes *argv,
                            const struct command_key_list *keys);
 /* A cached read is relayed after all. */
 void tracking_note_late(struct request *request, struct bytes key);
-/* Commands queued in a transaction show these keys at EXEC, which was queued last. */
+/* Commands queued in a transaction: does EXEC show keys to be remembered? */
 bool tracking_wants(const struct session *session, const struct command *command);
-void tracking_disown(struct session *session, struct bytes keys);
+/* The same two for EXEC and the keys that it shows, as in key_run.h. */
+bool tracking_must_wait_for_exec(struct session *session, struct bytes keys);
+void tracking_note_exec(struct session *session, struct bytes keys);
 /* A request of a session that tracks was queued. */
 void tracking_mark(struct request *request);
 /* The first part of the reply to a write of a NOLOOP client. */

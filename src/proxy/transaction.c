@@ -499,6 +499,9 @@ static enum verdict exec(struct session *session, const struct dispatch_call *ca
     if (transaction->lease == NULL && transaction->n_early == 0) {
         return exec_nothing(session);
     }
+    if (tracking_must_wait_for_exec(session, buffer_bytes(&transaction->reads))) {
+        return VERDICT_STALL;
+    }
     if (transaction->lease == NULL && !take_lease(session, dispatch_any_node(session->front))) {
         end(session, false);
         return VERDICT_TAKEN;
@@ -507,6 +510,7 @@ static enum verdict exec(struct session *session, const struct dispatch_call *ca
     request->needs_fence = transaction->is_opaque;
     request->drops_all = transaction->drops_all;
     suspend(session, request);
+    tracking_note_exec(session, buffer_bytes(&transaction->reads));
     if (request_store(request, buffer_bytes(&transaction->keys)) != 0) {
         end(session, false);
         request_fail(request, "ERR nearcached: out of memory");
@@ -519,7 +523,6 @@ static enum verdict exec(struct session *session, const struct dispatch_call *ca
         parts[n_parts++] = BYTES(OWN_CLIENT_INFO);
     }
     send_parts(session, request, parts, n_parts, n_before, transaction->selects);
-    tracking_disown(session, buffer_bytes(&transaction->reads));
     if (session->transaction != NULL && session->transaction->is_lost) {
         end(session, false);
     }

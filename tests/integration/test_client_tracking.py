@@ -158,12 +158,19 @@ def test_a_key_that_tier_1_never_holds_is_watched(start_proxy, redis_server, why
             assert client.read() == invalidation(key)
 
 
-def test_a_transaction_tells_behind_its_reply(proxy, redis_server):
-    redis_server.ask("SET", "k", "v")
+def test_what_a_transaction_showed_is_watched(proxy, redis_server):
+    redis_server.ask("MSET", "k", "v", "both", "1")
     with tracker(proxy) as client:
-        replies = client.pipeline([("MULTI",), ("GET", "k"), ("SET", "other", "x"), ("EXEC",)])
-        assert replies[-1] == b"*2\r\n$1\r\nv\r\n+OK\r\n"
-        assert client.read() == invalidation("k")
+        for turn in range(3):
+            replies = client.pipeline([("MULTI",), ("GET", "k"), ("SET", "other", "x"), ("EXEC",)])
+            assert replies[-1].startswith(b"*2\r\n")
+            nothing_more(client)
+            redis_server.ask("APPEND", "k", str(turn))
+            assert client.read() == invalidation("k")
+        # Read and written by it: called changed behind its reply.
+        replies = client.pipeline([("MULTI",), ("INCR", "both"), ("GET", "both"), ("EXEC",)])
+        assert replies[-1] == b"*2\r\n:2\r\n$1\r\n2\r\n"
+        assert client.read() == invalidation("both")
         nothing_more(client)
 
 
