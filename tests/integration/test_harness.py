@@ -7,6 +7,7 @@ place) is found out under real load; the relay delays, holds, swallows and cuts 
 
 import socket
 import time
+import types
 
 import pytest
 
@@ -60,15 +61,15 @@ def test_metrics_are_read_with_their_labels():
 
 
 def history(*versions):
-    """A key with versions (number, begun, acked, by_proxy)."""
+    """A key with versions (number, begun, acked, proxy)."""
     key = KeyHistory(b"k")
     for version in versions:
         key.add(*version)
     return key
 
 
-def read(key, begun, number, connection="c", ended=None, **keywords):
-    return Read(connection, key, begun, ended or begun + 0.1, number, "GET", **keywords)
+def read(key, begun, number, connection="c", ended=None, proxy=0, **keywords):
+    return Read(types.SimpleNamespace(name=connection, proxy=proxy), key, begun, ended or begun + 0.1, number, "GET", **keywords)
 
 
 def kinds(reads, bound=1.0, **keywords):
@@ -76,27 +77,34 @@ def kinds(reads, bound=1.0, **keywords):
 
 
 def test_a_clean_history_has_no_anomaly():
-    key = history((1, 1, 2, True), (2, 3, 4, False), (None, 5, 6, True), (3, 7, 8, True))
+    key = history((1, 1, 2, 0), (2, 3, 4, None), (None, 5, 6, 0), (3, 7, 8, 0))
     assert kinds([read(key, 0, None), read(key, 1.5, None), read(key, 1.7, 1), read(key, 4.5, 1),
                   read(key, 4.6, 2), read(key, 6.5, None), read(key, 7.5, None),
                   read(key, 7.6, 3)]) == []
 
 
 def test_a_read_older_than_a_proxied_write_is_found():
-    key = history((1, 1, 2, True), (2, 3, 4, True))
+    key = history((1, 1, 2, 0), (2, 3, 4, 0))
     assert kinds([read(key, 4.1, 1)])[0].startswith("I1")
     assert kinds([read(key, 3.9, 1)]) == []
     assert kinds([read(key, 4.1, None)])[0].startswith("I1")
 
 
+def test_a_write_through_another_proxy_binds_like_any_foreign_one():
+    key = history((1, 1, 2, 0), (2, 3, 4, 1))
+    assert kinds([read(key, 4.1, 1, proxy=0)]) == []
+    assert kinds([read(key, 4.1, 1, proxy=1)])[0].startswith("I1")
+    assert kinds([read(key, 5.1, 1, proxy=0)])[0].startswith("I3")
+
+
 def test_a_read_older_than_the_bound_is_found():
-    key = history((1, 1, 2, False), (2, 3, 4, False))
+    key = history((1, 1, 2, None), (2, 3, 4, None))
     assert kinds([read(key, 5.1, 1)])[0].startswith("I3")
     assert kinds([read(key, 4.9, 1)]) == []
 
 
 def test_a_step_backwards_on_one_connection_is_found():
-    key = history((1, 1, 2, False), (2, 3, 4, False))
+    key = history((1, 1, 2, None), (2, 3, 4, None))
     assert kinds([read(key, 4.1, 2), read(key, 4.2, 1)]) == ["I4 went backwards"]
     assert kinds([read(key, 4.1, 2), read(key, 4.2, 1, connection="other")]) == []
     assert kinds([read(key, 4.1, 2), read(key, 4.2, None)])[0].startswith("I4")
@@ -104,7 +112,7 @@ def test_a_step_backwards_on_one_connection_is_found():
 
 def test_a_value_after_its_deadline_is_found():
     key = history()
-    key.add(1, 1, 2, True, expiry=(3, 3.2))
+    key.add(1, 1, 2, 0, expiry=(3, 3.2))
     key.settle_expiry(100, None)
     assert kinds([read(key, 3.1, 1), read(key, 3.1, None)]) == []
     assert kinds([read(key, 3.3, 1)])[0].startswith("I1")
@@ -113,40 +121,40 @@ def test_a_value_after_its_deadline_is_found():
 
 def test_an_expiry_that_a_write_forestalled_is_no_state():
     key = history()
-    key.add(1, 1, 2, True, expiry=(10, 11))
-    key.add(2, 3, 4, False)
+    key.add(1, 1, 2, 0, expiry=(10, 11))
+    key.add(2, 3, 4, None)
     assert len(key.versions) == 3
     assert kinds([read(key, 5.5, None)])[0].startswith("I3")
 
 
 def test_a_removal_that_overlaps_an_expiry_is_a_state():
     key = history()
-    key.add(1, 1, 2, True, expiry=(4, 5))
-    key.add(None, 3, 4.5, True)
+    key.add(1, 1, 2, 0, expiry=(4, 5))
+    key.add(None, 3, 4.5, 0)
     assert kinds([read(key, 3.1, None)]) == []
 
 
 def test_a_pipelined_read_of_a_later_write_is_found():
-    key = history((1, 1, 2, True), (2, 3, 4, True))
+    key = history((1, 1, 2, 0), (2, 3, 4, 0))
     assert kinds([read(key, 3, 2, ended=4, below=2)]) == ["I8 shows what was sent after it"]
     assert kinds([read(key, 3, 1, ended=4, below=2)]) == []
     assert kinds([read(key, 3, 1, ended=4, at_least=2)])[0].startswith("I1")
 
 
 def test_a_version_from_the_future_is_found():
-    key = history((1, 1, 2, True), (2, 3, 4, True))
+    key = history((1, 1, 2, 0), (2, 3, 4, 0))
     assert kinds([read(key, 2.1, 2)]) == ["a version before it was written"]
 
 
 def test_a_retired_key_is_judged_up_to_its_unknown_write():
-    key = history((1, 1, 2, True))
+    key = history((1, 1, 2, 0))
     key.retire(5)
     assert kinds([read(key, 6, 9), read(key, 4.95, 7)]) == []
     assert kinds([read(key, 3, None)])[0].startswith("I1")
 
 
 def test_a_rollback_window_frees_what_was_acknowledged_in_it_and_nothing_else():
-    key = history((1, 1, 2, True), (2, 3, 4, True), (3, 8, 9, True))
+    key = history((1, 1, 2, 0), (2, 3, 4, 0), (3, 8, 9, 0))
     window = {"rollbacks": [(2.5, 5)]}
     assert kinds([read(key, 4.1, 2), read(key, 6, 1)], **window) == []
     assert kinds([read(key, 6, None)], **window)[0].startswith("I1")
@@ -154,7 +162,7 @@ def test_a_rollback_window_frees_what_was_acknowledged_in_it_and_nothing_else():
 
 
 def test_a_blind_window_leaves_monotonic_reads_in_force():
-    key = history((1, 1, 2, True), (2, 3, 4, True))
+    key = history((1, 1, 2, 0), (2, 3, 4, 0))
     assert kinds([read(key, 4.1, 1)], blind=[(4, 5)]) == []
     assert kinds([read(key, 4.1, 2), read(key, 4.2, 1)], blind=[(4, 5)]) == ["I4 went backwards"]
 

@@ -3,11 +3,10 @@
 History:    every key has one line of versions. A writer holds the key's lock while it writes, so
             the versions' order is the order of execution. A version is a value or "missing" (DEL,
             FLUSHALL, expiry), with the times before the request was sent and after its
-            acknowledgement, and whether it went through the proxy or around it. Times are
-            CLOCK_BOOTTIME.
+            acknowledgement, and which proxy it went through, if any. Times are CLOCK_BOOTTIME.
 Unknown:    after an error or a lost connection a write may still be executed at any later time.
             Its key is retired: what is read of it from then on is not judged, a fresh key follows.
-Checks:     each read must show at least (I1) the newest version acknowledged through the proxy
+Checks:     each read must show at least (I1) the newest version acknowledged through its own proxy
             before the read began, (I3) the newest version acknowledged anywhere `bound` seconds
             before it began, (I4) what its connection has seen of the key; (I5) after a deadline no
             value; (I8) nothing that its own connection wrote after it; and nothing that was not
@@ -35,16 +34,21 @@ MAX_ANOMALIES = 20
 LOST = (OSError, EOFError, BadFrame)
 
 
+# Instead of a proxy's number: through each of them, as far as I1 goes; and around them all.
+ALL_PROXIES = -1
+NO_PROXY = None
+
+
 class Version:
     """One state of one key. acked None: never acknowledged; number None: missing."""
 
-    __slots__ = ("number", "begun", "acked", "by_proxy", "is_binding")
+    __slots__ = ("number", "begun", "acked", "proxy", "is_binding")
 
-    def __init__(self, number, begun, acked, by_proxy, is_binding=True):
+    def __init__(self, number, begun, acked, proxy, is_binding=True):
         self.number = number
         self.begun = begun
         self.acked = acked
-        self.by_proxy = by_proxy
+        self.proxy = proxy
         self.is_binding = is_binding
 
 
@@ -54,7 +58,7 @@ class KeyHistory:
     def __init__(self, name, is_hash=False):
         self.name = name
         self.is_hash = is_hash
-        self.versions = [Version(None, float("-inf"), float("-inf"), True)]
+        self.versions = [Version(None, float("-inf"), float("-inf"), ALL_PROXIES)]
         self.last_number = 0
         self.retired_at = float("inf")
         self.expiry = None  # (earliest, latest) time at which the newest version goes by itself
@@ -70,13 +74,13 @@ class KeyHistory:
         earliest, latest = self.expiry
         self.expiry = None
         if latest < begun:
-            self.versions.append(Version(None, earliest, latest, True))
+            self.versions.append(Version(None, earliest, latest, ALL_PROXIES))
         elif acked is None or earliest <= acked:
-            self.versions.append(Version(None, earliest, None, True, is_binding=False))
+            self.versions.append(Version(None, earliest, None, ALL_PROXIES, is_binding=False))
 
-    def add(self, number, begun, acked, by_proxy, expiry=None):
+    def add(self, number, begun, acked, proxy, expiry=None):
         self.settle_expiry(begun, acked)
-        self.versions.append(Version(number, begun, acked, by_proxy))
+        self.versions.append(Version(number, begun, acked, proxy))
         self.expiry = expiry
 
     def retire(self, begun):
@@ -87,10 +91,12 @@ class KeyHistory:
 class Read:
     """One answered read. below/at_least: version numbers set by its own connection's pipeline."""
 
-    __slots__ = ("connection", "key", "begun", "ended", "number", "below", "at_least", "what")
+    __slots__ = ("connection", "proxy", "key", "begun", "ended", "number", "below", "at_least",
+                 "what")
 
-    def __init__(self, connection, key, begun, ended, number, what, below=None, at_least=None):
-        self.connection = connection
+    def __init__(self, link, key, begun, ended, number, what, below=None, at_least=None):
+        self.connection = link.name
+        self.proxy = link.proxy
         self.key = key
         self.begun = begun
         self.ended = ended
@@ -115,7 +121,7 @@ class _Line:
                 version.acked >= first and version.begun <= last for first, last in rollbacks)
             for version in key.versions]
         self._all = self._by_time(lambda version: True)
-        self._proxied = self._by_time(lambda version: version.by_proxy)
+        self._proxied = {}
 
     def _by_time(self, chosen):
         found = [(version.acked, index) for index, version in enumerate(self.versions)
@@ -137,13 +143,16 @@ class _Line:
     def floor_anywhere(self, before):
         return self._floor(self._all, before)
 
-    def floor_proxied(self, before):
-        return self._floor(self._proxied, before)
+    def floor_proxied(self, proxy, before):
+        if proxy not in self._proxied:
+            self._proxied[proxy] = self._by_time(
+                lambda version: version.proxy in (proxy, ALL_PROXIES))
+        return self._floor(self._proxied[proxy], before)
 
     def describe(self, index):
         version = self.versions[index]
         what = "missing" if version.number is None else f"v{version.number}"
-        return (f"{what} ({'proxied' if version.by_proxy else 'direct'}, begun {version.begun:.6f},"
+        return (f"{what} ({'direct' if version.proxy is NO_PROXY else f'proxy {version.proxy}'}, begun {version.begun:.6f},"
                 f" acked {version.acked if version.acked is None else round(version.acked, 6)})")
 
     def neighbours(self, index):
@@ -177,7 +186,7 @@ def check(reads, bound, rollbacks=(), blind=()):
         if not is_blind:
             floors += [
                 ("I1 older than what was written through the proxy",
-                 line.floor_proxied(read.begun)),
+                 line.floor_proxied(read.proxy, read.begun)),
                 ("I3 older than the staleness bound", line.floor_anywhere(
                     read.begun - bound))]
             if read.at_least is not None and line.is_firm[line.at[read.at_least]]:
@@ -375,8 +384,9 @@ class Link:
 
     _number = 0
 
-    def __init__(self, make, name):
+    def __init__(self, make, name, proxy=NO_PROXY):
         self._make = make
+        self.proxy = proxy
         self._client = None
         self._base = name
         self.name = name
@@ -430,7 +440,8 @@ class Report:
 class Workload:
     """One scenario's load. run() returns its Report.
 
-    proxy: address to read from and to write to. direct(): makes a client that goes around it.
+    proxy: address to read from and to write to, or a list of several, which readers and writers take
+    in turn. direct(): makes a client that goes around them.
     bound: seconds after which a foreign write must be seen. are_errors_allowed: faults are at work,
     an error reply or a lost connection is no anomaly.
     """
@@ -438,8 +449,8 @@ class Workload:
     def __init__(self, proxy, direct, *, bound, ops=ALL, n_keys=24, n_readers=3, n_proxy_writers=2,
                  n_direct_writers=1, are_errors_allowed=False, has_flushall=False,
                  write_pause=0.002, seed=1, proxy_for_writes=None, client_timeout=6.0):
-        self._proxy = proxy
-        self._proxy_for_writes = proxy_for_writes or proxy
+        self._proxies = proxy if isinstance(proxy, list) else [proxy]
+        self._proxy_for_writes = proxy_for_writes
         self._direct = direct
         self._bound = bound
         self._ops = ops
@@ -471,9 +482,10 @@ class Workload:
 
     # Links
 
-    def _proxy_link(self, name, protocol, address=None):
-        return Link(lambda: RawClient(address or self._proxy, protocol,
-                                      timeout=self._client_timeout), name)
+    def _proxy_link(self, name, number, protocol, address=None):
+        proxy = number % len(self._proxies)
+        return Link(lambda: RawClient(address or self._proxies[proxy], protocol,
+                                      timeout=self._client_timeout), name, proxy)
 
     def _count_error(self, where, error):
         text = str(error) if isinstance(error, RespError) else type(error).__name__
@@ -487,15 +499,16 @@ class Workload:
         where = "proxy" if is_proxied else "direct"
         ops = [op for op in self._ops if where in op.through] or [Op("SET", _set)]
         if is_proxied:
-            link = self._proxy_link(f"writer{number}", 2 + number % 2, self._proxy_for_writes)
-            echo = self._proxy_link(f"echo{number}", 2 + (number + 1) % 2)
+            link = self._proxy_link(f"writer{number}", number, 2 + number % 2,
+                                    self._proxy_for_writes)
+            echo = self._proxy_link(f"echo{number}", number, 2 + (number + 1) % 2)
         else:
             link, echo = Link(self._direct, f"direct{number}"), None
         reads, flush_at = [], time.monotonic() + 0.3
         while not self._stop.is_set():
             if self._has_flushall and is_proxied and time.monotonic() > flush_at:
                 flush_at = time.monotonic() + 0.4
-                self._flush_all(link, is_proxied)
+                self._flush_all(link)
                 continue
             slot = rng.randrange(len(self.keys))
             if not self._locks[slot].acquire(blocking=False):
@@ -506,7 +519,7 @@ class Workload:
                 if chosen and is_proxied and not key.is_hash and rng.random() < 0.2:
                     is_done = self._pipelined_write(link, slot, key, rng, reads)
                 elif chosen:
-                    is_done = self._write(link, slot, key, rng.choice(chosen), is_proxied, rng)
+                    is_done = self._write(link, slot, key, rng.choice(chosen), rng)
                 else:
                     is_done = True
             finally:
@@ -519,7 +532,7 @@ class Workload:
             echo.close()
         return reads
 
-    def _write(self, link, slot, key, op, is_proxied, rng):
+    def _write(self, link, slot, key, op, rng):
         number = None if op.is_missing else key.next_number()
         value = None if op.is_missing else _value(number, rng)
         begun = now()
@@ -533,7 +546,7 @@ class Workload:
         if expiring is not None:
             set_at, px = expiring
             expiry = (set_at + px / 1000 - CLOCK_SLACK, acked + px / 1000 + CLOCK_SLACK)
-        key.add(number, begun, acked, is_proxied, expiry)
+        key.add(number, begun, acked, link.proxy, expiry)
         with self._report_lock:
             self.report.n_writes += 1
             self.report.ops[op.name] += 1
@@ -554,17 +567,17 @@ class Workload:
             self._retire(slot, key, begun, error, "pipelined write")
             return False
         acked = now()
-        key.add(number, begun, acked, True)
+        key.add(number, begun, acked, link.proxy)
         reads += [
-            Read(link.name, key, begun, acked, _number(before), "GET before SET", below=number),
-            Read(link.name, key, begun, acked, _number(part), "GETRANGE behind SET",
+            Read(link, key, begun, acked, _number(before), "GET before SET", below=number),
+            Read(link, key, begun, acked, _number(part), "GETRANGE behind SET",
                  at_least=number),
-            Read(link.name, key, begun, acked, _number(after), "GET behind SET", at_least=number)]
+            Read(link, key, begun, acked, _number(after), "GET behind SET", at_least=number)]
         with self._report_lock:
             self.report.n_writes += 1
         return True
 
-    def _flush_all(self, link, is_proxied):
+    def _flush_all(self, link):
         for lock in self._locks:
             lock.acquire()
         try:
@@ -577,7 +590,7 @@ class Workload:
                 return
             acked = now()
             for key in self.keys:
-                key.add(None, begun, acked, is_proxied)
+                key.add(None, begun, acked, link.proxy)
         finally:
             for lock in self._locks:
                 lock.release()
@@ -591,7 +604,7 @@ class Workload:
 
     def _reader(self, number):
         rng = random.Random(self._seed * 2000 + number)
-        link = self._proxy_link(f"reader{number}", 2 + number % 2)
+        link = self._proxy_link(f"reader{number}", number, 2 + number // len(self._proxies) % 2)
         reads = []
         while not self._stop.is_set():
             count = rng.choice((1, 1, 2, 8, 16))
@@ -620,7 +633,7 @@ class Workload:
                 self._count_error("read", reply)
                 is_clean = False
                 continue
-            reads.append(Read(link.name, key, begun, ended, _number(extract(reply)), command[0]))
+            reads.append(Read(link, key, begun, ended, _number(extract(reply)), command[0]))
         return is_clean
 
     # The run
@@ -677,8 +690,12 @@ class Workload:
 
     def _compare_with_backend(self):
         """Nothing is written any more: what the proxy says must be what the backend says."""
+        return [difference for proxy in self._proxies
+                for difference in self._compare_one_with_backend(proxy)]
+
+    def _compare_one_with_backend(self, proxy):
         differences = []
-        direct, link = self._direct(), RawClient(self._proxy, timeout=self._client_timeout)
+        direct, link = self._direct(), RawClient(proxy, timeout=self._client_timeout)
         try:
             for key in self.keys:
                 command = ("HGET", key.name, "v") if key.is_hash else ("GET", key.name)
