@@ -693,6 +693,22 @@ static bool close_when_served(struct session *session)
     return false;
 }
 
+/* A half-closed client still gets what it is owed. error: 0, or why reading failed. */
+static void on_input_end(struct session *session, int error)
+{
+    session->is_eof = true;
+    set_reading(session, false);
+    if (error < 0) {
+        handshake_failed(session, error);
+        session_close(session);
+    } else if (session->upload != NULL || session->gone_event != NULL) {
+        /* Half a request, or nobody to wait for: by TLS the farewell may come before the FIN. */
+        session_close(session);
+    } else {
+        (void)close_when_served(session);
+    }
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
     struct session *session = OBJ_FROM(arg, struct session, SESSION_MAGIC);
@@ -720,17 +736,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         return;
     }
     if (n <= 0) {
-        /* A half-closed client still gets what it is owed. */
-        session->is_eof = true;
-        set_reading(session, false);
-        if (n < 0) {
-            handshake_failed(session, (int)n);
-            session_close(session);
-        } else if (session->upload != NULL) {
-            session_close(session);
-        } else {
-            (void)close_when_served(session);
-        }
+        on_input_end(session, (int)n);
         return;
     }
     buffer_commit(&session->in, (size_t)n);

@@ -121,6 +121,12 @@ def test_commands_values_and_pipelines_pass_both_ways(both, world, server):
     wait_until(lambda: proxy.metrics().get("blocked_clients") == 0, 10, "its end")
     client.rpush("queue", "item")
     assert server.ask("LLEN", "queue") == 1
+    # So is who says farewell and waits for ours before the connection ends.
+    with TlsClient(("127.0.0.1", port), world.context()) as blocked:
+        blocked.send(encode("BLPOP", "empty", "0"))
+        wait_until(lambda: proxy.metrics().get("blocked_clients") == 1, 10, "the wait")
+        blocked.socket.unwrap().close()
+    wait_until(lambda: proxy.metrics().get("blocked_clients") == 0, 10, "its end")
     done = subprocess.run(
         ["redis-cli", "-p", str(port), "--tls", "--cacert", world.ca, "--cert", world.client.cert,
          "--key", world.client.key, "STRLEN", "big"], capture_output=True, text=True, check=True)
