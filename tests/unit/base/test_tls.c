@@ -317,6 +317,97 @@ static void a_peer_that_only_stops_sending_is_still_answered(void **state)
     close_pair(&pair);
 }
 
+/* Another OpenSSL at the far end, whose next output gathers in memory. */
+static SSL *connect_other(struct pair *pair, SSL_CTX *context)
+{
+    SSL *ssl = SSL_new(context);
+    char byte;
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair->fds), 0);
+    pair->near = tls_new(server_context, pair->fds[0], NULL, NULL);
+    pair->far = NULL;
+    assert_int_equal(SSL_set_fd(ssl, pair->fds[1]), 1);
+    for (int i = 0; SSL_connect(ssl) != 1; i++) {
+        assert_true(i < 10);
+        assert_true(tls_read(pair->near, &byte, 1) == -EAGAIN);
+    }
+    assert_true(tls_read(pair->near, &byte, 1) == -EAGAIN);
+    assert_true(tls_is_ready(pair->near));
+    SSL_set0_wbio(ssl, BIO_new(BIO_s_mem()));
+    return ssl;
+}
+
+static void send_key_updates(const struct pair *pair, SSL *ssl, int n, int kind, const char *text)
+{
+    char *wire;
+    long size;
+
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(SSL_key_update(ssl, kind), 1);
+        assert_int_equal(SSL_do_handshake(ssl), 1);
+    }
+    assert_int_equal(SSL_write(ssl, text, (int)strlen(text)), strlen(text));
+    size = BIO_get_mem_data(SSL_get_wbio(ssl), &wire);
+    assert_int_equal(send(pair->fds[1], wire, (size_t)size, 0), size);
+    (void)BIO_reset(SSL_get_wbio(ssl));
+}
+
+static void key_updates_are_followed_but_not_without_end(void **state)
+{
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    struct pair pair;
+    char into[16];
+    SSL *ssl;
+
+    (void)state;
+    ssl = connect_other(&pair, context);
+    send_key_updates(&pair, ssl, 100, SSL_KEY_UPDATE_REQUESTED, "ask");
+    assert_int_equal(tls_read(pair.near, into, sizeof(into)), 3);
+    assert_int_equal(tls_write(pair.near, BYTES("answer")), 6);
+    assert_int_equal(SSL_read(ssl, into, sizeof(into)), 6);
+    send_key_updates(&pair, ssl, 4000, SSL_KEY_UPDATE_NOT_REQUESTED, "ask");
+    assert_int_equal(tls_read(pair.near, into, sizeof(into)), -EPROTO);
+    assert_string_equal(tls_error(pair.near), "the client sends key updates without end");
+    SSL_free(ssl);
+    SSL_CTX_free(context);
+    close_pair(&pair);
+}
+
+static void a_key_update_may_come_in_the_middle_of_a_record(void **state)
+{
+    static unsigned char text[1000000], into[sizeof(text)];
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    struct pair pair;
+    size_t sent = 0, got = 0, n;
+    char question[16];
+    SSL *ssl;
+
+    (void)state;
+    ssl = connect_other(&pair, context);
+    for (size_t i = 0; i < sizeof(text); i++) {
+        text[i] = (unsigned char)(i % 251);
+    }
+    sent = (size_t)tls_write(pair.near, bytes_make(text, sizeof(text)));
+    assert_true(sent > 0 && sent < sizeof(text));
+    assert_true(tls_write(pair.near, bytes_make(text + sent, sizeof(text) - sent)) == -EAGAIN);
+    send_key_updates(&pair, ssl, 1, SSL_KEY_UPDATE_REQUESTED, "ask");
+    while (got < sizeof(text)) {
+        const ssize_t n_read = tls_read(pair.near, question, sizeof(question));
+        const ssize_t n_sent = tls_write(pair.near, bytes_make(text + sent, sizeof(text) - sent));
+
+        assert_true(n_read == 3 || n_read == -EAGAIN);
+        assert_true(n_sent >= 0 || n_sent == -EAGAIN);
+        sent += n_sent > 0 ? (size_t)n_sent : 0;
+        while (SSL_read_ex(ssl, into + got, sizeof(into) - got, &n) == 1) {
+            got += n;
+        }
+    }
+    assert_memory_equal(text, into, sizeof(text));
+    SSL_free(ssl);
+    SSL_CTX_free(context);
+    close_pair(&pair);
+}
+
 static void names_and_numbers_are_verified(void **state)
 {
     struct pair pair;
@@ -462,6 +553,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_socket_that_is_full_gets_the_same_bytes_later,
                                         both_contexts, free_contexts),
         cmocka_unit_test_setup_teardown(a_peer_that_only_stops_sending_is_still_answered,
+                                        both_contexts, free_contexts),
+        cmocka_unit_test_setup_teardown(key_updates_are_followed_but_not_without_end, both_contexts,
+                                        free_contexts),
+        cmocka_unit_test_setup_teardown(a_key_update_may_come_in_the_middle_of_a_record,
                                         both_contexts, free_contexts),
         cmocka_unit_test_setup_teardown(names_and_numbers_are_verified, both_contexts,
                                         free_contexts),
