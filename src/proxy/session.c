@@ -731,6 +731,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
             buffer_release(&session->in);
         }
         if (stream_wants_write(&session->stream)) {
+            /* Until then what there is to read would be told of again and again. */
+            set_reading(session, false);
             event_add(&session->write_event, NULL);
         }
         return;

@@ -841,6 +841,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     n = stream_read(&link->stream, buffer_end(&link->in), room);
     if (n == -EAGAIN) {
         if (stream_wants_write(&link->stream)) {
+            event_del(link->read_event);
             event_add(link->write_event, NULL);
         }
         return;
@@ -878,7 +879,8 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
         connected(link);
         return;
     }
-    if (stream_wants_write(&link->stream)) {
+    if (stream_wants_write(&link->stream) && !link->is_paused) {
+        event_add(link->read_event, NULL);
         event_active(link->read_event, EV_READ, 1);
     }
     write_out(link);
