@@ -118,6 +118,60 @@ static int on_new_session(SSL *ssl, SSL_SESSION *session)
     return 0; /* the reference stays OpenSSL's */
 }
 
+/* ---- how long a session stands for a verified certificate ---- */
+
+static bool has_ended(const X509 *cert)
+{
+    time_t now = (time_t)(clock_unix_ms() / 1000);
+
+    return cert != NULL && X509_cmp_time(X509_get0_notAfter(cert), &now) < 0;
+}
+
+/*
+ * TLS 1.3 gives a new ticket at every resumption, and OpenSSL counts its age from then: the time of
+ * the full handshake goes along.
+ */
+static int on_new_ticket(SSL *ssl, void *arg)
+{
+    SSL_SESSION *const session = SSL_get_session(ssl);
+    const int64_t now_ms = clock_now_ms();
+    void *had;
+    size_t n;
+
+    (void)arg;
+    if (SSL_SESSION_get0_ticket_appdata(session, &had, &n) == 1 && n == sizeof(now_ms)) {
+        return 1;
+    }
+    return SSL_SESSION_set1_ticket_appdata(session, &now_ms, sizeof(now_ms));
+}
+
+static bool is_old(SSL_SESSION *session)
+{
+    int64_t verified_ms;
+    void *had;
+    size_t n;
+
+    if (SSL_SESSION_get0_ticket_appdata(session, &had, &n) != 1 || n != sizeof(verified_ms)) {
+        return true;
+    }
+    memcpy(&verified_ms, had, sizeof(verified_ms));
+    return clock_now_ms() - verified_ms >= (int64_t)TICKET_LIFE_S * 1000;
+}
+
+static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *name,
+                                   size_t name_len, SSL_TICKET_STATUS status, void *arg)
+{
+    (void)ssl;
+    (void)name;
+    (void)name_len;
+    (void)arg;
+    if ((status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW) || is_old(session) ||
+        has_ended(SSL_SESSION_get0_peer(session))) {
+        return SSL_TICKET_RETURN_IGNORE_RENEW; /* a full handshake then */
+    }
+    return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
+}
+
 /* ---- making ---- */
 
 static void set_resumption(SSL_CTX *ctx, const struct tls_settings *settings)
@@ -133,6 +187,7 @@ static void set_resumption(SSL_CTX *ctx, const struct tls_settings *settings)
     }
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     (void)SSL_CTX_set_timeout(ctx, TICKET_LIFE_S);
+    (void)SSL_CTX_set_session_ticket_cb(ctx, on_new_ticket, on_ticket, NULL);
     (void)SSL_CTX_set_session_id_context(ctx, name, sizeof(name) - 1);
     if (!settings->resumes) {
         SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
@@ -387,7 +442,9 @@ struct ssl_session_st *tls_context_find_session(struct tls_context *context, con
     if (kept != NULL) {
         *at = kept->next;
         put_first_locked(context, kept);
-        copy = SSL_SESSION_dup(kept->session);
+        if (!has_ended(SSL_SESSION_get0_peer(kept->session))) {
+            copy = SSL_SESSION_dup(kept->session);
+        }
     }
     pthread_mutex_unlock(&context->lock);
     return copy;

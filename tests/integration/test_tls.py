@@ -11,6 +11,7 @@ import ssl
 import struct
 import subprocess
 import threading
+import time
 
 import pytest
 import redis
@@ -677,6 +678,20 @@ def test_clients_resume_their_sessions(both, world, version):
             session = client.socket.session
     assert proxy.metrics().get("tls_handshakes_total", side="client", result="resumed") == 2
     assert proxy.metrics().get("tls_handshakes_total", side="client", result="full") == 1
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_ends_with_the_certificate(both, world, version):
+    proxy, port = both
+    brief, end = world.authority.shorten(world.authority.issue(f"brief{version}"), 4)
+    context = client_context(world.ca, brief, version)
+    with TlsClient(("127.0.0.1", port), context) as client:
+        client.ok("PING")
+        session = client.socket.session
+    wait_until(lambda: time.time() > end + 1, 15, "the end of a certificate")
+    with pytest.raises((ssl.SSLError, EOFError, ConnectionError)):
+        TlsClient(("127.0.0.1", port), context, session=session).ask("PING")
+    wait_log(proxy, "TLS handshake failed", "certificate has expired")
 
 
 def test_sessions_are_resumed_at_the_backend(start_proxy, world, server):

@@ -1,5 +1,6 @@
 """Certificates made with openssl(1) as a test needs them, and what speaks TLS in tests."""
 
+import datetime
 import pathlib
 import ssl
 import subprocess
@@ -41,6 +42,29 @@ class Authority:
         _openssl("x509", "-req", "-in", f"{path}.csr", "-CA", self.cert, "-CAkey", self.key,
                  "-CAcreateserial", "-days", days, "-extfile", extensions, "-out", f"{path}.crt")
         return Certificate(path, str(self.cert))
+
+    def shorten(self, certificate, seconds):
+        """A certificate for the same key that ends so soon, and when that is (Unix time)."""
+        path = certificate.cert.removesuffix(".crt")
+        end = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+        end += datetime.timedelta(seconds=seconds)
+        (self.directory / "index.txt").write_text("")
+        config = self.directory / "ca.cnf"
+        config.write_text(f"""[ca]
+default_ca = this
+[this]
+database = {self.directory}/index.txt
+rand_serial = yes
+new_certs_dir = {self.directory}
+default_md = sha256
+policy = names
+[names]
+commonName = supplied
+""")
+        _openssl("ca", "-batch", "-notext", "-config", config, "-in", f"{path}.csr", "-out",
+                 f"{path}.crt", "-cert", self.cert, "-keyfile", self.key, "-enddate",
+                 end.strftime("%Y%m%d%H%M%SZ"))
+        return certificate, end.timestamp()
 
 
 def redis_options(certificate, port, *, auth="yes"):

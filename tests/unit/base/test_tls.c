@@ -4,6 +4,7 @@
  * that only stops sending is still answered; names are verified; sessions are resumed and refused
  * ones are not; bad files are named
  */
+#include "base/clock.h"
 #include "base/stats.h"
 #include "base/tls.h"
 
@@ -17,12 +18,35 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 static char directory[] = "/tmp/test_tls.XXXXXX";
 static char cert_file[64], key_file[64], other_key_file[64];
+
+/* ---- time, which goes on as the test wants ---- */
+
+static int64_t later_ms;
+
+int64_t clock_now_us(void)
+{
+    return clock_unix_ms() * 1000;
+}
+
+int64_t clock_now_ms(void)
+{
+    return clock_unix_ms();
+}
+
+int64_t clock_unix_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 + later_ms;
+}
 
 /* ---- a certificate that is its own CA, for the name "here" and 127.0.0.1 ---- */
 
@@ -446,6 +470,22 @@ static void sessions_are_resumed_with_the_same_context_only(void **state)
     assert_int_equal(stats_sum(METRIC_tls_backend_resumed) - before, 2);
 }
 
+/* Each resumption brings a new ticket; the five minutes count from the full handshake. */
+static void sessions_are_not_resumed_for_ever(void **state)
+{
+    const uint64_t before = stats_sum(METRIC_tls_client_resumed);
+    struct pair pair;
+
+    (void)state;
+    for (unsigned i = 0; i < 8; i++) {
+        connect_pair(&pair);
+        close_pair(&pair);
+        later_ms += 100 * 1000;
+        /* Full, 100 s, 200 s, full, ... */
+        assert_int_equal(stats_sum(METRIC_tls_client_resumed) - before, i - i / 3);
+    }
+}
+
 static void kept_sessions_are_bounded(void **state)
 {
     struct pair pair;
@@ -467,6 +507,8 @@ static void kept_sessions_are_bounded(void **state)
     session = tls_context_find_session(client_context, "peer 259");
     assert_non_null(session);
     SSL_SESSION_free(session);
+    later_ms += 3600 * 1000; /* and no longer good than the certificate */
+    assert_null(tls_context_find_session(client_context, "peer 259"));
 }
 
 static void plain_text_is_told_from_tls(void **state)
@@ -562,6 +604,8 @@ int main(void)
                                         free_contexts),
         cmocka_unit_test_setup_teardown(sessions_are_resumed_with_the_same_context_only,
                                         both_contexts, free_contexts),
+        cmocka_unit_test_setup_teardown(sessions_are_not_resumed_for_ever, both_contexts,
+                                        free_contexts),
         cmocka_unit_test_setup_teardown(kept_sessions_are_bounded, both_contexts, free_contexts),
         cmocka_unit_test_setup_teardown(plain_text_is_told_from_tls, both_contexts, free_contexts),
         cmocka_unit_test_setup_teardown(a_reset_connection_is_an_error_of_the_socket, both_contexts,
