@@ -144,22 +144,31 @@ static BIO *new_bio(struct tls *tls)
 
 /* ---- life ---- */
 
-/* host: a number is verified as one, and nothing asks for it by SNI (RFC 6066). */
+/*
+ * host: a number is verified as one, and nothing asks for it by SNI (RFC 6066), which knows no
+ * final dot either.
+ */
 static bool set_name(struct tls *tls, const char *host)
 {
     X509_VERIFY_PARAM *const param = SSL_get0_param(tls->ssl);
     const char *const own = tls_context_server_name(tls->context);
     unsigned char number[sizeof(struct in6_addr)];
     char name[256];
+    size_t len;
 
     /* The zone of a link-local address is nobody's business but ours. */
     snprintf(name, sizeof(name), "%.*s", (int)strcspn(own[0] != '\0' ? own : host, "%"),
              own[0] != '\0' ? own : host);
+    len = strlen(name);
+    if (len > 0 && name[len - 1] == '.') {
+        name[--len] = '\0';
+    }
     if (inet_pton(AF_INET, name, number) == 1 || inet_pton(AF_INET6, name, number) == 1) {
         return X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1;
     }
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 &&
+    /* By an empty name OpenSSL would verify none. */
+    return len > 0 && X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 &&
            SSL_set_tlsext_host_name(tls->ssl, name) == 1;
 }
 

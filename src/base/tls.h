@@ -26,7 +26,7 @@ struct tls;
 
 /*
  * Of a client (TLS_CLIENT) host and peer are NULL. Of a backend: its name or number, to be asked
- * for and verified, and what its session is kept under. NULL: no memory.
+ * for and verified, and what its session is kept under. NULL: no memory, or no name.
  */
 struct tls *tls_new(struct tls_context *context, int fd, const char *host, const char *peer);
 void tls_free(struct tls **tls);

@@ -440,6 +440,11 @@ static void names_and_numbers_are_verified(void **state)
     open_pair(&pair, "127.0.0.1");
     assert_int_equal(shake_hands(&pair), 0);
     close_pair(&pair);
+    open_pair(&pair, "here.");
+    assert_int_equal(shake_hands(&pair), 0);
+    close_pair(&pair);
+    assert_null(tls_new(client_context, -1, "", "peer")); /* verifies no name */
+    assert_null(tls_new(client_context, -1, "%lo", "peer"));
     open_pair(&pair, "elsewhere");
     assert_int_equal(shake_hands(&pair), -EPROTO);
     assert_string_equal(tls_error(pair.far), "the server's certificate is refused: hostname "
