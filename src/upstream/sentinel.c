@@ -43,7 +43,7 @@ struct sentinel {
     char master_host[256];
     unsigned master_port;
     uint64_t epoch, heard_epoch;
-    char complaint[160]; /* the last one that was logged */
+    char complaint[400]; /* the last one that was logged; as long as TLS has words */
 };
 
 struct sentinels {

@@ -598,6 +598,18 @@ def test_a_master_behind_sentinels_by_tls(start_proxy, world, tmp_path):
             process.kill()
 
 
+def test_a_refused_sentinel_is_complained_of_once(start_proxy, world, tmp_path):
+    certificate = Authority(tmp_path / "ca", "c" * 60 + "/O=" + "o" * 60).issue("sentinel")
+    one = TlsRedis(tmp_path / "redis", certificate).start()
+    try:
+        proxy = start_proxy(f"sentinels://127.0.0.1:{one.tls_port}/main", world.backend(),
+                            wait="alive")
+        proxy.wait_metric("tls_handshakes_total", 4, side="backend", result="failed")
+        assert proxy.log().count("self-signed certificate in certificate chain") == 1
+    finally:
+        one.stop()
+
+
 # ---- what changes ----
 
 def write_files(world, directory, name):
