@@ -453,6 +453,9 @@ ssize_t tls_read(struct tls *tls, void *into, size_t size)
     } else if (end != -EAGAIN) {
         tls->has_pending = tls->has_late = true;
         tls->late = end;
+    } else {
+        /* More may have been read than was looked at: the next call says what it waits for. */
+        tls->has_pending = tls->wants_write;
     }
     return (ssize_t)got;
 }
