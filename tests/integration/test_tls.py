@@ -2,6 +2,8 @@
 certificates that change; sessions that are resumed; everything else works as without."""
 
 import contextlib
+import ctypes
+import os
 import pathlib
 import select
 import shutil
@@ -309,6 +311,58 @@ def test_keys_are_updated_and_renegotiation_is_refused(both, world):
     talk("-tls1_3", [(b"ECHO one\n", b"one\r\n"), (b"K\n", b"KEYUPDATE"),
                      (b"ECHO two\n", b"two\r\n"), (b"ECHO three\n", b"three\r\n")])
     talk("-tls1_2", [(b"ECHO one\n", b"one\r\n"), (b"R\n", b"no renegotiation")])
+
+
+class KeyUpdater:
+    """A client by OpenSSL itself that asks for new keys and reads nothing, so that the proxy's
+    answers soon find no room."""
+
+    def __init__(self, port, certificate):
+        self._lib = lib = ctypes.CDLL("libssl.so.3")
+        for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
+            getattr(lib, name).restype = ctypes.c_void_p
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 300)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        self._socket.connect(("127.0.0.1", port))
+        self._context = ctypes.c_void_p(lib.SSL_CTX_new(ctypes.c_void_p(lib.TLS_client_method())))
+        lib.SSL_CTX_use_certificate_chain_file(self._context, certificate.cert.encode())
+        lib.SSL_CTX_use_PrivateKey_file(self._context, certificate.key.encode(), 1)
+        self._ssl = ctypes.c_void_p(lib.SSL_new(self._context))
+        lib.SSL_set_fd(self._ssl, self._socket.fileno())
+        assert lib.SSL_connect(self._ssl) == 1
+        self._socket.setblocking(False)
+
+    def flood(self):
+        """Far more than there is room for the answers to."""
+        for number in range(20_000):
+            self._lib.SSL_key_update(self._ssl, 1)
+            self._lib.SSL_do_handshake(self._ssl)
+            if number % 20 == 0:
+                time.sleep(0.001)  # so many at once would be too many
+
+    def close(self):
+        self._lib.SSL_free(self._ssl)
+        self._lib.SSL_CTX_free(self._context)
+        self._socket.close()
+
+
+def test_who_does_not_take_our_answers_does_not_keep_us_busy(both, world):
+    """What can be read stays in the socket until the answer before it has left."""
+    proxy, port = both
+
+    def cpu_seconds():
+        fields = pathlib.Path(f"/proc/{proxy.process.pid}/stat").read_text().split()
+        return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+    with contextlib.closing(KeyUpdater(port, world.client)) as updater:
+        updater.flood()
+        assert proxy.metrics().get("tls_connections", side="client") == 1
+        before = cpu_seconds()
+        time.sleep(1)
+        assert cpu_seconds() - before < 0.4
+        with TlsClient(("127.0.0.1", port), world.context()) as client:
+            assert client.ok("PING") == b"PONG"
 
 
 # ---- who does not get in ----
