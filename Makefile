@@ -136,7 +136,8 @@ export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 .SECONDEXPANSION:
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: all run deps test unit integration clients fleet tcl-suite check bench asan tsan fuzz model \
+.PHONY: all run deps test unit integration clients fleet tcl-suite check bench asan tsan fuzz \
+        model \
     cover format lint lint-fast lint-slow docs install uninstall dist clean help FORCE
 
 all: $(BINARY) ## build the daemon: build/nearcached
@@ -187,8 +188,9 @@ clients: $(BINARY) ## scenarios of real clients: npm, PHP, Ruby, Perl, Python
 	    tests/integration/clients_scenarios.py $(PYTEST_ARGS)
 
 fleet: $(BINARY) ## 2 and 4 proxies under each class of faults, FLEET_SECONDS=600 each: hours
-	@NEARCACHED_BIN='$(abspath $(BINARY))' FLEET_SECONDS=$${FLEET_SECONDS:-600} $(PYTHON) -m pytest -q -ra -s \
-	    -p no:cacheprovider tests/integration/test_fleet.py $(PYTEST_ARGS)
+	@NEARCACHED_BIN='$(abspath $(BINARY))' FLEET_SECONDS=$${FLEET_SECONDS:-600} \
+	    $(PYTHON) -m pytest -q -ra -s -p no:cacheprovider tests/integration/test_fleet.py \
+	    $(PYTEST_ARGS)
 
 tcl-suite: ## Redis's own test suite through the proxy; TCL_ARGS='--units unit/multi'
 	@scripts/install-deps.sh build run tcl

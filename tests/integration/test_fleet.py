@@ -1,9 +1,9 @@
-"""Several proxies over one cluster, writers through each of them and around them, readers everywhere,
-while one fault after the other happens: the guarantees hold through each proxy, and between them the
-bound.
+"""Several proxies over one cluster, writers through each of them and around them, readers
+everywhere, while one fault after the other happens: the guarantees hold through each proxy, and
+between them the bound.
 
-`make fleet` runs every class of faults for FLEET_SECONDS (ten minutes by default) with two and with four
-proxies; the test suite runs all classes in one run of about a minute.
+`make fleet` runs every class of faults for FLEET_SECONDS (ten minutes by default) with two and with
+four proxies; the test suite runs all classes in one run of about a minute.
 """
 
 import itertools
@@ -31,7 +31,7 @@ OPS = consistency.SIMPLE + consistency.REMOVING + tuple(
 
 
 class Fleet:
-    """Proxies over a cluster of 3 masters and 3 replicas; the last one reaches it through relays."""
+    """Proxies over a cluster of 3 masters and 3 replicas; the last one goes through relays."""
 
     def __init__(self, start_proxy, start_relay, cluster, count):
         self.cluster = cluster
