@@ -137,8 +137,7 @@ export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
 .PHONY: all run deps test unit integration clients fleet tcl-suite check bench asan tsan fuzz \
-        model \
-    cover format lint lint-fast lint-slow docs install uninstall dist clean help FORCE
+    model cover format lint lint-fast lint-slow docs install uninstall dist clean help FORCE
 
 all: $(BINARY) ## build the daemon: build/nearcached
 
