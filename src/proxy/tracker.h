@@ -13,9 +13,6 @@
 #include "proxy/tracked.h"
 #include "proxy/tracking.h"
 
-/* Own writes of a NOLOOP client in BCAST mode whose messages are still to come. */
-#define TRACKER_OWN_MAX 64
-
 enum touch_state { TOUCH_NONE, TOUCH_PENDING, TOUCH_HEARD, TOUCH_FAILED };
 
 struct tracking_options {
@@ -47,8 +44,6 @@ struct tracker {
     struct broadcast *wanted_broadcast;
 
     bool writes_plainly; /* the command in hand is a write whose reply tells what it did */
-    uint64_t own[TRACKER_OWN_MAX]; /* hashes of keys */
-    unsigned n_own;
 };
 
 /* A session that others redirect to. */

@@ -10,7 +10,9 @@
  *
  * NOLOOP: after a client's own write Redis remembers the key for it no longer. Nothing is promised
  * for it until it is read again; that is what makes it safe to leave out the message that comes
- * with the reply, though it may be of another client's write a moment earlier.
+ * with the reply, though it may be of another client's write a moment earlier. With BCAST it is
+ * sent all the same: Redis tells once of all that one turn of its loop wrote, so the message may
+ * be of somebody's write behind our client's as well, which nobody would hear of any more.
  */
 #include "proxy/tracking.h"
 
@@ -743,25 +745,34 @@ void tracking_note_late(struct request *request, struct bytes key)
 
 /* ---- NOLOOP ---- */
 
-/* NX, XX and GET: its reply tells neither that nor what it has written. */
-static bool is_conditional_set(const struct dispatch_call *call)
+static bool has_option(const struct dispatch_call *call, unsigned first, struct bytes option)
 {
-    for (unsigned i = 3; i < call->argc; i++) {
-        if (bytes_equal_nocase(call->argv[i], BYTES("nx")) ||
-            bytes_equal_nocase(call->argv[i], BYTES("xx")) ||
-            bytes_equal_nocase(call->argv[i], BYTES("get"))) {
+    for (unsigned i = first; i < call->argc; i++) {
+        if (bytes_equal_nocase(call->argv[i], option)) {
             return true;
         }
     }
     return false;
 }
 
+/* With some options the reply tells neither that nor what was written. */
+static bool has_unclear_options(const struct dispatch_call *call)
+{
+    const char *name = call->command->name;
+
+    return (strcmp(name, "set") == 0 &&
+            (has_option(call, 3, BYTES("nx")) || has_option(call, 3, BYTES("xx")) ||
+             has_option(call, 3, BYTES("get")))) ||
+           (strcmp(name, "zadd") == 0 && has_option(call, 2, BYTES("incr")));
+}
+
 /* Its reply tells whether it has written. */
 static bool is_plain_write(const struct dispatch_call *call)
 {
-    static const char *const unclear[] = {"getex", "bitfield", "setrange",      "sort",
-                                          "xack",  "xclaim",   "xautoclaim",    "xsetid",
-                                          "xdel",  "xtrim",    "restore-asking"};
+    static const char *const unclear[] = {"getex",          "bitfield", "setbit",  "setrange",
+                                          "sort",           "ltrim",    "zincrby", "restore",
+                                          "restore-asking", "xack",     "xclaim",  "xautoclaim",
+                                          "xsetid",         "xdel",     "xtrim"};
     const struct command *command = call->command;
 
     if (command == NULL || (command->class != CLASS_WRITE && command->class != CLASS_SPLIT_WRITE)) {
@@ -772,8 +783,7 @@ static bool is_plain_write(const struct dispatch_call *call)
             return false;
         }
     }
-    return strncmp(command->name, "xgroup", 6) != 0 &&
-           (strcmp(command->name, "set") != 0 || !is_conditional_set(call));
+    return strncmp(command->name, "xgroup", 6) != 0 && !has_unclear_options(call);
 }
 
 /* What a reply says of its write: true only when the key has changed for sure. */
@@ -795,11 +805,9 @@ static bool has_written(struct bytes part)
     }
 }
 
-/* Takes key out of the notices right behind request. True: it was there. */
-static bool unsay(struct request *request, struct bytes key)
+/* Takes key out of the notices right behind request. */
+static void unsay(struct request *request, struct bytes key)
 {
-    bool was_said = false;
-
     for (struct request *notice = request->next; notice != NULL && notice->is_notice;
          notice = notice->next) {
         struct bytes rest = bytes_make(notice->stored, notice->stored_bytes), other;
@@ -812,12 +820,10 @@ static bool unsay(struct request *request, struct bytes key)
                 notice->stored_bytes -= sizeof(uint32_t) + key.len;
                 /* Empty it would mean everything. */
                 notice->is_notice = notice->stored_bytes > 0;
-                was_said = true;
                 break;
             }
         }
     }
-    return was_said;
 }
 
 static bool is_read_again_behind(const struct request *request)
@@ -833,75 +839,21 @@ static bool is_read_again_behind(const struct request *request)
     return false;
 }
 
-static bool has_prefix_of(const struct tracker *tracker, struct bytes key)
-{
-    struct bytes rest = buffer_bytes(&tracker->prefixes), prefix;
-
-    while (key_run_next(&rest, &prefix)) {
-        if (bytes_start_with(key, prefix)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 void tracking_take_own_write(struct request *request, struct bytes part)
 {
     struct session *session = request->session;
     struct bytes run = bytes_make(request->stored, request->stored_bytes), key;
-    unsigned char copy[1024];
-    struct tracker *tracker;
 
-    if (session == NULL || !tracking_is_on(session) || !session->tracker->options.is_noloop ||
-        !has_written(part) || !key_run_next(&run, &key) || run.len > 0 || key.len > sizeof(copy) ||
-        is_read_again_behind(request)) {
+    if (session == NULL || !tracking_is_on(session) || !has_written(part) ||
+        !key_run_next(&run, &key) || run.len > 0 || is_read_again_behind(request)) {
         return;
     }
-    tracker = session->tracker;
-    memcpy(copy, key.ptr, key.len);
-    key.ptr = copy;
-    if (!tracker->options.is_broadcast) {
-        (void)unsay(request, key);
-        tracked_remove(&session->front->tracking->keys, key, session->id);
-        count_keys(session->front->tracking);
-    } else if (has_prefix_of(tracker, key) && !unsay(request, key) &&
-               tracker->n_own < TRACKER_OWN_MAX) {
-        tracker->own[tracker->n_own++] = cache_hash(key);
-    }
-}
-
-/* True: the message is of the client's own write. */
-static bool take_own(struct tracker *tracker, struct bytes key)
-{
-    for (unsigned i = 0; i < tracker->n_own; i++) {
-        if (tracker->own[i] == cache_hash(key)) {
-            tracker->own[i] = tracker->own[--tracker->n_own];
-            return true;
-        }
-    }
-    return false;
+    unsay(request, key);
+    tracked_remove(&session->front->tracking->keys, key, session->id);
+    count_keys(session->front->tracking);
 }
 
 /* ---- BCAST ---- */
-
-/* A message without the keys that the client wrote itself. */
-static void deliver_others(struct tracker *tracker, struct bytes keys)
-{
-    struct bytes rest = keys, key;
-    struct buffer run;
-    int error = 0;
-
-    buffer_init(&run);
-    while (error == 0 && key_run_next(&rest, &key)) {
-        error = take_own(tracker, key) ? 0 : key_run_add(&run, key);
-    }
-    if (error != 0) {
-        tracker_deliver(tracker, BYTES(""));
-    } else if (buffer_len(&run) > 0) {
-        tracker_deliver(tracker, buffer_bytes(&run));
-    }
-    buffer_fini(&run);
-}
 
 static void on_broadcast(struct front *front, const struct broadcast *broadcast, struct bytes keys)
 {
@@ -915,14 +867,7 @@ static void on_broadcast(struct front *front, const struct broadcast *broadcast,
         if (tracker->broadcast != broadcast || !tracker->is_on) {
             continue;
         }
-        if (keys.len == 0) {
-            tracker->n_own = 0;
-        }
-        if (tracker->n_own > 0) {
-            deliver_others(tracker, keys);
-        } else {
-            tracker_deliver(tracker, keys);
-        }
+        tracker_deliver(tracker, keys);
     }
 }
 
@@ -968,7 +913,8 @@ static enum verdict dispatch_remembered(struct session *session, const struct di
     }
     tracker->is_protected = false;
     tracker->shows = shows_keys(call->command);
-    tracker->writes_plainly = tracker->options.is_noloop && is_plain_write(call);
+    tracker->writes_plainly = tracker->options.is_noloop && !tracker->options.is_broadcast &&
+                              is_plain_write(call);
     verdict = dispatch_on(session, call);
     tracker = session->tracker;
     if (tracker == NULL || session->is_closed) {
@@ -990,7 +936,8 @@ void tracking_begin_upload(struct session *session, const struct dispatch_call *
     struct tracker *tracker = session->tracker;
 
     tracker->applies = tracker->is_protected = false;
-    tracker->writes_plainly = tracker->options.is_noloop && is_plain_write(call);
+    tracker->writes_plainly = tracker->options.is_noloop && !tracker->options.is_broadcast &&
+                              is_plain_write(call);
     end_caching(session, call);
 }
 

@@ -166,7 +166,6 @@ static void take_effect(struct tracker *tracker, const struct tracking_options *
 {
     tracker->options = *options;
     tracker->is_broken = false;
-    tracker->n_own = 0;
     tracker_set_on(tracker, true);
 }
 
