@@ -30,6 +30,18 @@ static struct tracked_key *find(struct tracked *table, struct bytes key)
     return topic != NULL ? CONTAINER_OF(topic, struct tracked_key, topic) : NULL;
 }
 
+static void list_newest(struct tracked *table, struct tracked_key *entry)
+{
+    entry->newer = NULL;
+    entry->older = table->newest;
+    if (table->newest != NULL) {
+        table->newest->newer = entry;
+    } else {
+        table->oldest = entry;
+    }
+    table->newest = entry;
+}
+
 static void unlist(struct tracked *table, struct tracked_key *entry)
 {
     if (entry->older != NULL) {
@@ -63,13 +75,7 @@ static struct tracked_key *new_entry(struct tracked *table, struct bytes key)
     entry->clients = entry->few;
     entry->capacity = sizeof(entry->few) / sizeof(entry->few[0]);
     entry->generation = table->generation;
-    entry->older = table->newest;
-    if (table->newest != NULL) {
-        table->newest->newer = entry;
-    } else {
-        table->oldest = entry;
-    }
-    table->newest = entry;
+    list_newest(table, entry);
     table->n++;
     topic_add(part_of(table, key), &entry->topic, &name);
     return entry;
@@ -103,6 +109,9 @@ bool tracked_add(struct tracked *table, struct bytes key, uint64_t client)
     }
     if (entry == NULL) {
         entry = new_entry(table, key);
+    } else {
+        unlist(table, entry);
+        list_newest(table, entry);
     }
     for (unsigned i = 0; i < entry->n; i++) {
         if (entry->clients[i] == client) {

@@ -30,6 +30,7 @@ struct tracked {
 
 typedef void (*tracked_fn)(void *context, uint64_t client);
 
+/* The key is the newest then. */
 NC_MUST_CHECK bool tracked_add(struct tracked *table, struct bytes key, uint64_t client);
 /* Forgets the key; calls fn for each client that it was remembered for. */
 void tracked_take(struct tracked *table, struct bytes key, tracked_fn fn, void *context);
@@ -38,7 +39,7 @@ void tracked_remove(struct tracked *table, struct bytes key, uint64_t client);
 /* Everything is void from now on; tracked_sweep() frees it little by little. */
 void tracked_void(struct tracked *table);
 void tracked_sweep(struct tracked *table, unsigned n_max);
-/* The name of the key remembered longest, to be taken before the next call; empty: none. */
+/* The name of the key that was read last the longest ago, to be taken before the next call; empty: none. */
 struct bytes tracked_oldest(const struct tracked *table);
 void tracked_fini(struct tracked *table);
 

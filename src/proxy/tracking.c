@@ -583,14 +583,17 @@ bool tracking_wants(const struct session *session, const struct command *command
            !(tracker->options.is_optout && tracker->has_caching) && shows_keys(command);
 }
 
+static unsigned limit_of(const struct front *front)
+{
+    return (unsigned)(front->config->client_tracking_keys / front->proxy->n_fronts) + 1;
+}
+
 /* The keys that have been remembered longest make room, and are called changed. */
 static void keep_within_limit(struct front *front)
 {
     struct tracked *keys = &front->tracking->keys;
-    const unsigned limit =
-        (unsigned)(front->config->client_tracking_keys / front->proxy->n_fronts) + 1;
 
-    while (keys->n > limit) {
+    while (keys->n > limit_of(front)) {
         struct buffer run;
 
         buffer_init(&run);
@@ -611,9 +614,13 @@ static bool remember_key(struct session *session, struct bytes key)
            tracked_add(&session->front->tracking->keys, key, session->id);
 }
 
-/* False: one of them could not be remembered, or the session was closed. */
-static bool end_remembering(struct session *session, bool are_remembered)
+/*
+ * False: one of the n keys could not be remembered, or the session was closed. More than there is
+ * room for make room for each other, and were called changed before they are shown.
+ */
+static bool end_remembering(struct session *session, unsigned n, bool are_remembered)
 {
+    are_remembered = are_remembered && n <= limit_of(session->front);
     keep_within_limit(session->front);
     count_keys(session->front->tracking);
     return are_remembered && !session->is_closed && !tracking_is_refused(session->front->proxy);
@@ -627,18 +634,20 @@ static bool remember(struct session *session, const struct bytes *argv,
     for (unsigned i = 0; i < keys->n; i++) {
         are_remembered = remember_key(session, argv[keys->at[i]]) && are_remembered;
     }
-    return end_remembering(session, are_remembered);
+    return end_remembering(session, keys->n, are_remembered);
 }
 
 static bool remember_run(struct session *session, struct bytes keys)
 {
     bool are_remembered = true;
     struct bytes key;
+    unsigned n = 0;
 
     while (key_run_next(&keys, &key)) {
         are_remembered = remember_key(session, key) && are_remembered;
+        n++;
     }
-    return end_remembering(session, are_remembered);
+    return end_remembering(session, n, are_remembered);
 }
 
 /* False: no memory. To be freed with buffer_fini() in any case. */

@@ -269,6 +269,23 @@ def test_keys_above_the_limit_are_called_changed(start_proxy, redis_server):
     wait_until(lambda: proxy.metrics().get("client_tracking_keys") == 0, 10, "the table to empty")
 
 
+def test_what_makes_room_for_itself_is_not_kept(start_proxy, redis_server):
+    """Keys that one command shows are not called changed before it has shown them."""
+    proxy = start_proxy(redis_server.url(), {"client-tracking-keys": 1000}, threads=1)
+    keys = [f"k{key}" for key in range(1001)]  # as many as are remembered
+    with tracker(proxy) as client:
+        client.pipeline([("GET", key) for key in keys])
+        pushes = []
+        ask_between(client, pushes, "MGET", keys[0], "one more")
+        assert pushes == [invalidation(keys[1])]
+        redis_server.ask("SET", keys[0], "w")
+        assert client.read() == invalidation(keys[0])
+        nothing_more(client)
+        # Of more keys than are remembered none may be kept.
+        ask_between(client, [], "MGET", *keys, "one more", "and another")
+        assert invalidation(*keys, "one more", "and another") in iter(client.read, None)
+
+
 # -- redirection ----------------------------------------------------------------------------------
 
 
