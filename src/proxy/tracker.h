@@ -56,11 +56,15 @@ struct tracking {
     struct front *front;
     struct tracked keys;
     struct topic_table trackers, targets;
-    unsigned n_counted; /* of keys, in the process's count */
+    struct topic *next_told; /* of trackers: tracker_next() */
+    unsigned n_counted;      /* of keys, in the process's count */
 };
 
 struct tracker *tracker_new(struct session *session);
 void tracker_free(struct session *session);
+/* All of them, one walk at a time: whoever is told may be closed over it, and close others. */
+struct tracker *tracker_first(struct tracking *tracking);
+struct tracker *tracker_next(struct tracking *tracking);
 /* Counts it among those that are told of changes. */
 void tracker_set_on(struct tracker *tracker, bool is_on);
 /* Others redirect to this session from now on. */

@@ -102,6 +102,23 @@ struct tracker *tracker_new(struct session *session)
     return tracker;
 }
 
+struct tracker *tracker_first(struct tracking *tracking)
+{
+    tracking->next_told = topic_next(&tracking->trackers, NULL);
+    return tracker_next(tracking);
+}
+
+struct tracker *tracker_next(struct tracking *tracking)
+{
+    struct topic *topic = tracking->next_told;
+
+    if (topic == NULL) {
+        return NULL;
+    }
+    tracking->next_told = topic_next(&tracking->trackers, topic);
+    return CONTAINER_OF(topic, struct tracker, by_id);
+}
+
 void tracker_set_on(struct tracker *tracker, bool is_on)
 {
     struct front *front = tracker->session->front;
@@ -123,13 +140,17 @@ void tracker_set_on(struct tracker *tracker, bool is_on)
 void tracker_free(struct session *session)
 {
     struct tracker *tracker = session->tracker;
+    struct tracking *tracking = session->front->tracking;
 
+    if (tracking->next_told == &tracker->by_id) {
+        (void)tracker_next(tracking);
+    }
     tracker_set_on(tracker, false);
     session->tracker = NULL;
     touch_abandon(&tracker->touch);
     broadcast_leave(&tracker->broadcast);
     broadcast_leave(&tracker->wanted_broadcast);
-    topic_remove(&session->front->tracking->trackers, &tracker->by_id);
+    topic_remove(&tracking->trackers, &tracker->by_id);
     buffer_fini(&tracker->prefixes);
     buffer_fini(&tracker->wanted_prefixes);
     mem_free(tracker);
@@ -430,18 +451,12 @@ static void take_change(struct front *front, struct bytes run)
 /* BCAST clients too: tier 1 may have shown them what it had not heard of. */
 static void forget(struct front *front)
 {
-    struct topic_table *trackers = &front->tracking->trackers;
-    struct topic *topic = topic_next(trackers, NULL);
+    struct tracking *tracking = front->tracking;
 
-    tracked_void(&front->tracking->keys);
-    while (topic != NULL) {
-        struct tracker *tracker = CONTAINER_OF(topic, struct tracker, by_id);
-
-        topic = topic_next(trackers, topic);
-        if (!tracker->is_on) {
-            continue;
-        }
-        if (tracker->options.is_broadcast || tracker->has_keys) {
+    tracked_void(&tracking->keys);
+    for (struct tracker *tracker = tracker_first(tracking); tracker != NULL;
+         tracker = tracker_next(tracking)) {
+        if (tracker->is_on && (tracker->options.is_broadcast || tracker->has_keys)) {
             tracker->has_keys = false;
             tracker_deliver(tracker, BYTES(""));
         }
@@ -866,17 +881,13 @@ void tracking_take_own_write(struct request *request, struct bytes part)
 
 static void on_broadcast(struct front *front, const struct broadcast *broadcast, struct bytes keys)
 {
-    const struct topic_table *trackers = &front->tracking->trackers;
-    struct topic *topic = topic_next(trackers, NULL);
+    struct tracking *tracking = front->tracking;
 
-    while (topic != NULL) {
-        struct tracker *tracker = CONTAINER_OF(topic, struct tracker, by_id);
-
-        topic = topic_next(trackers, topic);
-        if (tracker->broadcast != broadcast || !tracker->is_on) {
-            continue;
+    for (struct tracker *tracker = tracker_first(tracking); tracker != NULL;
+         tracker = tracker_next(tracking)) {
+        if (tracker->broadcast == broadcast && tracker->is_on) {
+            tracker_deliver(tracker, keys);
         }
-        tracker_deliver(tracker, keys);
     }
 }
 

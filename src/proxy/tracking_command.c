@@ -202,13 +202,10 @@ static void settle(struct tracker *tracker, struct bytes error)
 
 void tracking_on_ready(struct front *front, const struct broadcast *broadcast, struct bytes error)
 {
-    const struct topic_table *trackers = &front->tracking->trackers;
-    struct topic *topic = topic_next(trackers, NULL);
+    struct tracking *tracking = front->tracking;
 
-    while (topic != NULL) {
-        struct tracker *tracker = CONTAINER_OF(topic, struct tracker, by_id);
-
-        topic = topic_next(trackers, topic);
+    for (struct tracker *tracker = tracker_first(tracking); tracker != NULL;
+         tracker = tracker_next(tracking)) {
         if (tracker->wanted_broadcast == broadcast && tracker->request != NULL) {
             settle(tracker, error);
         }

@@ -322,6 +322,20 @@ def test_a_listener_that_has_gone_is_told_of(proxy, redis_server):
             assert b" flags=tR " in client.ok("CLIENT", "INFO")
 
 
+def test_a_listener_that_is_closed_over_a_message(start_proxy, redis_server):
+    """It tracks as well, and may have been who is told next."""
+    proxy = start_proxy(redis_server.url(), {
+        "client-output-limit": "64kb", "client-output-soft-limit": 0}, threads=1)
+    for _ in range(10):
+        with tracker(proxy) as listener:
+            number = listener.ok("CLIENT", "ID")
+            with tracker(proxy, "BCAST", "REDIRECT", number) as client:
+                redis_server.ask("SET", "k" * 100000, "v")
+                assert listener.read_all() == b""
+                redis_server.ask("SET", "k", "v")
+                assert client.read() == b">2\r\n$21\r\ntracking-redir-broken\r\n:%d\r\n" % number
+
+
 # -- BCAST ----------------------------------------------------------------------------------------
 
 
