@@ -95,6 +95,16 @@ static void tell_ready(struct broadcast *broadcast, struct bytes error)
     broadcast_leave(&broadcast);
 }
 
+static bool are_all_up(const struct broadcast *broadcast)
+{
+    const struct source *source = broadcast->sources;
+
+    while (source != NULL && source->is_up) {
+        source = source->next;
+    }
+    return broadcast->sources != NULL && source == NULL;
+}
+
 static void note_up(struct source *source)
 {
     struct broadcast *broadcast = source->broadcast;
@@ -103,14 +113,9 @@ static void note_up(struct source *source)
     if (broadcast->is_ready) {
         /* What was read since the former connection broke was heard of by nobody. */
         tell_changed(broadcast, BYTES(""));
-        return;
+    } else if (are_all_up(broadcast)) {
+        tell_ready(broadcast, BYTES(""));
     }
-    for (const struct source *other = broadcast->sources; other != NULL; other = other->next) {
-        if (!other->is_up) {
-            return;
-        }
-    }
-    tell_ready(broadcast, BYTES(""));
 }
 
 static void note_broken(struct source *source, struct bytes error)
@@ -391,6 +396,9 @@ void broadcast_tick(struct front *front)
         }
         if (is_any_lost) {
             tell_changed(broadcast, BYTES(""));
+        }
+        if (!broadcast->is_ready && are_all_up(broadcast)) {
+            tell_ready(broadcast, BYTES("")); /* the last one to wait for has left the map */
         }
         next = broadcast->next;
         broadcast_leave(&broadcast);
