@@ -360,7 +360,7 @@ void tracking_tell(struct session *session, const struct request *notice)
     }
 }
 
-/* No memory for the keys makes it a notice of everything. */
+/* No memory for the keys makes it a notice of everything. It counts as output that waits. */
 static void make_notice(struct request *notice, struct bytes keys)
 {
     notice->is_notice = true;
@@ -369,14 +369,18 @@ static void make_notice(struct request *notice, struct bytes keys)
     if (request_store(notice, keys) != 0) {
         notice->stored_bytes = 0;
     }
+    notice->held_bytes = sizeof(*notice) + notice->stored_bytes;
+    notice->session->held_bytes += notice->held_bytes;
 }
 
+/* The session may be closed over it. */
 static void queue_notice(struct session *session, struct bytes keys)
 {
     struct request *notice = request_queue(session, REQUEST_LOCAL, NULL);
 
     make_notice(notice, keys);
     request_done(notice);
+    (void)session_check_output(session);
 }
 
 /* A reply that is still to come may show what is void by now. */
@@ -943,11 +947,11 @@ static enum verdict dispatch_remembered(struct session *session, const struct di
     if (verdict == VERDICT_TAKEN) {
         touch_abandon(&tracker->touch);
         tracker->touch_state = TOUCH_NONE;
-        if (!is_remembered) {
-            disown_keys(session, call->argv, keys);
-        }
     }
     tracker->applies = tracker->shows = tracker->writes_plainly = false;
+    if (verdict == VERDICT_TAKEN && !is_remembered) {
+        disown_keys(session, call->argv, keys); /* the session may be closed over it */
+    }
     return verdict;
 }
 

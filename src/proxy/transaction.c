@@ -255,7 +255,7 @@ static enum verdict watch(struct session *session, const struct dispatch_call *c
         transaction->slot = route.slot;
         send_parts(session, new_request(session, call, STEP_WATCH), &call->frame, 1, 0, 0);
     }
-    if (session->transaction->lease == NULL) {
+    if (session->transaction != NULL && session->transaction->lease == NULL) {
         end(session, false);
     }
     return VERDICT_TAKEN;
@@ -502,6 +502,9 @@ static enum verdict exec(struct session *session, const struct dispatch_call *ca
     if (tracking_must_wait_for_exec(session, buffer_bytes(&transaction->reads))) {
         return VERDICT_STALL;
     }
+    if (session->is_closed) {
+        return VERDICT_TAKEN;
+    }
     if (transaction->lease == NULL && !take_lease(session, dispatch_any_node(session->front))) {
         end(session, false);
         return VERDICT_TAKEN;
@@ -510,7 +513,6 @@ static enum verdict exec(struct session *session, const struct dispatch_call *ca
     request->needs_fence = transaction->is_opaque;
     request->drops_all = transaction->drops_all;
     suspend(session, request);
-    tracking_note_exec(session, buffer_bytes(&transaction->reads));
     if (request_store(request, buffer_bytes(&transaction->keys)) != 0) {
         end(session, false);
         request_fail(request, "ERR nearcached: out of memory");
@@ -523,6 +525,10 @@ static enum verdict exec(struct session *session, const struct dispatch_call *ca
         parts[n_parts++] = BYTES(OWN_CLIENT_INFO);
     }
     send_parts(session, request, parts, n_parts, n_before, transaction->selects);
+    /* The session may be closed over either, and the transaction gone. */
+    if (session->transaction != NULL) {
+        tracking_note_exec(session, buffer_bytes(&session->transaction->reads));
+    }
     if (session->transaction != NULL && session->transaction->is_lost) {
         end(session, false);
     }

@@ -286,6 +286,21 @@ def test_what_makes_room_for_itself_is_not_kept(start_proxy, redis_server):
         assert invalidation(*keys, "one more", "and another") in iter(client.read, None)
 
 
+def test_a_client_that_is_closed_over_what_it_may_not_keep(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url(), {
+        "client-tracking-keys": 1000, "client-output-limit": "64kb",
+        "client-output-soft-limit": 0}, threads=1)
+    keys = [f"k{key}" for key in range(1002)]
+    redis_server.ask("MSET", *[word for key in keys for word in (key, "v" * 100)])
+    with proxy.client() as other:
+        for first in range(0, len(keys), 100):
+            other.ok("MGET", *keys[first:first + 100])
+    with tracker(proxy) as client:
+        client.send(encode("MGET", *keys))
+        assert b"invalidate" not in client.read_all()
+    assert proxy.metrics().get("client_closed_total", reason="output-limit") == 1
+
+
 # -- redirection ----------------------------------------------------------------------------------
 
 
@@ -420,6 +435,20 @@ def test_no_connection_for_broadcast_is_an_error(start_proxy, start_redis):
         error = client.ask("CLIENT", "TRACKING", "on", "BCAST")
         assert error.startswith(b"-ERR nearcached: no connection to the backend")
         assert decode(client.ask("CLIENT", "TRACKINGINFO"))[b"flags"] == [b"off"]
+
+
+def test_messages_that_wait_count_as_output(start_proxy, start_relay, redis_server):
+    relay = start_relay(redis_server.address)
+    proxy = start_proxy(f"redis://127.0.0.1:{relay.address[1]}", {
+        "client-output-limit": "64kb", "client-output-soft-limit": 0})
+    with tracker(proxy, "BCAST") as client, redis_server.client() as writer:
+        relay.hold("other")
+        client.send(encode("TTL", "k"))
+        for key in range(1000):
+            writer.ok("SET", f"k{key}", "v")
+        assert client.read_all() == b""
+        assert proxy.metrics().get("client_closed_total", reason="output-limit") == 1
+        relay.flow()
 
 
 # -- many caches ----------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """MULTI, EXEC, WATCH on connections of their own: the replies of Redis, the coherence of tier 1
 around them, and nothing left behind when clients or servers go."""
 
+import pathlib
+
 import pytest
 
-from harness.resp import RawClient, RespError, decode
+from harness.resp import RawClient, RespError, decode, encode
 from harness.servers import key_slot
 from harness.waiting import wait_until
 
@@ -190,6 +192,22 @@ def test_a_lost_connection_aborts(proxy, redis_server):
         assert client.ask("EXEC").startswith(b"-EXECABORT ")
         assert client.ok("GET", "k") is None
     assert leased(proxy) == 0
+
+
+def test_a_client_that_is_closed_over_the_answer_to_watch(start_proxy, start_redis):
+    """It does not read, and no connection is to be had for its WATCH."""
+    server = start_redis()
+    proxy = start_proxy("unix://" + server.unix_path, {
+        "client-output-limit": "64kb", "client-output-soft-limit": 0})
+    server.ask("SET", "k", "v" * 60000)
+    with proxy.client() as client:
+        client.ok("GET", "k")
+        pathlib.Path(server.unix_path).rename(server.unix_path + ".away")
+        client.send(encode("GET", "k") * 400 + encode("WATCH", "k"))
+        wait_until(lambda: proxy.metrics().get("client_closed_total", reason="output-limit") == 1,
+                   10, "the client to be closed")
+    with proxy.client() as client:
+        assert client.ok("PING") == b"PONG"
 
 
 def test_where_multi_is_not_permitted_nothing_runs(start_proxy, start_redis):
