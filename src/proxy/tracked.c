@@ -99,6 +99,30 @@ static bool grow(struct tracked_key *entry)
     return true;
 }
 
+/* A key that never changes must not keep the number of every client that ever read it. */
+static void drop_gone(const struct tracked *table, struct tracked_key *entry)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < entry->n; i++) {
+        if (table->is_gone == NULL || !table->is_gone(table->context, entry->clients[i])) {
+            entry->clients[n++] = entry->clients[i];
+        }
+    }
+    entry->n = n;
+}
+
+/* False: no memory. */
+static bool make_room(const struct tracked *table, struct tracked_key *entry)
+{
+    if (entry->n < entry->capacity) {
+        return true;
+    }
+    drop_gone(table, entry);
+    /* Half of it free: the next look at all of them is as far away as this one was. */
+    return entry->n <= entry->capacity / 2 || grow(entry);
+}
+
 bool tracked_add(struct tracked *table, struct bytes key, uint64_t client)
 {
     struct tracked_key *entry = find(table, key);
@@ -118,7 +142,7 @@ bool tracked_add(struct tracked *table, struct bytes key, uint64_t client)
             return true;
         }
     }
-    if (entry->n == entry->capacity && !grow(entry)) {
+    if (!make_room(table, entry)) {
         return false;
     }
     entry->clients[entry->n++] = client;

@@ -4,7 +4,7 @@
  * Purpose:    the table behind CLIENT TRACKING: a key is remembered with the clients that read it,
  *             and forgotten when they are told of a change.
  * Ownership:  the table owns the names. Clients are numbers: one that has gone stays in the table
- *             until its key is forgotten.
+ *             until its key is forgotten, or needs more room.
  * Threading:  its worker only.
  * Errors:     tracked_add() answers false when there is no memory: the key is not remembered.
  *
@@ -26,6 +26,9 @@ struct tracked {
     struct tracked_key *oldest, *newest;
     unsigned n;
     uint64_t generation; /* what was remembered under an earlier one is void */
+    /* May be NULL. Asked of the clients of a key that has many, before it remembers more. */
+    bool (*is_gone)(void *context, uint64_t client);
+    void *context;
 };
 
 typedef void (*tracked_fn)(void *context, uint64_t client);
@@ -39,7 +42,8 @@ void tracked_remove(struct tracked *table, struct bytes key, uint64_t client);
 /* Everything is void from now on; tracked_sweep() frees it little by little. */
 void tracked_void(struct tracked *table);
 void tracked_sweep(struct tracked *table, unsigned n_max);
-/* The name of the key that was read last the longest ago, to be taken before the next call; empty: none. */
+/* The name of the key that was read last the longest ago, to be taken before the next call; empty:
+ * none. */
 struct bytes tracked_oldest(const struct tracked *table);
 void tracked_fini(struct tracked *table);
 

@@ -48,14 +48,6 @@ static void count_keys(struct tracking *tracking)
     tracking->n_counted = tracking->keys.n;
 }
 
-struct tracking *tracking_new(struct front *front)
-{
-    struct tracking *tracking = mem_alloc(sizeof(*tracking));
-
-    tracking->front = front;
-    return tracking;
-}
-
 void tracking_free(struct tracking **tracking)
 {
     tracked_fini(&(*tracking)->keys);
@@ -79,6 +71,21 @@ static struct tracker *find_tracker(const struct tracking *tracking, uint64_t id
     struct topic *topic = topic_find(&tracking->trackers, &key);
 
     return topic != NULL ? CONTAINER_OF(topic, struct tracker, by_id) : NULL;
+}
+
+static bool is_gone(void *tracking, uint64_t client)
+{
+    return find_tracker(tracking, client) == NULL;
+}
+
+struct tracking *tracking_new(struct front *front)
+{
+    struct tracking *tracking = mem_alloc(sizeof(*tracking));
+
+    tracking->front = front;
+    tracking->keys.is_gone = is_gone;
+    tracking->keys.context = tracking;
+    return tracking;
 }
 
 static struct target *find_target(const struct tracking *tracking, uint64_t id)
