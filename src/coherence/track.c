@@ -106,8 +106,10 @@ bool track_is_coherent(const struct track *track)
 
 bool track_has_caught_up(const struct track *track, int64_t now_us)
 {
-    return now_us - replicas_caught_up(track->node->id) <=
-           track->coherence->config->replica_max_lag_ms * 1000;
+    const int64_t caught_up_us = replicas_caught_up(track->node->id);
+
+    return caught_up_us > track->up_at_us &&
+           now_us - caught_up_us <= track->coherence->config->replica_max_lag_ms * 1000;
 }
 
 uint16_t track_incarnation(struct track *track, int64_t now_us)
@@ -227,7 +229,7 @@ static void on_up(struct link *link)
     track->is_confirmed = !link->tracking_refused;
     count_in(track, track->is_confirmed ? &track->coherence->n_tracking_links
                                         : &track->coherence->n_ttl_links);
-    track->watermark_us = clock_now_us();
+    track->watermark_us = track->up_at_us = clock_now_us();
     track->ping_sent_at_us = track->watermark_us;
     track->retry_at_us = track->watermark_us + RETRY_TRACKING_US;
     if (!track->is_confirmed && track->coherence->config->coherence == COHERENCE_AUTO) {

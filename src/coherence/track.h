@@ -30,6 +30,7 @@ struct track {
     struct link_op retry; /* CLIENT TRACKING ON once more, while it is refused */
     bool is_retry_sent;
     int64_t ping_sent_at_us, retry_at_us;
+    int64_t up_at_us;             /* since when the link is up */
     int64_t watermark_us;         /* every message sent before it has been applied */
     _Atomic unsigned *counted_in; /* of its coherence's counts of links; NULL while it is down */
     struct fence_leg *legs_next;  /* wait for the next PING */
@@ -42,7 +43,11 @@ void track_free(struct track **track);
 /* Tells whoever keeps values elsewhere; keys as in coherence_fleet.on_changed. */
 void track_announce(const struct coherence *coherence, struct bytes keys);
 
-/* Of a replica: it is proven to have everything older than replica-max-lag. */
+/*
+ * Of a replica: it is proven to have everything older than replica-max-lag. Only what it has
+ * acknowledged since its link came up proves anything: it may have been started anew before, with
+ * what it had saved long ago.
+ */
 bool track_has_caught_up(const struct track *track, int64_t now_us);
 /* A live incarnation under which the link may fetch now, or EPOCHS_NONE. */
 uint16_t track_incarnation(struct track *track, int64_t now_us);

@@ -199,6 +199,45 @@ def test_no_connection_sees_a_key_go_back(start_proxy, pair):
 
 
 @pytest.mark.long_test(180)
+def test_a_replica_that_starts_anew_is_proven_anew(start_proxy, tmp_path):
+    """It shows what it had saved until it has synchronized, and its master takes its time."""
+    cluster = RedisCluster(tmp_path / "cluster", masters=3, replicas=1, options=[
+        ("repl-diskless-sync-delay", "0"), ("repl-backlog-size", "16kb")], node_timeout_ms=20000)
+    cluster.start()
+    try:
+        proxy = start_proxy(cluster.url(), config={
+            **config(**{"replica-max-lag": "20s"}),
+            "backend": {"topology-interval": "100ms", "reconnect-min": "1ms", "reconnect-max": "10ms"}})
+        master = cluster.owner(key_slot("t"))
+        replica, = cluster.replicas_of(master)
+        keys = [f"r:{number}{{t}}" for number in range(50)]
+
+        with proxy.client() as client:
+            def from_replica():
+                before = replica_fetches(proxy)
+                client.ok("CACHE", "CLEAR")
+                assert client.ok("MGET", *keys) == [b"after"] * len(keys)
+                return replica_fetches(proxy) - before == len(keys)
+
+            client.ok("MSET", *[word for key in keys for word in (key, "before")])
+            assert master.ask("WAIT", 1, 10000) == 1
+            replica.ask("SAVE")
+            client.ok("MSET", *[word for key in keys for word in (key, "after")])
+            master.ask("SET", "more than the backlog{t}", "x" * 100000)
+            wait_until(from_replica, 20, "the written keys to be read from the replica")
+            master.ask("CONFIG", "SET", "repl-diskless-sync-delay", 3600)
+            replica.kill()
+            replica.start()
+            for _ in range(500):
+                client.ok("CACHE", "CLEAR")
+                assert client.ok("MGET", *keys) == [b"after"] * len(keys)
+            assert replica.info("replication")["master_link_status"] == "down"
+            master.ask("CONFIG", "SET", "repl-diskless-sync-delay", 0)
+    finally:
+        cluster.stop()
+
+
+@pytest.mark.long_test(180)
 def test_replicas_of_a_cluster_and_a_failover(start_proxy, tmp_path):
     cluster = RedisCluster(tmp_path / "cluster", masters=3, replicas=1)
     cluster.start()
