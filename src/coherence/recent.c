@@ -51,18 +51,34 @@ void recent_note(struct recent *recent, uint64_t hash, int64_t now_us)
     }
 }
 
+/* What the place says after a replica has shown the key. */
+static uint64_t shown_after(uint64_t before, epochs_node replica, int64_t caught_up_us,
+                            int64_t now_us)
+{
+    const uint64_t word = word_of(replica, now_us), of_master = word_of(0, now_us);
+
+    if (word_allows(before, replica, caught_up_us)) {
+        return before >> 16 < word >> 16 ? word : before;
+    }
+    /*
+     * It was asked for before the key was written, perhaps, or shown elsewhere. But it may also
+     * have shown something newer than that: who shows it next must have either.
+     */
+    return before >> 16 < of_master >> 16 ? of_master : before & ~UINT64_C(0xffff);
+}
+
 void recent_note_replica(struct recent *recent, uint64_t hash, epochs_node replica,
                          int64_t caught_up_us, int64_t now_us)
 {
-    const uint64_t word = word_of(replica, now_us);
     _Atomic uint64_t *place = &recent->places[hash % PLACES];
     uint64_t before = atomic_load_explicit(place, memory_order_relaxed);
+    uint64_t word;
 
-    /* What it has shown it was asked for before the key was written, perhaps. */
-    while (before >> 16 < word >> 16 && word_allows(before, replica, caught_up_us) &&
-           !atomic_compare_exchange_weak_explicit(place, &before, word, memory_order_release,
-                                                  memory_order_relaxed)) {
-    }
+    do {
+        word = shown_after(before, replica, caught_up_us, now_us);
+    } while (word != before &&
+             !atomic_compare_exchange_weak_explicit(place, &before, word, memory_order_release,
+                                                    memory_order_relaxed));
 }
 
 void recent_note_all(struct recent *recent, int64_t now_us)

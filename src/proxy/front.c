@@ -369,6 +369,8 @@ static void on_config_taken(void *context)
     struct config_change *change = context;
 
     if (!change->is_same_policy) {
+        /* While replicas were read nowhere, what was shown was not noted. */
+        recent_note_all(change->proxy->fleet.recent, clock_now_us());
         epochs_close_all(cache_epochs(change->proxy->cache));
         stats_add(METRIC_flushes_reload, 1);
     }

@@ -58,6 +58,25 @@ static void a_late_reply_of_a_replica_hides_no_write(void **state)
     recent_free(&recent);
 }
 
+static void a_late_reply_of_a_replica_may_have_shown_more(void **state)
+{
+    struct recent *recent = recent_new();
+
+    (void)state;
+    recent_note(recent, KEY, 200 * MS);
+    /* Asked for before that write, it may show a later one that the next replica lacks. */
+    recent_note_replica(recent, KEY, 7, 150 * MS, 300 * MS);
+    assert_false(recent_allows(recent, KEY, 8, 250 * MS));
+    assert_false(recent_allows(recent, KEY, 7, 250 * MS));
+    assert_true(recent_allows(recent, KEY, 8, 303 * MS));
+    /* Two replicas in one unit of time: neither vouches for the other. */
+    recent_note_replica(recent, OTHER, 7, 150 * MS, 300 * MS);
+    recent_note_replica(recent, OTHER, 8, 150 * MS, 300 * MS);
+    assert_false(recent_allows(recent, OTHER, 7, 250 * MS));
+    assert_false(recent_allows(recent, OTHER, 8, 250 * MS));
+    recent_free(&recent);
+}
+
 static void what_may_have_changed_every_key_holds_for_all(void **state)
 {
     struct recent *recent = recent_new();
@@ -77,6 +96,7 @@ int main(void)
         cmocka_unit_test(a_written_key_waits_for_the_replica),
         cmocka_unit_test(one_replica_goes_on_another_must_have_caught_up),
         cmocka_unit_test(a_late_reply_of_a_replica_hides_no_write),
+        cmocka_unit_test(a_late_reply_of_a_replica_may_have_shown_more),
         cmocka_unit_test(what_may_have_changed_every_key_holds_for_all),
     };
 
