@@ -3,13 +3,35 @@
 #include "base/stats.h"
 #include "proxy/group.h"
 #include "proxy/relay.h"
+#include "proxy/tracking.h"
 #include "upstream/lease.h"
+
+static void send_blocking(struct session *session, const struct dispatch_call *call,
+                          const struct dispatch_route *route)
+{
+    struct request *request = request_queue(session, REQUEST_RELAYED, call->command);
+
+    request->slot = route->slot;
+    request->key_mask = UINT64_MAX;
+    if (route->is_cached && relay_store_keys(request, call->argv, &route->keys) != 0) {
+        request_fail(request, "ERR nearcached: out of memory");
+        return;
+    }
+    request_count(request, false, true);
+    request->lease_use = LEASE_UNTIMED;
+    request->is_blocking = request->suspends = true;
+    atomic_fetch_add_explicit(&session->front->proxy->n_blocked, 1, memory_order_relaxed);
+    session_suspend(session, true);
+    relay_send(request, backend_owner(&session->front->backend, request->slot), call->frame);
+    if (session->tracker != NULL) {
+        /* XREAD: no tracking link hears of what it shows. */
+        tracking_note_relayed(session, call->argv, &route->keys);
+    }
+}
 
 enum verdict blocking_dispatch(struct session *session, const struct dispatch_call *call)
 {
     struct dispatch_route route;
-    struct request *request;
-    int error = 0;
 
     /* It changes the connection: the former ones owe nothing then. */
     if (session->first != NULL) {
@@ -24,23 +46,8 @@ enum verdict blocking_dispatch(struct session *session, const struct dispatch_ca
         return VERDICT_TAKEN;
     }
     stats_add(METRIC_commands_relayed, 1);
-    request = request_queue(session, REQUEST_RELAYED, call->command);
-    request->slot = route.slot;
-    request->key_mask = UINT64_MAX;
-    if (route.is_cached) {
-        error = relay_store_keys(request, call->argv, &route.keys);
-    }
+    send_blocking(session, call, &route);
     command_key_list_fini(&route.keys);
-    if (error != 0) {
-        request_fail(request, "ERR nearcached: out of memory");
-        return VERDICT_TAKEN;
-    }
-    request_count(request, false, true);
-    request->lease_use = LEASE_UNTIMED;
-    request->is_blocking = request->suspends = true;
-    atomic_fetch_add_explicit(&session->front->proxy->n_blocked, 1, memory_order_relaxed);
-    session_suspend(session, true);
-    relay_send(request, backend_owner(&session->front->backend, request->slot), call->frame);
     return VERDICT_TAKEN;
 }
 

@@ -174,6 +174,17 @@ def test_what_a_transaction_showed_is_watched(proxy, redis_server):
         nothing_more(client)
 
 
+def test_what_is_read_blocking_is_not_kept(proxy, redis_server):
+    redis_server.ask("XADD", "s", "1-1", "f", "v")
+    with tracker(proxy) as client:
+        for entry in range(2, 5):
+            client.send(encode("XREAD", "BLOCK", 10000, "STREAMS", "s", f"{entry - 2}-1"))
+            assert b"%d-1" % (entry - 1) in client.read()
+            redis_server.ask("XADD", "s", f"{entry}-1", "f", "v")
+            assert client.read() == invalidation("s")
+            nothing_more(client)
+
+
 def test_only_what_was_asked_for_is_watched(proxy, redis_server):
     redis_server.ask("MSET", "a", "1", "b", "1")
     with tracker(proxy, "OPTIN") as client:
