@@ -14,7 +14,7 @@
 
 #include <stdio.h>
 
-enum kind_filter { KIND_ANY, KIND_NORMAL, KIND_OTHER };
+enum kind_filter { KIND_ANY, KIND_NORMAL, KIND_PUBSUB, KIND_OTHER };
 
 struct survey {
     struct mail mail;
@@ -30,7 +30,7 @@ struct survey {
     char address[128], local_address[128]; /* empty: any */
     enum kind_filter kind;
     bool is_for_nobody; /* no client can be meant */
-    char user[128];     /* empty: any */
+    char *user;         /* NULL: any */
     bool skips_me, is_old_form;
     uint64_t me;
     bool unblocks_with_error;
@@ -44,6 +44,13 @@ struct survey {
     bool has_failed;
 };
 
+static bool is_of_kind(enum kind_filter kind, const struct session *session)
+{
+    const bool is_subscribed = session->subscriber != NULL;
+
+    return kind == KIND_ANY || kind == (is_subscribed ? KIND_PUBSUB : KIND_NORMAL);
+}
+
 static bool is_wanted(const struct survey *survey, const struct session *session)
 {
     bool is_listed = survey->n_ids == 0;
@@ -51,8 +58,8 @@ static bool is_wanted(const struct survey *survey, const struct session *session
     for (unsigned i = 0; i < survey->n_ids && !is_listed; i++) {
         is_listed = survey->ids[i] == session->id;
     }
-    return is_listed && survey->kind != KIND_OTHER && !survey->is_for_nobody &&
-           (survey->user[0] == '\0' || strcmp(survey->user, session_user(session)) == 0) &&
+    return is_listed && is_of_kind(survey->kind, session) && !survey->is_for_nobody &&
+           (survey->user == NULL || strcmp(survey->user, session_user(session)) == 0) &&
            (survey->address[0] == '\0' || strcmp(survey->address, session->peer.text) == 0) &&
            (survey->local_address[0] == '\0' ||
             strcmp(survey->local_address, session->local.text) == 0) &&
@@ -156,6 +163,7 @@ static void free_survey(struct survey *survey)
     buffer_fini(&survey->self);
     buffer_fini(&survey->text);
     mem_free(survey->ids);
+    mem_free(survey->user);
     mem_free(survey);
 }
 
@@ -218,17 +226,22 @@ static bool set_kind(struct survey *survey, struct bytes type)
         survey->kind = KIND_NORMAL;
         return true;
     }
+    if (bytes_equal_nocase(type, BYTES("pubsub"))) {
+        survey->kind = KIND_PUBSUB;
+        return true;
+    }
     survey->kind = KIND_OTHER;
     return bytes_equal_nocase(type, BYTES("master")) || bytes_equal_nocase(type, BYTES("slave")) ||
-           bytes_equal_nocase(type, BYTES("replica")) || bytes_equal_nocase(type, BYTES("pubsub"));
+           bytes_equal_nocase(type, BYTES("replica"));
 }
 
-static void set_address(char into[128], struct bytes address)
+static void set_address(struct survey *survey, char into[128], struct bytes address)
 {
     const size_t length = address.len < 127 ? address.len : 127;
 
     memcpy(into, address.ptr, length);
     into[length] = '\0';
+    survey->is_for_nobody = survey->is_for_nobody || length == 0;
 }
 
 static enum verdict fail(struct session *session, struct survey *survey, const char *text)
@@ -290,15 +303,18 @@ static const char *set_filter(struct survey *survey, struct bytes name, struct b
         return add_id(survey, value) ? NULL : "ERR client-id should be greater than 0";
     }
     if (bytes_equal_nocase(name, BYTES("ADDR"))) {
-        set_address(survey->address, value);
+        set_address(survey, survey->address, value);
         return NULL;
     }
     if (bytes_equal_nocase(name, BYTES("LADDR"))) {
-        set_address(survey->local_address, value);
+        set_address(survey, survey->local_address, value);
         return NULL;
     }
     if (bytes_equal_nocase(name, BYTES("USER"))) {
-        return NULL; /* everybody is */
+        mem_free(survey->user);
+        survey->user = mem_alloc(value.len + 1);
+        memcpy(survey->user, value.ptr, value.len);
+        return NULL;
     }
     if (bytes_equal_nocase(name, BYTES("SKIPME"))) {
         survey->skips_me = bytes_equal_nocase(value, BYTES("yes"));
@@ -316,7 +332,7 @@ enum verdict clients_kill(struct session *session, const struct dispatch_call *c
     survey->task = SURVEY_KILL;
     if (call->argc == 3) {
         survey->is_old_form = true;
-        set_address(survey->address, call->argv[2]);
+        set_address(survey, survey->address, call->argv[2]);
         begin(survey, session, call);
         return VERDICT_TAKEN;
     }

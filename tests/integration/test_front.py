@@ -580,6 +580,22 @@ def test_client_kill(proxy):
         assert client.read_all(10) == b":1\r\n"
 
 
+def test_client_kill_takes_nobody_else(proxy, reference):
+    """Subscribers are a type of their own, and no client has an empty address."""
+    for target in (reference, proxy):
+        with target.client() as killer, target.client() as plain, target.client() as subscriber:
+            subscriber.ok("SUBSCRIBE", "c")
+            assert plain.ok("PING") == b"PONG"
+            for command in (("KILL", "ADDR", ""), ("KILL", "LADDR", ""), ("KILL", "TYPE", "replica")):
+                assert killer.ok("CLIENT", *command) == 0, command
+            assert killer.ask("CLIENT", "KILL", "") == b"-ERR No such client\r\n"
+            assert killer.ok("CLIENT", "LIST", "TYPE", "pubsub").count(b"\n") == 1
+            assert b" sub=1 " not in killer.ok("CLIENT", "LIST", "TYPE", "normal")
+            assert killer.ok("CLIENT", "KILL", "TYPE", "pubsub") == 1
+            assert subscriber.read_all() == b""
+            assert plain.ok("PING") == b"PONG"
+
+
 # --- databases, RESET, QUIT -----------------------------------------------------------------------
 
 def test_databases_are_part_of_the_key(proxy, redis_server):

@@ -122,9 +122,10 @@ def test_logins_are_worded_by_the_backend(start_proxy, guarded, protocol):
         assert answers[4] == b"_\r\n" and answers[5] == b"$2\r\nme\r\n"
         assert b" user=bob " in client.ask("CLIENT", "INFO")
         assert client.ask("ACL", "WHOAMI") == b"$3\r\nbob\r\n"
-        with log_in(proxy, "alice") as alice:
+        with log_in(proxy, "alice") as alice, log_in(proxy, "boss") as boss:
             assert client.ok("CLIENT", "KILL", "USER", "alice") == 1
             alice.read_all()
+            assert boss.ok("PING") == b"PONG"
 
 
 def test_the_own_login_of_the_proxy_is_shared(start_proxy, guarded):
