@@ -453,7 +453,7 @@ static enum verdict queue(struct session *session, const struct dispatch_call *c
 static enum verdict abort_here(struct session *session)
 {
     stats_add(METRIC_transactions_aborted, 1);
-    end(session, !session->transaction->is_begun);
+    end(session, false); /* a connection that was taken has a WATCH */
     return fail(session, "EXECABORT Transaction discarded because of previous errors.");
 }
 

@@ -175,6 +175,21 @@ def test_connections_are_used_again(proxy, redis_server):
         assert client.ok("GET", "n") == b"50"
 
 
+def test_a_refused_transaction_leaves_no_watch_behind(start_proxy, redis_server):
+    """Its connection goes to the next client."""
+    proxy = start_proxy(redis_server.url(), threads=1)
+    with proxy.client() as client, proxy.client() as other:
+        for turn in range(3):
+            client.ok("WATCH", "k")
+            client.ok("MULTI")
+            assert client.ask("SUBSCRIBE", "c").startswith(b"-ERR Command not allowed")
+            assert client.ask("EXEC").startswith(b"-EXECABORT ")
+            redis_server.ask("SET", "k", turn)
+            other.ok("MULTI")
+            other.ok("SET", "x", turn)
+            assert other.ok("EXEC") == [b"OK"]
+
+
 def test_a_lost_connection_aborts(proxy, redis_server):
     with proxy.client() as client:
         client.pipeline([("MULTI",), ("SET", "k", "v")])
