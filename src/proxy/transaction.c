@@ -632,6 +632,14 @@ static bool is_multi_refused(const struct request *request, unsigned index, stru
     return request->n_before > 0 && index == 0 && part.ptr[0] == '-';
 }
 
+/* UNWATCH or DISCARD is not permitted: the connection is still in what it should have left. */
+static void note_refusal(struct session *session, struct bytes part)
+{
+    if (part.ptr[0] == '-' && session != NULL) {
+        transaction_lose(session);
+    }
+}
+
 static void on_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
                      bool is_first, bool is_last)
 {
@@ -660,12 +668,14 @@ static void on_reply(struct link_op *op, struct link *link, unsigned index, stru
         }
         return;
     case STEP_ABORT:
+        note_refusal(session, part);
         stats_add(METRIC_transactions_aborted, 1);
         request_take_part(request, BYTES(TEXT_ABORT));
         finish(request);
         return;
     case STEP_UNWATCH:
     case STEP_DISCARD:
+        note_refusal(session, part);
         request_take_part(request, part);
         finish(request);
         return;

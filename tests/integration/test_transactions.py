@@ -190,6 +190,19 @@ def test_a_refused_transaction_leaves_no_watch_behind(start_proxy, redis_server)
             assert other.ok("EXEC") == [b"OK"]
 
 
+def test_a_refused_unwatch_leaves_no_watch_behind(start_proxy, start_redis):
+    server = start_redis()
+    server.ask("ACL", "SETUSER", "few", "on", ">secret", "~*", "&*", "+@all", "-unwatch")
+    proxy = start_proxy(server.url().replace("redis://", "redis://few:secret@"), threads=1)
+    with proxy.client() as client, proxy.client() as other:
+        client.ok("WATCH", "k")
+        assert client.ask("UNWATCH").startswith(b"-NOPERM ")
+        server.ask("SET", "k", "v")
+        other.ok("MULTI")
+        other.ok("SET", "x", "v")
+        assert other.ok("EXEC") == [b"OK"]
+
+
 def test_a_lost_connection_aborts(proxy, redis_server):
     with proxy.client() as client:
         client.pipeline([("MULTI",), ("SET", "k", "v")])
