@@ -830,16 +830,15 @@ static void put_flags(const struct session *session, char flags[16])
     flags[n] = '\0';
 }
 
-void session_describe(const struct session *session, struct buffer *out)
+/* As snprintf(): the length that it takes, whatever the room. */
+static int describe(const struct session *session, int64_t now_us, char *line, size_t room)
 {
-    const int64_t now_us = clock_now_us();
-    char line[1024], command[COMMAND_NAME_MAX + 1], flags[16];
-    int length;
+    char command[COMMAND_NAME_MAX + 1], flags[16];
 
     put_command_name(command, sizeof(command), session->last_command);
     put_flags(session, flags);
-    length = snprintf(
-        line, sizeof(line),
+    return snprintf(
+        line, room,
         "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%s db=%u sub=%u psub=%u "
         "ssub=%u multi=%d qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=%u "
         "omem=%zu tot-mem=%zu events=%s cmd=%s user=%s redir=%lld resp=%u",
@@ -854,8 +853,18 @@ void session_describe(const struct session *session, struct buffer *out)
         sizeof(*session) + session->in.capacity + outq_len(&session->out) + session->held_bytes,
         session->is_reading ? "r" : "", command, session_user(session),
         (long long)tracking_redirection(session), session->proto);
+}
 
-    if (length > 0 && buffer_append(out, bytes_make(line, (size_t)length)) != 0) {
+/* Names are as long as clients like. */
+void session_describe(const struct session *session, struct buffer *out)
+{
+    const int64_t now_us = clock_now_us();
+    const int length = describe(session, now_us, NULL, 0);
+
+    if (length < 0 || buffer_reserve(out, (size_t)length + 1) != 0) {
         log_warn("proxy", "out of memory", NULL);
+        return;
     }
+    (void)describe(session, now_us, (char *)buffer_end(out), (size_t)length + 1);
+    buffer_commit(out, (size_t)length);
 }

@@ -580,6 +580,16 @@ def test_client_kill(proxy):
         assert client.read_all(10) == b":1\r\n"
 
 
+def test_a_long_name_is_listed_whole(proxy):
+    name = "n" * 5000
+    with proxy.client() as client:
+        client.ok("CLIENT", "SETNAME", name)
+        line = client.ok("CLIENT", "LIST", "ID", client.ok("CLIENT", "ID"))
+        assert b" name=%s age=" % name.encode() in line and b" resp=2" in line
+        assert line.count(b"\n") == 1
+        assert client.ok("CLIENT", "INFO").strip().endswith(b" resp=2")
+
+
 def test_client_kill_takes_nobody_else(proxy, reference):
     """Subscribers are a type of their own, and no client has an empty address."""
     for target in (reference, proxy):
