@@ -342,6 +342,7 @@ def test_a_listener_that_has_gone_is_told_of(proxy, redis_server):
         with tracker(proxy, "REDIRECT", number) as client:
             client.ok("GET", "k")
             listener.close()
+            wait_until(lambda: not client.ok("CLIENT", "LIST", "ID", number), 10, "it to be gone")
             redis_server.ask("APPEND", "k", "w")
             assert client.read() == b">2\r\n$21\r\ntracking-redir-broken\r\n:%d\r\n" % number
             assert b"broken_redirect" in decode(client.ask("CLIENT", "TRACKINGINFO"))[b"flags"]
