@@ -84,8 +84,10 @@ static void end_incarnation(struct track *track)
 
 void track_forget(struct track *track)
 {
-    if (track->incarnation != EPOCHS_NONE) {
-        end_incarnation(track);
+    end_incarnation(track);
+    /* Not by the incarnation: a reload has perhaps ended it, and clients still keep its keys. */
+    if (track->was_read) {
+        track->was_read = false;
         track_announce(track->coherence, BYTES(""));
     }
 }
@@ -134,6 +136,7 @@ uint16_t track_incarnation(struct track *track, int64_t now_us)
                                      now_us);
     if (track->incarnation != EPOCHS_NONE) {
         epochs_advance(epochs, track->incarnation, track->watermark_us);
+        track->was_read = true;
     }
     return track->incarnation;
 }

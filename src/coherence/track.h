@@ -23,6 +23,7 @@ struct track {
     struct backend_node *node;
     struct link *link;
     uint16_t incarnation; /* EPOCHS_NONE: none opened */
+    bool was_read;        /* clients may keep what was read on it, and were not told to forget */
     bool is_confirmed;    /* CLIENT TRACKING was accepted on the link as it is */
     bool is_ping_sent;    /* one PING is in flight */
     bool is_draining;     /* a large reply that nobody wants is being read: nothing is fetched */
