@@ -53,7 +53,7 @@ static void put_node(const struct backend_node *node, unsigned n, int64_t now_us
               "node%u:addr=%s,role=%s,healthy=%d,tracking_link=up,coherence=%s,"
               "watermark_age_ms=%" PRId64,
               n, link->name, info->is_master ? "master" : "replica", info->is_healthy,
-              track_is_coherent(track) ? "tracking" : "ttl", (now_us - track->watermark_us) / 1000);
+              track_mode_name(track), (now_us - track->watermark_us) / 1000);
 }
 
 /* As this worker sees them. */

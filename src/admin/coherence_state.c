@@ -1,35 +1,96 @@
 #include "admin/coherence_state.h"
 
-static int64_t larger(int64_t a, int64_t b)
+#include "coherence/ear.h"
+#include "coherence/modes.h"
+
+/* What is in use, and what that allows. */
+struct survey {
+    bool is_in_use[COHERENCE_TTL + 1];
+};
+
+static void add_links(const struct proxy *proxy, struct coherence_state *state)
 {
-    return a > b ? a : b;
+    for (unsigned i = 0; i < proxy->n_fronts; i++) {
+        const struct coherence *coherence = &proxy->fronts[i].coherence;
+
+        state->n_tracking_links += atomic_load_explicit(&coherence->n_tracking_links,
+                                                        memory_order_relaxed);
+        state->n_broadcast_links += atomic_load_explicit(&coherence->n_broadcast_links,
+                                                         memory_order_relaxed);
+        state->n_keyspace_links += atomic_load_explicit(&coherence->n_keyspace_links,
+                                                        memory_order_relaxed);
+        state->n_ttl_links += atomic_load_explicit(&coherence->n_ttl_links, memory_order_relaxed);
+    }
+    state->n_broadcast_nodes = atomic_load_explicit(&proxy->fleet.n_ears[EAR_BROADCAST],
+                                                    memory_order_relaxed);
+    state->n_keyspace_nodes = atomic_load_explicit(&proxy->fleet.n_ears[EAR_KEYSPACE],
+                                                   memory_order_relaxed);
+}
+
+static void survey_links(const struct coherence_state *state, const struct config *config,
+                         struct survey *survey)
+{
+    survey->is_in_use[COHERENCE_TRACKING] = state->n_tracking_links > 0;
+    survey->is_in_use[COHERENCE_BROADCAST] = state->n_broadcast_links > 0;
+    survey->is_in_use[COHERENCE_KEYSPACE] = state->n_keyspace_links > 0;
+    survey->is_in_use[COHERENCE_TTL] = state->n_ttl_links > 0 || config->coherence == COHERENCE_TTL;
+    for (int mode = COHERENCE_TRACKING; mode <= COHERENCE_TTL; mode++) {
+        if (survey->is_in_use[mode]) {
+            return;
+        }
+    }
+    /* None is up: what they will be. */
+    survey->is_in_use[config->coherence == COHERENCE_AUTO ? COHERENCE_TRACKING
+                                                          : config->coherence] = true;
+}
+
+static void survey_namespaces(const struct config *config, struct survey *survey)
+{
+    for (unsigned i = 0; i < config->n_namespaces; i++) {
+        const struct config_namespace *ns = &config->namespaces[i];
+
+        if (ns->cache && ns->coherence != config->coherence && ns->coherence != COHERENCE_AUTO) {
+            survey->is_in_use[ns->coherence] = true;
+        }
+    }
 }
 
 /*
  * Where a link is told of writes, the serve rule refuses what its watermark leaves older than
- * max-staleness. Where none tells, an entry's life is the bound.
+ * max-staleness; what notifications do not tell is asked for. Where none tells, an entry's life is
+ * the bound.
  */
+static int64_t bound_of(int mode, const struct config *config)
+{
+    switch (mode) {
+    case COHERENCE_KEYSPACE:
+        return config->max_staleness_ms + config->keyspace_poll_ms;
+    case COHERENCE_TTL:
+        return config->ttl_mode_max_ms;
+    default:
+        return config->max_staleness_ms;
+    }
+}
+
 struct coherence_state coherence_state_of(const struct proxy *proxy, const struct config *config)
 {
     struct coherence_state state = {0};
+    struct survey survey = {0};
+    unsigned n_modes = 0;
 
-    for (unsigned i = 0; i < proxy->n_fronts; i++) {
-        const struct coherence *coherence = &proxy->fronts[i].coherence;
+    add_links(proxy, &state);
+    survey_links(&state, config, &survey);
+    survey_namespaces(config, &survey);
+    for (int mode = COHERENCE_TRACKING; mode <= COHERENCE_TTL; mode++) {
+        if (survey.is_in_use[mode]) {
+            const int64_t bound_ms = bound_of(mode, config);
 
-        state.n_tracking_links += atomic_load_explicit(&coherence->n_tracking_links,
-                                                       memory_order_relaxed);
-        state.n_ttl_links += atomic_load_explicit(&coherence->n_ttl_links, memory_order_relaxed);
+            state.mode = n_modes++ == 0 ? modes_name(mode) : "mixed";
+            state.staleness_bound_ms = bound_ms > state.staleness_bound_ms
+                                           ? bound_ms
+                                           : state.staleness_bound_ms;
+        }
     }
-    state.is_tracking = state.n_ttl_links == 0 && config->coherence != COHERENCE_TTL;
-    if (state.is_tracking) {
-        state.mode = "tracking";
-        state.staleness_bound_ms = config->max_staleness_ms;
-    } else if (state.n_tracking_links == 0) {
-        state.mode = "ttl";
-        state.staleness_bound_ms = config->ttl_mode_max_ms;
-    } else {
-        state.mode = "mixed";
-        state.staleness_bound_ms = larger(config->max_staleness_ms, config->ttl_mode_max_ms);
-    }
+    state.is_tracking = n_modes == 1 && survey.is_in_use[COHERENCE_TRACKING];
     return state;
 }

@@ -41,7 +41,11 @@ static void put_coherence(const struct proxy *proxy, struct resp_writer *text)
     info_line(text, "nearcached_coherence:%s", state.mode);
     info_line(text, "nearcached_staleness_bound_ms:%" PRId64, state.staleness_bound_ms);
     info_line(text, "nearcached_tracking_links:%u", state.n_tracking_links);
+    info_line(text, "nearcached_broadcast_links:%u", state.n_broadcast_links);
+    info_line(text, "nearcached_keyspace_links:%u", state.n_keyspace_links);
     info_line(text, "nearcached_ttl_links:%u", state.n_ttl_links);
+    info_line(text, "nearcached_broadcast_nodes:%u", state.n_broadcast_nodes);
+    info_line(text, "nearcached_keyspace_nodes:%u", state.n_keyspace_nodes);
 }
 
 static void put_tier(const struct proxy *proxy, struct resp_writer *text)

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "admin/coherence_state.h"
 #include "admin/metric_table.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -54,6 +53,12 @@ READ_GAUGE(large_transfers, facts->n_large)
 READ_GAUGE(blocked_clients, facts->n_blocked)
 READ_GAUGE(nodes, facts->n_nodes)
 READ_GAUGE(tracking, facts->is_tracking)
+READ_GAUGE(mode_tracking, facts->state.n_tracking_links)
+READ_GAUGE(mode_broadcast, facts->state.n_broadcast_links)
+READ_GAUGE(mode_keyspace, facts->state.n_keyspace_links)
+READ_GAUGE(mode_ttl, facts->state.n_ttl_links)
+READ_GAUGE(nodes_broadcast, facts->state.n_broadcast_nodes)
+READ_GAUGE(nodes_keyspace, facts->state.n_keyspace_nodes)
 READ_GAUGE(staleness_bound, (double)facts->staleness_bound_ms / 1e3)
 READ_GAUGE(watermark_age, (double)facts->watermark_age_us / 1e6)
 READ_GAUGE(memory_bytes, facts->cache.accounted_bytes)
@@ -211,8 +216,7 @@ int metrics_write(const struct metrics_facts *facts, struct evbuffer *out)
 /* What one worker says. */
 struct front_facts {
     unsigned n_links_up, n_links_down, n_nodes;
-    bool is_tracking;
-    int64_t staleness_bound_ms;
+    struct coherence_state state;
 };
 
 struct gather {
@@ -253,10 +257,8 @@ static void ask_front(struct front *front, void *context)
 {
     struct gather *gather = context;
     struct front_facts *facts = &gather->fronts[front->worker.index];
-    const struct coherence_state state = coherence_state_of(front->proxy, front->config);
 
-    facts->is_tracking = state.is_tracking;
-    facts->staleness_bound_ms = state.staleness_bound_ms;
+    facts->state = coherence_state_of(front->proxy, front->config);
     facts->n_nodes = front->backend.topology != NULL ? front->backend.topology->n_nodes : 0;
     for (const struct backend_node *node = front->backend.nodes; node != NULL; node = node->next) {
         if (node->is_in_map) {
@@ -275,12 +277,13 @@ static void add_fronts(struct gather *gather)
 
         facts->n_links_up += front->n_links_up;
         facts->n_links_down += front->n_links_down;
-        facts->is_tracking = facts->is_tracking && front->is_tracking;
+        facts->is_tracking = facts->is_tracking && front->state.is_tracking;
+        facts->state = front->state; /* its counts are of the process */
         if (front->n_nodes > facts->n_nodes) {
             facts->n_nodes = front->n_nodes;
         }
-        if (front->staleness_bound_ms > facts->staleness_bound_ms) {
-            facts->staleness_bound_ms = front->staleness_bound_ms;
+        if (front->state.staleness_bound_ms > facts->staleness_bound_ms) {
+            facts->staleness_bound_ms = front->state.staleness_bound_ms;
         }
     }
 }

@@ -13,6 +13,7 @@
 #ifndef NC_ADMIN_METRICS_H
 #define NC_ADMIN_METRICS_H
 
+#include "admin/coherence_state.h"
 #include "proxy/front.h"
 
 #include <event2/buffer.h>
@@ -33,6 +34,7 @@ struct metrics_facts {
     unsigned n_leased_taken, n_leased_idle, n_blocked, n_trackers, n_tracked_keys, n_large;
     unsigned n_links_up, n_links_down, n_nodes;
     bool is_tracking, is_ready;
+    struct coherence_state state; /* the counts of links and nodes by mode */
     int64_t staleness_bound_ms, watermark_age_us, uptime_us;
     uint64_t process_resident_bytes, allocated_bytes, n_log_dropped;
 };

@@ -361,8 +361,13 @@ static bool begin_locked(struct cache *cache, struct shard *shard, const struct 
     }
     /* The number may have ended and be another link's by now. */
     const uint8_t worker = atomic_load_explicit(&incarnation->worker, memory_order_relaxed);
+    const bool is_shared = atomic_load_explicit(&incarnation->shared, memory_order_relaxed) != 0;
     if (atomic_load_explicit(&incarnation->node, memory_order_relaxed) != offer->node ||
-        (number == offer->incarnation && worker != offer->worker)) {
+        (number == offer->incarnation && worker != offer->worker && !is_shared)) {
+        return false;
+    }
+    /* A shared one has no link that all of the key's fetches are on: there is nobody to ask. */
+    if (is_shared && number != offer->incarnation) {
         return false;
     }
     /* Acquire: as in find_valid_locked(). */
@@ -375,7 +380,7 @@ static bool begin_locked(struct cache *cache, struct shard *shard, const struct 
         return false;
     }
     flight->incarnation = number;
-    flight->worker = worker;
+    flight->worker = is_shared ? offer->worker : worker;
     flight->slot_word = word;
     flights_add(&shard->flights, flight);
     return true;

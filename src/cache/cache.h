@@ -200,8 +200,8 @@ struct cache_fill {
     bool is_negative;
     size_t max_key_bytes; /* for all views of the key together, the oldest go; 0: no limit */
     /*
-     * Its link hears of no writes: views of one key could show different versions, so that this
-     * one drops the others and voids the key's other flights.
+     * Its link does not hear of writes, in order with the replies: views of one key could show
+     * different versions, so that this one drops the others and voids the key's other flights.
      */
     bool is_sole;
 };

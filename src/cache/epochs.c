@@ -108,6 +108,12 @@ static void renew_hint_locked(struct epochs *epochs)
 
 uint16_t epochs_open(struct epochs *epochs, epochs_node node, unsigned worker, int64_t now_us)
 {
+    return epochs_open_shared(epochs, node, worker, 0, now_us);
+}
+
+uint16_t epochs_open_shared(struct epochs *epochs, epochs_node node, unsigned worker,
+                            uint8_t shared, int64_t now_us)
+{
     uint16_t number = EPOCHS_NONE;
 
     pthread_mutex_lock(&epochs->lock);
@@ -124,6 +130,7 @@ uint16_t epochs_open(struct epochs *epochs, epochs_node node, unsigned worker, i
         atomic_store_explicit(&incarnation->watermark_us, now_us, memory_order_relaxed);
         atomic_store_explicit(&incarnation->node, node, memory_order_relaxed);
         atomic_store_explicit(&incarnation->worker, (uint8_t)worker, memory_order_relaxed);
+        atomic_store_explicit(&incarnation->shared, shared, memory_order_relaxed);
         atomic_store_explicit(&incarnation->is_used, false, memory_order_relaxed);
         /* Release: who sees it live (epochs_is_live, epochs_use) sees the fields above. */
         atomic_store_explicit(&incarnation->is_live, true, memory_order_release);

@@ -37,6 +37,7 @@ struct epochs_incarnation {
     _Atomic bool is_live;              /* cleared by any thread, once */
     _Atomic bool is_used;              /* an entry or a flight may carry it */
     _Atomic uint8_t worker;            /* set when opened: whose link it is */
+    _Atomic uint8_t shared;            /* set when opened: epochs_open_shared(), 0 else */
     _Atomic epochs_node node;          /* set when opened */
 } __attribute__((aligned(64)));
 
@@ -51,6 +52,12 @@ void epochs_free(struct epochs **epochs);
  * that has ended is not soon another's; who holds a number finds out by epochs_is_live().
  */
 uint16_t epochs_open(struct epochs *epochs, epochs_node node, unsigned worker, int64_t now_us);
+/*
+ * The same for all workers at once: what they fetch, each over a link of its own, lives as long as
+ * one link of `worker` to the node hears of writes. shared: what that link is, above 0.
+ */
+uint16_t epochs_open_shared(struct epochs *epochs, epochs_node node, unsigned worker,
+                            uint8_t shared, int64_t now_us);
 /* Ends it: whatever carries it is invalid from here on. Idempotent; EPOCHS_NONE is accepted. */
 void epochs_close(struct epochs *epochs, uint16_t incarnation);
 /* Ends all of them (FLUSHALL, reload). Links open new ones when they next fetch. */

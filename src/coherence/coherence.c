@@ -1,6 +1,7 @@
 #include "coherence/coherence.h"
 
 #include "base/clock.h"
+#include "coherence/ear.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
 
@@ -35,6 +36,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     coherence->cache = fleet->cache;
     coherence->backend = backend;
     coherence->config = config;
+    ear_set_prefix_ids(coherence);
     coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
     CHECK(coherence->tick_event != NULL);
     event_priority_set(coherence->tick_event, PRIORITY_LINK);
@@ -51,7 +53,14 @@ void coherence_fini(struct coherence *coherence)
 void coherence_set_config(struct coherence *coherence, const struct config *config)
 {
     coherence->config = config;
+    ear_set_prefix_ids(coherence);
     backend_set_config(coherence->backend, config);
+    for (struct backend_node *node = coherence->backend->nodes; node != NULL; node = node->next) {
+        track_set_config(node->track);
+        for (struct backend_node *of = node->of_users; of != NULL; of = of->next) {
+            track_set_config(of->track);
+        }
+    }
 }
 
 static void on_node_added(struct backend_node *node, void *context)
@@ -90,8 +99,8 @@ struct link *coherence_hearing_link(struct coherence *coherence, unsigned slot,
     }
     node = backend_as(coherence->backend, node, identity);
     link_wake(&node->links[LINK_TRACKING]);
-    return track_incarnation(node->track, clock_now_us()) != EPOCHS_NONE &&
-                   track_is_coherent(node->track)
+    return track_is_coherent(node->track) &&
+                   track_incarnation(node->track, clock_now_us()) != EPOCHS_NONE
                ? &node->links[LINK_TRACKING]
                : NULL;
 }

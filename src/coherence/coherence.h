@@ -19,6 +19,7 @@
 #include "upstream/backend.h"
 
 struct coherence;
+struct ear_share;
 struct fetch;
 struct recent;
 
@@ -37,6 +38,8 @@ struct coherence_fleet {
      */
     void (*on_changed)(void *context, struct bytes keys);
     void *changed_context;
+    struct ear_share *shares;   /* ear.c: what the workers share of each node */
+    _Atomic unsigned n_ears[2]; /* by enum ear_kind: nodes heard of over one link for all workers */
 };
 
 struct coherence {
@@ -47,8 +50,9 @@ struct coherence {
     const struct config *config;
     struct event *tick_event;
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
-    /* Tracking links that are up, by whether they hear of writes; written by the worker. */
-    _Atomic unsigned n_tracking_links, n_ttl_links; /* atomic: read by who reports them */
+    uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */
+    /* Tracking links that are up, by mode; written by the worker, read by who reports them. */
+    _Atomic unsigned n_tracking_links, n_broadcast_links, n_keyspace_links, n_ttl_links;
 };
 
 void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,

@@ -2,8 +2,10 @@
  * Design: a fence has one leg per worker, and one more for each user whose links it has. A leg is
  * passed when that worker's tracking link to the node has answered a PING sent after the fence was
  * asked for, or when the link is down (its epoch has ended, so nothing it read is served any more).
+ * The keeper of the ears of the node has one more for each (ear.h).
  * The last leg mails the asker.
  */
+#include "coherence/ear.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
 
@@ -68,6 +70,19 @@ void fence_leg_done(struct fence_leg *leg)
     }
 }
 
+/* One leg more on this worker. */
+static struct fence_leg *add_leg(struct fence_leg *leg)
+{
+    struct fence_leg *more = mem_alloc(sizeof(*more));
+
+    more->fence = leg->fence;
+    more->more = leg->more;
+    leg->more = more;
+    /* Relaxed: its own leg, still to be passed, keeps the fence from ending. */
+    atomic_fetch_add_explicit(&leg->fence->n_left, 1, memory_order_relaxed);
+    return more;
+}
+
 static void on_leg(struct mail *mail)
 {
     struct fence_leg *leg = CONTAINER_OF(mail, struct fence_leg, mail);
@@ -78,14 +93,14 @@ static void on_leg(struct mail *mail)
         return;
     }
     for (struct backend_node *of = node->of_users; of != NULL; of = of->next) {
-        struct fence_leg *more = mem_alloc(sizeof(*more));
+        track_add_leg(of->track, add_leg(leg));
+    }
+    const struct track *track = node->track;
 
-        more->fence = leg->fence;
-        more->more = leg->more;
-        leg->more = more;
-        /* Relaxed: its own leg, still to be passed, keeps the fence from ending. */
-        atomic_fetch_add_explicit(&leg->fence->n_left, 1, memory_order_relaxed);
-        track_add_leg(of->track, more);
+    for (unsigned kind = 0; kind < N_EARS; kind++) {
+        if (track->ears[kind] != NULL) {
+            ear_add_leg(track->ears[kind], add_leg(leg));
+        }
     }
     /* What replicas showed may be older than what the fence is for, and stays so for a while. */
     for (struct backend_node *replica = backend_next_replica(leg->coherence->backend, node, NULL);

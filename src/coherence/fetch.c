@@ -4,6 +4,7 @@
  * write between the two is announced between the two replies and voids the flight. Whoever joined
  * the flight is answered from the one reply: in place on this worker, by mail on the others.
  */
+#include "coherence/modes.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
 #include "upstream/replicas.h"
@@ -39,6 +40,8 @@ struct fetch {
     bool is_drained; /* its reply is large, and read for nobody */
     size_t max_value;
     int64_t max_ttl_us, negative_ttl_us;
+    int coherence_mode;       /* what its namespace says */
+    struct modes_bound bound; /* set when it is sent */
 };
 
 /* ---- answering ---- */
@@ -256,9 +259,7 @@ static int64_t deadline_of(const struct fetch *fetch)
         /* What the user may read is asked of the backend again by then. */
         life_us = earlier(life_us, config->acl_max_age_ms * 1000);
     }
-    if (!track_is_coherent(fetch->track)) {
-        life_us = earlier(life_us, config->ttl_mode_max_ms * 1000);
-    }
+    life_us = earlier(life_us, fetch->bound.max_life_us);
     if (fetch->may_expire_fields) {
         life_us = earlier(life_us, config->hash_ttl_cap_ms * 1000);
     }
@@ -302,7 +303,7 @@ static void take_reply(struct fetch *fetch, struct bytes reply)
         .ns = fetch->ns,
         .is_negative = fetch->pttl == -2,
         .max_key_bytes = fetch->max_value,
-        .is_sole = !track_is_coherent(fetch->track),
+        .is_sole = fetch->bound.is_sole,
     };
     const bool may_keep = is_worth_keeping(fetch, reply, fill.deadline_us, now_us);
     const int64_t until_us = fetch->pttl >= 0 ? fetch->flight->t_sent_us + pttl_us(fetch)
@@ -452,12 +453,19 @@ static int send_fetch(struct fetch *fetch)
                      flight->args.len > 0 ? 6 : 5, 2, &fetch->op);
 }
 
-/* That of the incarnation, among those to the owner of the slot and to its replicas; or NULL. */
-static struct track *find_track(const struct fetch *fetch, struct backend_node *owner)
+/*
+ * That of the incarnation, or any if it is shared (the flight was begun for this worker's link
+ * then), among those to the owner of the slot and to its replicas; or NULL.
+ */
+static struct track *find_track(const struct fetch *fetch, struct backend_node *owner,
+                                bool is_shared)
 {
     struct backend *backend = fetch->coherence->backend;
     struct backend_node *node = owner;
 
+    if (is_shared) {
+        return backend_as(backend, owner, fetch->identity)->track;
+    }
     while (node != NULL) {
         struct track *track = backend_as(backend, node, fetch->identity)->track;
 
@@ -476,14 +484,18 @@ static void launch(struct fetch *fetch)
     const struct cache_flight *flight = fetch->flight;
     const struct epochs_incarnation *incarnation = epochs_at(cache_epochs(coherence->cache),
                                                              flight->incarnation);
+    const bool is_shared = atomic_load_explicit(&incarnation->shared, memory_order_relaxed) != 0;
     struct backend_node *node = backend_by_id(coherence->backend, incarnation->node);
 
     list(fetch);
-    fetch->track = node != NULL ? find_track(fetch, node) : NULL;
+    fetch->track = node != NULL ? find_track(fetch, node, is_shared) : NULL;
     if (fetch->track != NULL && fetch->track->is_draining) {
         give_up(fetch, COHERENCE_RELAY, BYTES(""));
         mem_free(fetch);
         return;
+    }
+    if (fetch->track != NULL) {
+        fetch->bound = modes_bound_of(fetch->track, fetch->coherence_mode, flight->incarnation);
     }
     if (fetch->track == NULL || !link_is_up(fetch->track->link) || send_fetch(fetch) != 0) {
         /*
@@ -520,6 +532,7 @@ static struct fetch *new_fetch(struct coherence *coherence, struct cache_flight 
     fetch->ns = ns->id;
     fetch->began_at_us = flight->t_sent_us;
     fetch->max_value = ns->max_value;
+    fetch->coherence_mode = ns->coherence;
     fetch->op.collect = ns->max_value > LINK_COLLECT_MIN ? ns->max_value : LINK_COLLECT_MIN;
     fetch->max_ttl_us = ns->max_ttl_ms * 1000;
     fetch->negative_ttl_us = ns->negative_ttl_ms * 1000;
@@ -571,7 +584,8 @@ static struct backend_node *choose_replica(struct coherence *coherence,
 /* Which node is asked for what tier 1 lacks; NULL: nobody is known. */
 static struct backend_node *choose_node(struct coherence *coherence,
                                         const struct cache_query *query,
-                                        const struct identity *identity, unsigned slot)
+                                        const struct identity *identity, unsigned slot,
+                                        const struct config_namespace *ns)
 {
     struct backend_node *owner = backend_owner(coherence->backend, slot);
     struct backend_node *replica = NULL;
@@ -579,8 +593,8 @@ static struct backend_node *choose_node(struct coherence *coherence,
     if (owner == NULL) {
         return NULL;
     }
-    if (NC_UNLIKELY(coherence->backend->reads_replicas) &&
-        config_namespace_of(coherence->config, query->key)->replica_reads) {
+    if (NC_UNLIKELY(coherence->backend->reads_replicas) && ns->replica_reads &&
+        modes_now(owner->track, ns->coherence) == COHERENCE_TRACKING) {
         replica = choose_replica(coherence, query, identity, owner);
     }
     return replica != NULL ? replica : backend_as(coherence->backend, owner, identity);
@@ -595,7 +609,8 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
                                   coherence->backend->topology->is_cluster
                               ? command_key_slot(query->key)
                               : 0;
-    struct backend_node *node = choose_node(coherence, query, waiter->identity, slot);
+    const struct config_namespace *ns = config_namespace_of(coherence->config, query->key);
+    struct backend_node *node = choose_node(coherence, query, waiter->identity, slot, ns);
     struct cache_offer offer = {
         .worker = (uint8_t)coherence->worker->index,
         .own = order->own,
@@ -610,7 +625,7 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
     if (node != NULL) {
         link_wake(&node->links[LINK_TRACKING]);
         offer.node = node->owner;
-        offer.incarnation = track_incarnation(node->track, query->now_us);
+        offer.incarnation = modes_incarnation(node->track, ns->coherence, query->now_us);
     }
     waiter->flight = NULL;
     waiter->has_begun = false;

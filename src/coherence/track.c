@@ -14,6 +14,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "coherence/ear.h"
+#include "coherence/modes.h"
 #include "resp/own.h"
 #include "upstream/replicas.h"
 
@@ -43,6 +45,9 @@ struct track *track_new(struct coherence *coherence, struct backend_node *node)
     track->ping.collect = LINK_COLLECT_MIN;
     track->retry.type = &retry_type;
     track->retry.collect = LINK_COLLECT_MIN;
+    track->mode = -1;
+    track->share = ear_share_get(coherence->fleet, node->id);
+    keyspace_init_poll(track);
     track->link->owner = track;
     track->link->events = &track_link_events;
     return track;
@@ -97,6 +102,9 @@ void track_free(struct track **track)
     end_incarnation(*track);
     pass_legs(&(*track)->legs_sent);
     pass_legs(&(*track)->legs_next);
+    ear_free_all(*track);
+    modes_renew(*track);
+    ear_share_put((*track)->coherence->fleet, &(*track)->share);
     mem_free(*track);
     *track = NULL;
 }
@@ -114,17 +122,18 @@ bool track_has_caught_up(const struct track *track, int64_t now_us)
            now_us - caught_up_us <= track->coherence->config->replica_max_lag_ms * 1000;
 }
 
+bool track_may_fetch(const struct track *track, int64_t now_us)
+{
+    return link_is_up(track->link) && !track->is_draining && track->node->info != NULL &&
+           track->node->info->is_healthy &&
+           now_us - track->watermark_us <= track->coherence->config->max_staleness_ms * 1000;
+}
+
 uint16_t track_incarnation(struct track *track, int64_t now_us)
 {
     struct epochs *epochs = epochs_of(track);
-    const struct config *config = track->coherence->config;
 
-    if (!link_is_up(track->link) || track->is_draining || track->node->info == NULL ||
-        !track->node->info->is_healthy ||
-        (!track->is_confirmed && config->coherence == COHERENCE_TRACKING)) {
-        return EPOCHS_NONE;
-    }
-    if (now_us - track->watermark_us > config->max_staleness_ms * 1000) {
+    if (!track_may_fetch(track, now_us)) {
         return EPOCHS_NONE;
     }
     if (track->incarnation != EPOCHS_NONE &&
@@ -201,8 +210,8 @@ static void on_ping_lost(struct link_op *op, struct link *link, enum link_loss l
 
 void track_add_leg(struct track *track, struct fence_leg *leg)
 {
-    if (!link_is_up(track->link)) {
-        /* Its epoch has ended: whatever it had read is gone. */
+    if (!link_is_up(track->link) || !track->is_confirmed) {
+        /* Its epoch has ended: whatever it had read is gone. Or it hears of nothing anyway. */
         fence_leg_done(leg);
         return;
     }
@@ -213,33 +222,15 @@ void track_add_leg(struct track *track, struct fence_leg *leg)
 
 /* ---- the link ---- */
 
-/* Leaves the count it is in, for another one or none. */
-static void count_in(struct track *track, _Atomic unsigned *count)
-{
-    if (track->counted_in != NULL) {
-        atomic_fetch_sub_explicit(track->counted_in, 1, memory_order_relaxed);
-    }
-    if (count != NULL) {
-        atomic_fetch_add_explicit(count, 1, memory_order_relaxed);
-    }
-    track->counted_in = count;
-}
-
 static void on_up(struct link *link)
 {
     struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
 
     track->is_confirmed = !link->tracking_refused;
-    count_in(track, track->is_confirmed ? &track->coherence->n_tracking_links
-                                        : &track->coherence->n_ttl_links);
     track->watermark_us = track->up_at_us = clock_now_us();
     track->ping_sent_at_us = track->watermark_us;
     track->retry_at_us = track->watermark_us + RETRY_TRACKING_US;
-    if (!track->is_confirmed && track->coherence->config->coherence == COHERENCE_AUTO) {
-        log_warn("coherence", "the backend refuses tracking, entries are bounded by time alone",
-                 "addr=%s mode=ttl bound_ms=%lld", link->name,
-                 (long long)track->coherence->config->ttl_mode_max_ms);
-    }
+    modes_renew(track);
 }
 
 static void on_down(struct link *link)
@@ -253,7 +244,7 @@ static void on_down(struct link *link)
     }
     end_incarnation(track);
     track->is_confirmed = track->is_draining = false;
-    count_in(track, NULL);
+    modes_renew(track);
     if (was_heard) {
         track_announce(track->coherence, BYTES(""));
     }
@@ -265,12 +256,12 @@ static void on_down(struct link *link)
 }
 
 /* `>2 invalidate [key ...]` or `>2 invalidate null`; other kinds of push mean nothing to us. */
-static bool on_push(struct link *link, struct bytes frame)
+bool track_take_message(const struct coherence *coherence, struct bytes frame, bool *is_null)
 {
-    struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
     struct resp_value head, kind, keys, key;
     struct bytes array;
 
+    *is_null = false;
     if (!resp_next(&frame, &head) || head.n_children < 1 || !resp_next(&frame, &kind) ||
         kind.type != '$') {
         return false;
@@ -284,9 +275,7 @@ static bool on_push(struct link *link, struct bytes frame)
     }
     stats_add(METRIC_invalidation_messages, 1);
     if (keys.is_null) {
-        stats_add(METRIC_flushes_null, 1);
-        end_incarnation(track);
-        track_announce(track->coherence, BYTES(""));
+        *is_null = true;
         return true;
     }
     if (keys.type != '*') {
@@ -296,12 +285,28 @@ static bool on_push(struct link *link, struct bytes frame)
         if (!resp_next(&frame, &key) || key.type != '$' || key.is_null) {
             return false;
         }
-        if (cache_invalidate(track->coherence->cache, key.text)) {
+        if (cache_invalidate(coherence->cache, key.text)) {
             stats_add(METRIC_invalidations_tracking, 1);
         }
     }
     if (keys.n_children > 0) {
-        track_announce(track->coherence, array);
+        track_announce(coherence, array);
+    }
+    return true;
+}
+
+static bool on_push(struct link *link, struct bytes frame)
+{
+    struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
+    bool is_null;
+
+    if (!track_take_message(track->coherence, frame, &is_null)) {
+        return false;
+    }
+    if (is_null) {
+        stats_add(METRIC_flushes_null, 1);
+        end_incarnation(track);
+        track_announce(track->coherence, BYTES(""));
     }
     return true;
 }
@@ -326,9 +331,7 @@ static void on_retry_reply(struct link_op *op, struct link *link, unsigned index
         /* What was read so far hears of nothing: it goes. */
         end_incarnation(track);
         track->is_confirmed = true;
-        count_in(track, &track->coherence->n_tracking_links);
-        log_info("coherence", "the backend accepts tracking again", "addr=%s mode=tracking",
-                 link->name);
+        modes_renew(track);
     }
 }
 
@@ -346,7 +349,7 @@ static void retry_tracking(struct track *track, int64_t now_us)
     const struct bytes frame = BYTES(OWN_TRACKING_ON);
 
     if (track->is_confirmed || track->is_retry_sent || now_us < track->retry_at_us ||
-        track->coherence->config->coherence == COHERENCE_TTL || track->link->is_resp2) {
+        !track->link->settings.wants_tracking || track->link->is_resp2) {
         return;
     }
     track->retry_at_us = now_us + RETRY_TRACKING_US;
@@ -354,13 +357,30 @@ static void retry_tracking(struct track *track, int64_t now_us)
                            0;
 }
 
+/* Tracking is asked for in the greeting: where it is wanted no longer, or again, that is repeated.
+ */
+void track_set_config(struct track *track)
+{
+    struct link *link = track->link;
+
+    ear_set_config_all(track);
+    if (link_is_up(link) && !link->is_resp2 &&
+        link->tracking_asked != link->settings.wants_tracking) {
+        link_close(link, "coherence is kept in another way from now on");
+        link->retry_at_us = 0;
+    }
+    modes_renew(track);
+}
+
 void track_tick(struct track *track, int64_t now_us)
 {
     const struct config *config = track->coherence->config;
 
+    ear_tick_all(track, now_us);
     if (!link_is_up(track->link)) {
         return;
     }
+    modes_renew(track);
     if (now_us - track->watermark_us > config->link_timeout_ms * 1000) {
         link_close(track->link, "no sign of life within link-timeout");
         return;

@@ -30,7 +30,13 @@
 
 /* In the order of WORDS() in tables/options.def; log_level holds an enum log_level (base/log.h). */
 enum { PRESENT_AS_STANDALONE, PRESENT_AS_CLUSTER };
-enum { COHERENCE_AUTO, COHERENCE_TRACKING, COHERENCE_TTL };
+enum {
+    COHERENCE_AUTO,
+    COHERENCE_TRACKING,
+    COHERENCE_BROADCAST,
+    COHERENCE_KEYSPACE,
+    COHERENCE_TTL
+};
 enum { AUTH_AUTO, AUTH_PROXY, AUTH_BACKEND };
 enum { SCRIPT_KEYS_UNDECLARED, SCRIPT_KEYS_DECLARED };
 enum { CONFIG_COMMAND_ON, CONFIG_COMMAND_GET, CONFIG_COMMAND_OFF };
@@ -98,8 +104,8 @@ struct config_namespace {
     const char *name;
     uint8_t id; /* stable for the life of the process, by name; 0 is "default" */
     /*
-     * match (NULL for "default"), cache, and the options of [cache] that a namespace may override,
-     * resolved: max_ttl_ms, negative_ttl_ms, max_value.
+     * match (NULL for "default"), cache, and the options that a namespace may override, resolved:
+     * max_ttl_ms, negative_ttl_ms, max_value, replica_reads, coherence.
      */
 #define WORDS(list, words)
 #define OPTION(section, name, type, def, min, max, reload, help)                                   \
@@ -191,6 +197,9 @@ void config_unref(struct config **config);
  * else "default". Never NULL.
  */
 const struct config_namespace *config_namespace_of(const struct config *config, struct bytes key);
+
+/* Some namespace whose keys are kept has this for `coherence`. */
+bool config_uses_coherence(const struct config *config, int coherence);
 
 /* Some namespace is read from replicas. */
 bool config_reads_replicas(const struct config *config);

@@ -106,6 +106,14 @@ static const char *split_pattern(const char *pattern, unsigned char *prefix, siz
     return pattern;
 }
 
+size_t namespace_literal(const char *pattern, unsigned char *out)
+{
+    size_t len;
+
+    (void)split_pattern(pattern, out, &len);
+    return len;
+}
+
 static void pattern_init(struct pattern *pattern, const char *text)
 {
     pattern->whole = bytes_of_string(text);
@@ -209,6 +217,16 @@ void config_matcher_free(struct config_matcher **matcher)
     mem_free((*matcher)->candidates);
     mem_free(*matcher);
     *matcher = NULL;
+}
+
+bool config_uses_coherence(const struct config *config, int coherence)
+{
+    for (unsigned i = 0; i < config->n_namespaces; i++) {
+        if (config->namespaces[i].cache && config->namespaces[i].coherence == coherence) {
+            return true;
+        }
+    }
+    return false;
 }
 
 bool config_reads_replicas(const struct config *config)

@@ -25,6 +25,10 @@ NC_MUST_CHECK int namespace_register(const char *name, const char **kept);
 /* Brings namespaces[1] and up into the order in which config_namespace_of() prefers them. */
 void namespaces_sort(struct config_namespace *namespaces, unsigned n);
 
+/* The literal text that every key of a pattern begins with; `out` has room for the pattern. Returns
+ * its length. */
+size_t namespace_literal(const char *pattern, unsigned char *out);
+
 /* Of sorted namespaces. */
 struct config_matcher *config_matcher_new(const struct config_namespace *namespaces, unsigned n);
 void config_matcher_free(struct config_matcher **matcher);

@@ -86,6 +86,7 @@ static struct config_option options[] = {
      .is_local = true,                                                                             \
      .name = #name_,                                                                               \
      .type = TYPE_##type_,                                                                         \
+     .words = #type_,                                                                              \
      .is_override = true,                                                                          \
      .offset = offsetof(struct config_namespace, FIELD_NAME(type_, name_))},
 #include "tables/options.def"

@@ -328,13 +328,16 @@ static bool is_same_policy(const struct config_namespace *a, const struct config
 
     return is_same_match && a->id == b->id && a->cache == b->cache &&
            a->max_ttl_ms == b->max_ttl_ms && a->negative_ttl_ms == b->negative_ttl_ms &&
-           a->max_value == b->max_value && a->replica_reads == b->replica_reads;
+           a->max_value == b->max_value && a->replica_reads == b->replica_reads &&
+           a->coherence == b->coherence;
 }
 
 /* True when every key would be kept as before. */
 static bool are_same_policies(const struct config *a, const struct config *b)
 {
     bool is_same = a->n_namespaces == b->n_namespaces && a->ttl_mode_max_ms == b->ttl_mode_max_ms &&
+                   a->coherence == b->coherence &&
+                   a->keyspace_mode_max_ms == b->keyspace_mode_max_ms &&
                    a->hash_ttl_cap_ms == b->hash_ttl_cap_ms &&
                    a->acl_max_age_ms == b->acl_max_age_ms;
 

@@ -574,8 +574,11 @@ void tracking_tick(struct front *front)
 bool tracking_is_refused(const struct proxy *proxy)
 {
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
-        if (atomic_load_explicit(&proxy->fronts[i].coherence.n_ttl_links, memory_order_relaxed) >
-            0) {
+        const struct coherence *coherence = &proxy->fronts[i].coherence;
+
+        if (atomic_load_explicit(&coherence->n_ttl_links, memory_order_relaxed) > 0 ||
+            atomic_load_explicit(&coherence->n_broadcast_links, memory_order_relaxed) > 0 ||
+            atomic_load_explicit(&coherence->n_keyspace_links, memory_order_relaxed) > 0) {
             return true;
         }
     }

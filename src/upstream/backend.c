@@ -21,7 +21,8 @@ static struct link_settings link_settings(const struct backend *backend,
         .reconnect_max_ms = config->reconnect_max_ms,
         .output_limit = config->link_output_limit,
         .tls = config->target.is_tls ? &backend->tls : NULL,
-        .wants_tracking = config->coherence != COHERENCE_TTL,
+        .wants_tracking = config_uses_coherence(config, COHERENCE_AUTO) ||
+                          config_uses_coherence(config, COHERENCE_TRACKING),
         .reads_replica = is_cluster && info != NULL && !info->is_master,
         .keeps_requests = is_cluster,
     };

@@ -462,6 +462,30 @@ static int add_leased_greeting(struct link *link)
     return error != 0 ? error : add_greeting(link, GREET_DISCARD, discard, 1);
 }
 
+static int add_tracking_greeting(struct link *link)
+{
+    const struct link_settings *settings = &link->settings;
+    const unsigned n_prefixes = settings->is_broadcast ? settings->n_prefixes : 0;
+    struct bytes *argv = mem_alloc((4 + 2 * (size_t)n_prefixes) * sizeof(*argv));
+    unsigned n = 0;
+    int error;
+
+    argv[n++] = BYTES("CLIENT");
+    argv[n++] = BYTES("TRACKING");
+    argv[n++] = BYTES("ON");
+    if (settings->is_broadcast) {
+        argv[n++] = BYTES("BCAST");
+    }
+    for (unsigned i = 0; i < n_prefixes; i++) {
+        argv[n++] = BYTES("PREFIX");
+        argv[n++] = settings->prefixes[i];
+    }
+    link->tracking_asked = true;
+    error = add_greeting(link, GREET_TRACKING, argv, n);
+    mem_free(argv);
+    return error;
+}
+
 static int write_greeting(struct link *link)
 {
     const struct config_backend *login = link->login;
@@ -503,10 +527,7 @@ static int write_greeting(struct link *link)
         error = add_greeting(link, GREET_READONLY, argv, 1);
     }
     if (error == 0 && link->kind == LINK_TRACKING && link->settings.wants_tracking) {
-        argv[0] = BYTES("CLIENT");
-        argv[1] = BYTES("TRACKING");
-        argv[2] = BYTES("ON");
-        error = add_greeting(link, GREET_TRACKING, argv, 3);
+        error = add_tracking_greeting(link);
     }
     return error != 0 ? error : add_leased_greeting(link);
 }
@@ -553,6 +574,7 @@ static void begin_connect(struct link *link)
     link->connect_began_us = link->last_progress_us = clock_now_us();
     link->tracking_refused = link->kind == LINK_TRACKING &&
                              (!link->settings.wants_tracking || link->is_resp2);
+    link->tracking_asked = false;
     identity_lock(); /* a user's password may be another one by now */
     error = write_greeting(link);
     identity_unlock();
@@ -603,8 +625,7 @@ static void come_up(struct link *link)
     } else {
         log_info("upstream", "link up", "addr=%s kind=%s tracking=%s", link->name,
                  link_kind_name(link->kind),
-                 link->kind != LINK_TRACKING ? "none"
-                                             : (link->tracking_refused ? "refused" : "on"));
+                 !link->tracking_asked ? "none" : (link->tracking_refused ? "refused" : "on"));
     }
     if (link->settings.keeps_requests) {
         buffer_consume(&link->out, (size_t)(link->out_allowed - link->out_base));

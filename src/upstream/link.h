@@ -77,6 +77,9 @@ struct link_settings {
     size_t output_limit;
     struct tls_context *const *tls; /* NULL: plain. What it points to follows reloads */
     bool wants_tracking;            /* tracking links: send CLIENT TRACKING ON */
+    bool is_broadcast;              /* the same with BCAST, and these prefixes; none: every key */
+    const struct bytes *prefixes;   /* the owner's */
+    unsigned n_prefixes;
     bool is_quiet;       /* its coming and going is no news: a login that is being checked */
     bool is_leased;      /* one client's own (lease.h): its number at the backend is asked for */
     bool reads_replica;  /* of a cluster: READONLY */
@@ -128,6 +131,7 @@ struct link {
     bool multi_refused;    /* leased: MULTI was not accepted */
     bool needs_multi;      /* leased: useless without */
     bool is_resp2;         /* a tracking link to a server without HELLO: RESP2 and no tracking */
+    bool tracking_asked;   /* CLIENT TRACKING was part of its greeting */
     bool tracking_refused; /* up, but CLIENT TRACKING was not accepted */
 
     int64_t client_id; /* leased: the connection's number at the backend, 0 while unknown */

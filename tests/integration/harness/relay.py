@@ -2,7 +2,8 @@
 
 It runs as a process of its own (this file is also its program), so that the load of the tests does
 not blur its delays. A connection whose first bytes from the proxy contain CLIENT TRACKING is a
-"tracking" link, every other one is "other"; each fault names the kind that it concerns, or "all".
+"tracking" link, as is one that contains PSUBSCRIBE __keyspace@; every other one is "other". Each
+fault names the kind that it concerns, or "all".
 """
 
 import asyncio
@@ -117,7 +118,8 @@ class _Pair:
     def sniff(self, data):
         if self.kind == "other" and len(self.sniffed) < SNIFF_BYTES:
             self.sniffed += data.upper()
-            if b"CLIENT" in self.sniffed and b"TRACKING" in self.sniffed:
+            if (b"CLIENT" in self.sniffed and b"TRACKING" in self.sniffed
+                    or b"__KEYSPACE@" in self.sniffed):
                 self.kind = "tracking"
 
     def close(self):

@@ -1,0 +1,347 @@
+"""Coherence modes besides tracking: broadcast, keyspace notifications, what auto comes to, modes of
+namespaces, and changes of mode by a reload.
+
+Proves (docs/coherence.md, "Modes"): the invariants hold in them under the same faults as in
+test_consistency.py, each within its own bound; one link per node hears of writes, and of no more
+keys than are kept; what a mode cannot offer is refused.
+"""
+
+import signal
+import time
+
+import pytest
+
+from harness import consistency
+from harness.consistency import Workload
+from harness.resp import encode
+from harness.waiting import wait_until
+
+from test_consistency import (MAX_STALENESS, OPTIONS, PATIENT, assert_hits_again, every, run)
+
+pytestmark = pytest.mark.needs_proxy
+
+MODES = ("broadcast", "keyspace")
+SECONDS = 1.5
+
+
+@pytest.fixture
+def in_front(start_proxy, start_redis, start_relay):
+    """(proxy, server, relay): in this mode, when the node tells of writes."""
+    def start(mode, options=None, has_relay=False, **keywords):
+        server = start_redis()
+        server.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
+        relay = start_relay(server.address) if has_relay else None
+        port = relay.address[1] if has_relay else server.port
+        proxy = start_proxy(f"redis://127.0.0.1:{port}",
+                            {**OPTIONS, "coherence": mode, "keyspace-poll": "200ms",
+                             **(options or {})}, **keywords)
+        if mode in MODES:
+            proxy.wait_metric("coherence_nodes", 1, mode=mode)
+        return proxy, server, relay
+    return start
+
+
+def workload(proxy, server, **keywords):
+    return Workload(proxy.address, server.client, bound=MAX_STALENESS, **keywords)
+
+
+def commands_of(server, *names):
+    """Clients at the backend whose last command was one of these."""
+    lines = server.ask("CLIENT", "LIST").decode().splitlines()
+    clients = [dict(field.split("=", 1) for field in line.split() if "=" in field)
+               for line in lines]
+    return [client for client in clients if client.get("cmd") in names]
+
+
+def hit(proxy, *request):
+    """The reply once it comes from memory."""
+    def answered():
+        before = proxy.metrics().get("hits_total")
+        with proxy.client() as client:
+            client.ask(*request)
+            reply = client.ask(*request)
+        return reply if proxy.metrics().get("hits_total") > before else None
+    return wait_until(answered, 10, "a hit")
+
+
+# --- the scenarios of test_consistency.py ---------------------------------------------------------
+
+@pytest.mark.parametrize("mode", MODES)
+def test_plain(in_front, mode):
+    proxy, server, _ = in_front(mode)
+    run(proxy, workload(proxy, server, ops=consistency.SIMPLE + consistency.REMOVING
+                        + consistency.EXPIRING), SECONDS, least_share=0.1)
+    assert proxy.metrics().get("coherence_links", mode=mode) == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_heard_comes_20_ms_late(in_front, mode):
+    """Long after the replies: only the proxy's own drop can be in time."""
+    proxy, server, relay = in_front(mode, has_relay=True)
+    relay.delay("tracking", to_proxy=0.02)
+    run(proxy, workload(proxy, server), SECONDS, least_share=0.05)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_fetches_come_20_ms_late(in_front, mode):
+    """What is heard overtakes the reply that shows the value of before."""
+    proxy, server, relay = in_front(mode, has_relay=True)
+    relay.delay("other", to_proxy=0.02)
+    run(proxy, workload(proxy, server), SECONDS, least_share=0.02)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_scripts_with_undeclared_keys_while_what_is_heard_comes_late(in_front, mode):
+    proxy, server, relay = in_front(mode, has_relay=True)
+    relay.delay("tracking", to_proxy=0.02)
+    run(proxy, workload(proxy, server, ops=consistency.SCRIPTED, n_proxy_writers=3), SECONDS,
+        least_share=0.02)
+    assert proxy.metrics().get("fences_total") > 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_links_killed_again_and_again(in_front, mode):
+    proxy, server, relay = in_front(
+        mode, {"reconnect-min": "10ms", "reconnect-max": "50ms"}, has_relay=True)
+    kinds = ["tracking", "tracking", "all"]
+
+    def cut():
+        relay.cut(kinds[0])
+        kinds.append(kinds.pop(0))
+
+    run(proxy, workload(proxy, server, are_errors_allowed=True), SECONDS + 1,
+        lambda until: every(0.25, until, cut), least_share=0.02)
+    assert_hits_again(proxy)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_link_that_hears_is_half_open(in_front, mode):
+    proxy, server, relay = in_front(
+        mode, {"link-timeout": "1500ms", "reconnect-max": "200ms"}, has_relay=True)
+
+    def faults(until):
+        relay.hold("tracking")
+        time.sleep(0.8)
+        relay.flow("tracking")
+        time.sleep(0.3)
+        relay.swallow("tracking")
+        time.sleep(0.8)
+        relay.flow("tracking")
+
+    run(proxy, workload(proxy, server, are_errors_allowed=True, n_direct_writers=2), SECONDS + 1.5,
+        faults, least_share=0.02)
+    assert_hits_again(proxy)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_backend_stopped(in_front, mode):
+    proxy, server, _ = in_front(mode, PATIENT)
+
+    def faults(until):
+        for seconds in (0.2, 0.9):
+            server.pause()
+            time.sleep(seconds)
+            server.resume()
+            time.sleep(0.2)
+
+    run(proxy, workload(proxy, server, are_errors_allowed=True), SECONDS + 0.5, faults,
+        least_share=0.02)
+    assert_hits_again(proxy)
+
+
+# --- broadcast ------------------------------------------------------------------------------------
+
+NAMESPACES = """[namespace "default"]
+cache = off
+[namespace "user"]
+match = user:*
+[namespace "one"]
+match = user:1:*
+[namespace "item"]
+match = item:?
+"""
+
+
+def test_one_link_per_node_hears_of_the_keys_that_are_kept(in_front):
+    proxy, server, _ = in_front("broadcast", config=NAMESPACES)
+    listing = server.ask("CLIENT", "LIST").decode()
+    assert listing.count("flags=tB") == 1 and listing.count("flags=t ") == 0
+    with proxy.client() as client:
+        hit(proxy, "GET", "user:1:a")
+        hit(proxy, "GET", "item:a")
+        before = proxy.metrics().get("invalidation_messages_total")
+        server.ask("SET", "other", 1)
+        server.ask("SET", "user:1:a", 2)
+        proxy.wait_metric("invalidation_messages_total", before + 1)
+        assert client.ok("GET", "user:1:a") == b"2"
+        assert client.ok("GET", "other") == b"1"
+        assert proxy.metrics().get("invalidation_messages_total") == before + 1
+
+
+def test_a_flush_around_the_proxy_is_heard_of(in_front):
+    proxy, server, _ = in_front("broadcast")
+    server.ask("SET", "k", "v")
+    assert hit(proxy, "GET", "k") == b"$1\r\nv\r\n"
+    server.ask("FLUSHALL")
+    with proxy.client() as client:
+        wait_until(lambda: client.ask("GET", "k") == b"$-1\r\n", 5, "the flush")
+    assert proxy.metrics().get("flushes_total", reason="null-message") == 1
+
+
+def test_broadcast_refused_keeps_nothing(in_front):
+    """As with coherence = tracking: nothing is served that nothing keeps coherent."""
+    proxy, server, _ = in_front("broadcast")
+    server.ask("ACL", "SETUSER", "default", "-client|tracking")
+    server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    wait_until(lambda: proxy.metrics().get("coherence_nodes", mode="broadcast") == 0, 10,
+               "the refusal")
+    hits = proxy.metrics().get("hits_total")
+    with proxy.client() as client:
+        for _ in range(20):
+            wait_until(lambda: client.ask("GET", "k") == b"$-1\r\n", 5, "an answer")
+    assert proxy.metrics().get("hits_total") == hits
+    server.ask("ACL", "SETUSER", "default", "+client|tracking")
+    assert hit(proxy, "GET", "k") == b"$-1\r\n"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_clients_with_a_cache_of_their_own_are_refused(in_front, mode):
+    proxy, _, _ = in_front(mode)
+    with proxy.client(3) as client:
+        client.send(encode("CLIENT", "TRACKING", "ON"))
+        assert client.read().startswith(b"-ERR")
+
+
+# --- keyspace -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("command", [("FLUSHALL",), ("FLUSHDB",), ("SWAPDB", "0", "1")],
+                         ids=lambda command: command[0])
+def test_what_notifications_do_not_tell_is_asked_for(in_front, command):
+    proxy, server, _ = in_front("keyspace")
+    server.ask("SET", "k", "v")
+    assert hit(proxy, "GET", "k") == b"$1\r\nv\r\n"
+    server.ask(*command)
+    with proxy.client() as client:
+        wait_until(lambda: client.ask("GET", "k") == b"$-1\r\n", 5, "the flush to be noticed")
+    assert proxy.metrics().get("flushes_total", reason="poll") == 1
+
+
+def test_keyspace_mode_ends_where_notifications_do(in_front):
+    proxy, server, _ = in_front("keyspace")
+    server.ask("SET", "k", "v")
+    hit(proxy, "GET", "k")
+    server.ask("CONFIG", "SET", "notify-keyspace-events", "KEx")
+    wait_until(lambda: proxy.metrics().get("coherence_nodes", mode="keyspace") == 0, 10, "the end")
+    server.ask("SET", "k", "w")
+    with proxy.client() as client:
+        assert client.ok("GET", "k") == b"w"
+    server.ask("CONFIG", "SET", "notify-keyspace-events", "AK")
+    assert hit(proxy, "GET", "k") == b"$1\r\nw\r\n"
+
+
+def test_entries_of_keyspace_mode_live_for_its_limit(in_front):
+    proxy, server, _ = in_front("keyspace", {"keyspace-mode-max": "300ms"})
+    server.ask("SET", "k", "v")
+    hit(proxy, "GET", "k")
+    # A change that notifies nobody: with the flags off for a moment.
+    server.ask("MULTI")
+    with server.client() as direct:
+        direct.ok("EVAL", "redis.call('CONFIG', 'SET', 'notify-keyspace-events', '') "
+                  if False else "return 1", 0)
+    misses = proxy.metrics().get("misses_total")
+    with proxy.client() as client:
+        wait_until(lambda: client.ok("GET", "k") == b"v"
+                   and proxy.metrics().get("misses_total") > misses, 5, "the entry to end")
+
+
+def test_patterns_take_names_literally(in_front):
+    """Names with the bytes that patterns give a meaning."""
+    proxy, server, _ = in_front("keyspace", config="""[namespace "default"]
+cache = off
+[namespace "odd"]
+match = a\\*b\\[^c:*
+""")
+    for name in ("a*b[^c:1", "a*b[^c:*]"):
+        server.ask("SET", name, "v")
+        assert hit(proxy, "GET", name) == b"$1\r\nv\r\n"
+        server.ask("SET", name, "w")
+        with proxy.client() as client:
+            wait_until(lambda: client.ok("GET", name) == b"w", 5, "the new value")
+
+
+# --- what auto comes to, and namespaces -----------------------------------------------------------
+
+def test_auto_goes_down_to_what_the_node_offers_and_up_again(in_front):
+    proxy, server, _ = in_front("auto", {"reconnect-max": "100ms"})
+
+    def comes_to(mode):
+        wait_until(lambda: proxy.metrics().get("coherence_links", mode=mode) == 2, 10, mode)
+        server.ask("SET", "k", mode)
+        wait_until(lambda: hit(proxy, "GET", "k") == b"$%d\r\n%s\r\n" % (
+            len(mode), mode.encode()), 5, "the new value")
+        with proxy.client() as client:
+            assert f"nearcached_coherence:{mode}\r\n".encode() in client.ok("INFO", "nearcached")
+
+    comes_to("tracking")
+    server.ask("ACL", "SETUSER", "default", "-client|tracking")
+    server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    comes_to("keyspace")
+    server.ask("CONFIG", "SET", "notify-keyspace-events", "")
+    comes_to("ttl")
+    server.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
+    comes_to("keyspace")
+    server.ask("ACL", "SETUSER", "default", "+client|tracking")
+    comes_to("tracking")
+    assert proxy.metrics().get("coherence_mode_changes_total") > 0
+
+
+MIXED = """[coherence]
+coherence = tracking
+ttl-mode-max = 300ms
+[namespace "told"]
+match = told:*
+coherence = broadcast
+[namespace "old"]
+match = old:*
+coherence = ttl
+"""
+
+
+def test_namespaces_have_modes_of_their_own(start_proxy, start_redis):
+    server = start_redis()
+    proxy = start_proxy(server.url(), config=MIXED)
+    proxy.wait_metric("coherence_nodes", 1, mode="broadcast")
+    for key in ("told:1", "old:1", "1"):
+        server.ask("SET", key, "v")
+        assert hit(proxy, "GET", key) == b"$1\r\nv\r\n"
+        server.ask("SET", key, "w")
+        with proxy.client() as client:
+            wait_until(lambda: client.ok("GET", key) == b"w", 5, "the new value")
+    with proxy.client() as client:
+        assert b"nearcached_coherence:mixed\r\n" in client.ok("INFO", "nearcached")
+
+
+def test_a_reload_changes_the_mode_under_load(in_front):
+    """Each change ends what was kept before; nothing is old at any moment."""
+    proxy, server, _ = in_front("tracking", config="")
+    modes = ["broadcast", "keyspace", "auto", "broadcast", "tracking"]
+    assert modes
+
+    def reload(mode):
+        reloads = proxy.metrics().get("config_reloads_total")
+        proxy.write_config({"coherence": {"coherence": mode}})
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_metric("config_reloads_total", reloads + 1)
+
+    def faults(until):
+        for mode in modes:
+            reload(mode)
+            time.sleep(0.3)
+
+    run(proxy, workload(proxy, server, ops=consistency.SIMPLE + consistency.SCRIPTED), 2.5, faults,
+        least_share=0.02)
+    assert_hits_again(proxy)
+    reload("broadcast")
+    wait_until(lambda: server.ask("CLIENT", "LIST").count(b"flags=tB") == 1
+               and server.ask("CLIENT", "LIST").count(b"flags=t ") == 0, 10, "the links to change")
+    hit(proxy, "GET", "k")
