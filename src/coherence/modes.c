@@ -37,12 +37,18 @@ static bool is_heard(const struct track *track, enum ear_kind kind)
     return atomic_load_explicit(&track->share->is_heard[kind], memory_order_relaxed);
 }
 
+/* Until the first test of a connection has ended nothing is decided; then it is as it was. */
+static bool is_first_probe(const struct track *track)
+{
+    return track->is_probing && !track->probe.has_failed;
+}
+
 int modes_now(const struct track *track, int coherence)
 {
     if (coherence != COHERENCE_AUTO) {
         return coherence;
     }
-    if (track->is_confirmed || track->is_probing) {
+    if (track->is_confirmed || is_first_probe(track)) {
         return COHERENCE_TRACKING;
     }
     return is_heard(track, EAR_KEYSPACE) ? COHERENCE_KEYSPACE : COHERENCE_TTL;
@@ -153,7 +159,7 @@ static void log_mode(const struct track *track, int former)
 void modes_renew(struct track *track)
 {
     const int coherence = track->coherence->config->coherence;
-    const bool is_up = link_is_up(track->link) && !track->is_probing;
+    const bool is_up = link_is_up(track->link) && !is_first_probe(track);
     const int former = track->mode;
 
     track->mode = is_up ? modes_now(track, coherence) : NO_MODE;

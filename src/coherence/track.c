@@ -22,6 +22,8 @@
 #define TRACK_MAGIC 0x7472616bu
 /* How often a server that refused CLIENT TRACKING is asked again. */
 #define RETRY_TRACKING_US 1000000
+/* And one that accepts it and tells nothing. */
+#define RETRY_PROBE_US 10000000
 
 static void on_ping_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
                           bool is_first, bool is_last);
@@ -48,6 +50,7 @@ struct track *track_new(struct coherence *coherence, struct backend_node *node)
     track->mode = -1;
     track->share = ear_share_get(coherence->fleet, node->id);
     keyspace_init_poll(track);
+    probe_init(track);
     track->link->owner = track;
     track->link->events = &track_link_events;
     return track;
@@ -222,15 +225,41 @@ void track_add_leg(struct track *track, struct fence_leg *leg)
 
 /* ---- the link ---- */
 
+/* CLIENT TRACKING was accepted on the link as it is. */
+static void take_acceptance(struct track *track)
+{
+    track->is_probing = true;
+    if (!probe_begin(track)) {
+        track_on_probed(track, true);
+    }
+}
+
+void track_on_probed(struct track *track, bool is_told)
+{
+    track->is_probing = false;
+    if (is_told) {
+        track->probe.has_failed = track->probe.was_logged = false;
+        /* What was read so far hears of nothing: it goes. */
+        end_incarnation(track);
+        track->is_confirmed = true;
+    } else {
+        track->retry_at_us = clock_now_us() + RETRY_PROBE_US;
+    }
+    modes_renew(track);
+}
+
 static void on_up(struct link *link)
 {
     struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
 
-    track->is_confirmed = !link->tracking_refused;
     track->watermark_us = track->up_at_us = clock_now_us();
     track->ping_sent_at_us = track->watermark_us;
     track->retry_at_us = track->watermark_us + RETRY_TRACKING_US;
-    modes_renew(track);
+    if (link->tracking_refused) {
+        modes_renew(track);
+    } else {
+        take_acceptance(track);
+    }
 }
 
 static void on_down(struct link *link)
@@ -243,7 +272,8 @@ static void on_down(struct link *link)
         stats_add(METRIC_flushes_link, 1);
     }
     end_incarnation(track);
-    track->is_confirmed = track->is_draining = false;
+    track->is_confirmed = track->is_draining = track->is_probing = false;
+    probe_end(track);
     modes_renew(track);
     if (was_heard) {
         track_announce(track->coherence, BYTES(""));
@@ -300,6 +330,7 @@ static bool on_push(struct link *link, struct bytes frame)
     struct track *track = OBJ_FROM(link->owner, struct track, TRACK_MAGIC);
     bool is_null;
 
+    probe_take_message(track, frame);
     if (!track_take_message(track->coherence, frame, &is_null)) {
         return false;
     }
@@ -307,6 +338,7 @@ static bool on_push(struct link *link, struct bytes frame)
         stats_add(METRIC_flushes_null, 1);
         end_incarnation(track);
         track_announce(track->coherence, BYTES(""));
+        probe_restart(track);
     }
     return true;
 }
@@ -328,10 +360,7 @@ static void on_retry_reply(struct link_op *op, struct link *link, unsigned index
     }
     track->is_retry_sent = false;
     if (part.len > 0 && part.ptr[0] == '+') {
-        /* What was read so far hears of nothing: it goes. */
-        end_incarnation(track);
-        track->is_confirmed = true;
-        modes_renew(track);
+        take_acceptance(track);
     }
 }
 
@@ -348,8 +377,9 @@ static void retry_tracking(struct track *track, int64_t now_us)
 {
     const struct bytes frame = BYTES(OWN_TRACKING_ON);
 
-    if (track->is_confirmed || track->is_retry_sent || now_us < track->retry_at_us ||
-        !track->link->settings.wants_tracking || track->link->is_resp2) {
+    if (track->is_confirmed || track->is_probing || track->is_retry_sent ||
+        now_us < track->retry_at_us || !track->link->settings.wants_tracking ||
+        track->link->is_resp2) {
         return;
     }
     track->retry_at_us = now_us + RETRY_TRACKING_US;
@@ -380,6 +410,7 @@ void track_tick(struct track *track, int64_t now_us)
     if (!link_is_up(track->link)) {
         return;
     }
+    probe_tick(track, now_us);
     modes_renew(track);
     if (now_us - track->watermark_us > config->link_timeout_ms * 1000) {
         link_close(track->link, "no sign of life within link-timeout");

@@ -14,6 +14,7 @@
 #define NC_COHERENCE_TRACK_H
 
 #include "coherence/coherence.h"
+#include "coherence/probe.h"
 
 struct fence_leg;
 struct ear;
@@ -48,6 +49,7 @@ struct track {
     struct ear_share *share;      /* of its node */
     struct ear *ears[2];          /* by enum ear_kind: those that are kept here, for all workers */
     struct keyspace_poll poll;
+    struct probe probe;
     int mode;                    /* what `coherence` comes to here; modes.h */
     bool is_untold;              /* counted in its share's n_untold */
     struct fence_leg *legs_next; /* wait for the next PING */

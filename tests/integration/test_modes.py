@@ -7,6 +7,8 @@ keys than are kept; what a mode cannot offer is refused.
 """
 
 import signal
+import socket
+import threading
 import time
 
 import pytest
@@ -14,9 +16,12 @@ import pytest
 from harness import consistency
 from harness.consistency import Workload
 from harness.resp import encode
+from harness.servers import key_slot
 from harness.waiting import wait_until
 
-from test_consistency import (MAX_STALENESS, OPTIONS, PATIENT, assert_hits_again, every, run)
+from test_consistency import (CLUSTER_OPS, CLUSTER_OPTIONS, MAX_STALENESS, OPTIONS, PATIENT,
+                              assert_all_slots_served, assert_hits_again, cluster_workload, every,
+                              run)
 
 pytestmark = pytest.mark.needs_proxy
 
@@ -270,6 +275,115 @@ def test_auto_goes_down_to_what_the_node_offers_and_up_again(in_front):
     server.ask("ACL", "SETUSER", "default", "+client|tracking")
     comes_to("tracking")
     assert proxy.metrics().get("coherence_mode_changes_total") > 0
+
+
+class DeafRelay:
+    """Between proxy and backend: CLIENT TRACKING is answered OK, and nothing is ever told.
+
+    It makes CLIENT NO-EVICT of it, which is as long.
+    """
+
+    def __init__(self, target):
+        self.target = target
+        self.is_deaf = True
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                near = self.listener.accept()[0]
+            except OSError:
+                return
+            far = socket.create_connection(self.target)
+            for source, sink, is_request in ((near, far, True), (far, near, False)):
+                threading.Thread(target=self._pump, args=(source, sink, is_request),
+                                 daemon=True).start()
+
+    def _pump(self, source, sink, is_request):
+        try:
+            while data := source.recv(65536):
+                if is_request and self.is_deaf:
+                    data = data.replace(b"TRACKING", b"NO-EVICT")
+                sink.sendall(data)
+        except OSError:
+            pass
+        for each in (source, sink):
+            try:
+                each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        self.listener.close()
+
+
+@pytest.mark.parametrize("flags, mode", [("KA", "keyspace"), ("", "ttl")])
+def test_tracking_that_is_accepted_and_tells_nothing_is_found_out(start_proxy, start_redis, flags,
+                                                                  mode):
+    server = start_redis()
+    server.ask("CONFIG", "SET", "notify-keyspace-events", flags)
+    relay = DeafRelay(server.address)
+    try:
+        proxy = start_proxy(f"redis://127.0.0.1:{relay.port}", {"coherence-probe": "on"})
+        wait_until(lambda: proxy.metrics().get("coherence_links", mode=mode) == 2, 10, mode)
+        assert proxy.metrics().get("coherence_probe_failures_total") >= 2
+        server.ask("SET", "k", "v")
+        hit(proxy, "GET", "k")
+        server.ask("SET", "k", "w")
+        with proxy.client() as client:
+            wait_until(lambda: client.ok("GET", "k") == b"w", 5, "the new value")
+        assert server.ask("KEYS", "nearcached:*") == []
+        relay.is_deaf = False
+        server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        wait_until(lambda: proxy.metrics().get("coherence_links", mode="tracking") == 2, 10,
+                   "tracking")
+    finally:
+        relay.close()
+
+
+def test_a_probe_is_told_of_and_leaves_nothing(start_proxy, start_redis):
+    server = start_redis()
+    proxy = start_proxy(server.url(), {"coherence-probe": "on", "coherence": "tracking",
+                                       "coherence-probe-prefix": "mine:"})
+    wait_until(lambda: proxy.metrics().get("coherence_links", mode="tracking") == 2, 10, "tracking")
+    assert b"cmdstat_set:calls=2" in server.ask("INFO", "commandstats")
+    wait_until(lambda: server.ask("DBSIZE") == 0, 2, "the keys to be removed")
+    hit(proxy, "GET", "k")
+    # Where nothing may be written, acceptance has to do.
+    server.ask("ACL", "SETUSER", "default", "-set")
+    server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    hit(proxy, "GET", "k")
+    assert proxy.metrics().get("coherence_probe_failures_total") == 0
+
+
+def test_each_node_of_a_cluster_is_probed(start_proxy, cluster):
+    proxy = start_proxy(cluster.url(), {"coherence-probe": "on"})
+    wait_until(lambda: proxy.metrics().get("coherence_links", mode="tracking") == 6, 10, "tracking")
+    assert proxy.metrics().get("coherence_probe_failures_total") == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cluster(start_proxy, cluster, mode):
+    """Each node has a link that hears; a slot that moves and a lost master are no gap."""
+    for node in cluster.masters():
+        node.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
+    proxy = start_proxy(cluster.url(), {**CLUSTER_OPTIONS, "coherence": mode})
+    proxy.wait_metric("coherence_nodes", 3, mode=mode)
+
+    def faults(until):
+        slot = key_slot(load.keys[0].name)
+        owner = cluster.owner(slot)
+        cluster.move_slot(slot, next(node for node in cluster.masters() if node is not owner))
+        for node in cluster.masters():
+            node.ask("CLIENT", "KILL", "TYPE", "pubsub" if mode == "keyspace" else "normal",
+                     "SKIPME", "yes")
+
+    load = cluster_workload(proxy, cluster, are_errors_allowed=True, ops=tuple(
+        op for op in CLUSTER_OPS if op.name not in ("RENAME", "COPY")))
+    run(proxy, load, SECONDS + 0.5, faults, least_share=0.02, settle=1.0)
+    assert_all_slots_served(proxy, cluster)
 
 
 MIXED = {"coherence": {"coherence": "tracking", "ttl-mode-max": "300ms"},
