@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "base/version.h"
+#include "cache/bans.h"
 #include "cache/cache.h"
 #include "config/config.h"
 #include "proxy/front.h"
@@ -28,6 +29,8 @@
 #include <unistd.h>
 
 #define SWEEP_TICK_MS 10
+/* Of each tick, while bans wait for the sweep: a tenth of a core, half a second for a million. */
+#define SWEEP_SLICE_US 1000
 /* Values that change their size can outgrow a small memory within a second. */
 #define HOUSEKEEPING_TICK_MS 100
 #define DRAIN_TICK_MS 20
@@ -107,6 +110,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     (void)what;
     cache_sweep(daemon->cache, cache_sweep_quota(daemon->cache, SWEEP_TICK_MS * 1000),
                 clock_now_us());
+    bans_sweep(daemon->cache, clock_now_us(), SWEEP_SLICE_US);
 }
 
 static void watch_backend(struct daemon *daemon)
@@ -266,6 +270,7 @@ static void reload(struct daemon *daemon)
         set_log(fresh);
         set_tls(daemon);
         cache_set_maxmemory(daemon->cache, fresh->maxmemory);
+        cache_set_max_bans(daemon->cache, (unsigned)fresh->max_bans);
         atomic_store_explicit(&daemon->proxy.max_clients, fit_max_clients(fresh),
                               memory_order_relaxed);
         discovery_configure(daemon->discovery, fresh);
@@ -325,7 +330,9 @@ static int start_cache(struct daemon *daemon)
     };
     const int error = cache_new(&options, &daemon->cache);
 
-    if (error != 0) {
+    if (error == 0) {
+        cache_set_max_bans(daemon->cache, (unsigned)daemon->config->max_bans);
+    } else {
         log_error("main", "cannot reserve memory for tier 1", "maxmemory=%zu reason=%s",
                   options.maxmemory, log_quote(bytes_of_string(strerror(-error))));
     }

@@ -358,57 +358,6 @@ static void run_invalidate(struct cache_call *call)
     resp_put_integer(call->reply, n);
 }
 
-/* One CLEAR: to the control thread, and back to the worker of its session. */
-struct clear {
-    struct mail mail;
-    struct proxy *proxy;
-    struct front *front;
-    struct request *request; /* outlives its session */
-    int ns;                  /* -1: all */
-    uint64_t n_removed;
-};
-
-/* On the request's worker. */
-static void on_cleared(struct mail *mail)
-{
-    struct clear *clear = CONTAINER_OF(mail, struct clear, mail);
-    char line[32];
-    const int length = snprintf(line, sizeof(line), ":%" PRIu64 "\r\n", clear->n_removed);
-
-    request_take_part(clear->request, bytes_make(line, (size_t)length));
-    request_done(clear->request);
-    mem_free(clear);
-}
-
-static void log_clear(const struct clear *clear)
-{
-    static struct log_limit limit; /* control thread */
-    unsigned n_suppressed;
-
-    if (log_limit_pass(&limit, clock_now_ms(), &n_suppressed)) {
-        log_info("admin", "cache cleared", "namespace=%s entries=%" PRIu64 " suppressed=%u",
-                 clear->ns < 0 ? "*" : config_namespace_name((unsigned)clear->ns), clear->n_removed,
-                 n_suppressed);
-    }
-}
-
-/* On the control thread. */
-static void do_clear(struct mail *mail)
-{
-    struct clear *clear = CONTAINER_OF(mail, struct clear, mail);
-
-    if (clear->proxy->n_fronts == 0) {
-        /* Read at the very end of the process: the worker has gone, and the client with it. */
-        mem_free(clear);
-        return;
-    }
-    clear->n_removed = cache_clear(clear->proxy->cache, clear->ns);
-    stats_add(METRIC_invalidations_admin, clear->n_removed);
-    log_clear(clear);
-    clear->mail.run = on_cleared;
-    worker_post(&clear->front->worker, &clear->mail);
-}
-
 /* -1: no namespace was ever called so. */
 static int namespace_by_name(struct bytes name)
 {
@@ -422,7 +371,6 @@ static int namespace_by_name(struct bytes name)
 
 static void run_clear(struct cache_call *call)
 {
-    struct clear *clear;
     int ns = -1;
 
     if (call->n_args == 1) {
@@ -432,13 +380,8 @@ static void run_clear(struct cache_call *call)
             return;
         }
     }
-    clear = mem_alloc(sizeof(*clear));
-    clear->mail.run = do_clear;
-    clear->proxy = call->front->proxy;
-    clear->front = call->front;
-    clear->request = request_queue(call->session, REQUEST_LOCAL, NULL);
-    clear->ns = ns;
-    worker_post(call->front->proxy->control, &clear->mail);
+    resp_put_integer(call->reply,
+                     (int64_t)cache_clear(cache_of(call), ns, METRIC_invalidations_admin));
 }
 
 /* ---- AUTH ---- */

@@ -56,6 +56,11 @@ READ_GAUGE(nodes, facts->n_nodes)
 READ_GAUGE(tracking, facts->is_tracking)
 READ_GAUGE(staleness_bound, (double)facts->staleness_bound_ms / 1e3)
 READ_GAUGE(watermark_age, (double)facts->watermark_age_us / 1e6)
+READ_GAUGE(bans_standing, facts->bans.n_standing)
+READ_GAUGE(bans_pending, facts->bans.n_pending)
+READ_GAUGE(ban_section, (double)facts->bans.longest_section_us / 1e6)
+READ_GAUGE(ban_slice, (double)facts->bans.longest_slice_us / 1e6)
+READ_GAUGE(jobs_running, facts->n_jobs)
 READ_GAUGE(memory_bytes, facts->cache.accounted_bytes)
 READ_GAUGE(memory_limit, facts->cache.maxmemory)
 READ_GAUGE(memory_budget, facts->cache.budget_bytes)
@@ -329,6 +334,7 @@ static void add_process(struct gather *gather)
     const int64_t now_us = clock_now_us();
 
     cache_stats(proxy->cache, &facts->cache);
+    bans_figures(proxy->cache, &facts->bans);
     for (unsigned ns = 0; ns < config_namespace_count(); ns++) {
         cache_ns_stats(proxy->cache, ns, &facts->namespaces[ns].n_entries,
                        &facts->namespaces[ns].n_bytes);

@@ -13,6 +13,7 @@
 #ifndef NC_ADMIN_METRICS_H
 #define NC_ADMIN_METRICS_H
 
+#include "cache/bans.h"
 #include "proxy/front.h"
 
 #include <event2/buffer.h>
@@ -22,6 +23,8 @@
 /* What gauges are read from. */
 struct metrics_facts {
     struct cache_stats cache;
+    struct bans_figures bans;
+    unsigned n_jobs;
     struct {
         uint64_t n_entries, n_bytes;
     } namespaces[STATS_NAMESPACES];

@@ -85,6 +85,7 @@ int cache_new(const struct cache_options *options, struct cache **cache)
     made->max_flights = options->max_flights;
     atomic_init(&made->maxmemory, options->maxmemory);
     atomic_init(&made->shard_budget, options->maxmemory / n_shards);
+    bans_init(made);
     made->epochs = epochs_new();
     if (made->epochs == NULL ||
         make_shards(made, n_shards, choose_flight_heads(options, n_shards)) != 0) {
@@ -108,6 +109,7 @@ void cache_free(struct cache **cache)
         shard_fini(&gone->shards[i]);
     }
     free(gone->shards);
+    bans_fini(gone);
     epochs_free(&gone->epochs);
     mem_free(gone);
 }
@@ -163,6 +165,13 @@ static inline struct entry *find_valid_locked(struct cache *cache, struct shard 
     *miss = CACHE_COLD;
     if (slot == NULL) {
         return NULL;
+    }
+    if (NC_UNLIKELY(table_bucket_of(slot)->mark != shard->ban_mark)) {
+        bans_settle_locked(cache, shard, slot, work);
+        slot = shard_find_locked(shard, hash, query->key, query->db);
+        if (slot == NULL) {
+            return NULL;
+        }
     }
     struct entry *entry = entry_at(*slot);
     if (NC_UNLIKELY(shard_has_ended(cache, entry->incarnation, query->key))) {
@@ -247,11 +256,13 @@ bool cache_get(struct cache *cache, const struct cache_query *query, unsigned ch
 
 /* ---- flights ---- */
 
-/* It could not fill: its link's incarnation has ended, or its slot has a new owner. */
-static bool has_flight_ended(const struct cache *cache, const struct cache_flight *flight)
+/* It could not fill: its link's incarnation has ended, its slot has a new owner, or it is banned.
+ */
+static bool has_flight_ended(const struct cache *cache, const struct cache_flight *flight, int ns)
 {
     return !epochs_is_live(&cache->incarnations[flight->incarnation]) ||
-           epochs_slot_word(cache->epochs, flight->slot) != flight->slot_word;
+           epochs_slot_word(cache->epochs, flight->slot) != flight->slot_word ||
+           bans_match_flight(cache, flight, ns);
 }
 
 static void void_ended_flights_locked(struct cache *cache, struct shard *shard,
@@ -263,7 +274,7 @@ static void void_ended_flights_locked(struct cache *cache, struct shard *shard,
     while (flight != NULL) {
         struct cache_flight *next = flights_next_of_key(&shard->flights, query->hash, query->key,
                                                         flight);
-        if (has_flight_ended(cache, flight)) {
+        if (has_flight_ended(cache, flight, -1)) {
             flights_void(&shard->flights, flight);
         }
         flight = next;
@@ -377,6 +388,7 @@ static bool begin_locked(struct cache *cache, struct shard *shard, const struct 
     flight->incarnation = number;
     flight->worker = worker;
     flight->slot_word = word;
+    flight->stamp = shard_stamp_locked(shard, query->now_us);
     flights_add(&shard->flights, flight);
     return true;
 }
@@ -545,6 +557,7 @@ static bool build(const struct cache_flight *flight, const struct cache_fill *fi
         *built = (struct built){0};
         return false;
     }
+    built->entry->filled = (uint32_t)flight->stamp;
     built->cost = entry_object_cost(built->entry, false) +
                   (is_get ? 0 : entry_object_cost(built->block, true));
     return true;
@@ -573,6 +586,11 @@ static void set_more(struct entry *entry, struct dropping *dropping, const struc
     entry_limit_views(entry, max_bytes, drop_one, dropping);
 }
 
+static uint32_t older_stamp(uint32_t a, uint32_t b)
+{
+    return (int32_t)(a - b) < 0 ? a : b;
+}
+
 /* The key has a valid entry of the same incarnation: the view joins it, or replaces its like. */
 static void update_locked(struct cache *cache, struct shard *shard, uint32_t *slot,
                           const struct built *built, size_t max_bytes, struct shard_work *work)
@@ -580,8 +598,12 @@ static void update_locked(struct cache *cache, struct shard *shard, uint32_t *sl
     struct dropping dropping = {shard, work};
     struct entry *old = entry_at(*slot);
     struct entry *kept = old;
+    const uint32_t filled = older_stamp(old->filled, built->entry->filled);
     const size_t old_cost = shard_uncount_locked(cache, shard, old).cost;
 
+    if (built->block != NULL || (old->flags & ENTRY_MORE) != 0) {
+        old->filled = built->entry->filled = filled;
+    }
     if ((old->flags & ENTRY_MORE) != 0) {
         if (built->block != NULL) {
             shard_drop_locked(shard, work, built->entry, false);
@@ -677,10 +699,10 @@ static bool store_locked(struct cache *cache, struct shard *shard,
     return is_stored;
 }
 
-static bool can_fill_locked(const struct cache *cache, const struct cache_flight *flight,
+static bool can_fill_locked(const struct cache *cache, const struct cache_flight *flight, int ns,
                             int64_t now_us, int64_t max_staleness_us)
 {
-    return !flight_is_void(flight) && !has_flight_ended(cache, flight) &&
+    return !flight_is_void(flight) && !has_flight_ended(cache, flight, ns) &&
            !epochs_has_moved(&cache->incarnations[flight->incarnation], flight->slot) &&
            now_us - flight->t_sent_us <= max_staleness_us;
 }
@@ -709,6 +731,20 @@ static bool lock_with_room(struct cache *cache, struct shard *shard, const struc
         pthread_mutex_lock(&shard->lock);
     }
     return room == ROOM_MADE;
+}
+
+/* By a standing ban. Nothing that was built is not kept anyway. */
+static bool is_kept_out_locked(const struct cache *cache, const struct cache_flight *flight,
+                               const struct cache_fill *fill, const struct built *built,
+                               int64_t now_us)
+{
+    uint32_t *deadline;
+
+    if (built->entry == NULL) {
+        return false;
+    }
+    deadline = built->block != NULL ? &built->block->deadline : &built->entry->deadline;
+    return bans_refuse(cache, flight->key, fill, built->cost, deadline, now_us);
 }
 
 static struct cache_waiter *take_waiters_locked(struct cache_flight *flight)
@@ -740,7 +776,8 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
                           build(ended, fill, now_us, &built);
     const bool has_room = lock_with_room(cache, shard, &built, may_fill && fill->is_negative,
                                          now_us, &work);
-    const bool can_fill = fill != NULL && can_fill_locked(cache, ended, now_us, max_staleness_us);
+    const bool can_fill = fill != NULL &&
+                          can_fill_locked(cache, ended, fill->ns, now_us, max_staleness_us);
     if (!flight_is_void(ended)) {
         flights_remove(&shard->flights, ended);
     }
@@ -750,6 +787,8 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
     }
     if (!can_fill) {
         completion = CACHE_VOIDED;
+    } else if (is_kept_out_locked(cache, ended, fill, &built, now_us)) {
+        completion = CACHE_BANNED;
     } else if (has_room && store_locked(cache, shard, ended, fill, &built, now_us, &work)) {
         completion = CACHE_FILLED;
     } else {

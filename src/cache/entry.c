@@ -261,6 +261,32 @@ struct entry_sizes entry_measure(const struct entry *entry)
     return sizes;
 }
 
+static void cap(uint32_t *deadline, uint32_t limit)
+{
+    if (*deadline == 0 || (int32_t)(*deadline - limit) > 0) {
+        *deadline = limit;
+    }
+}
+
+void entry_cap_deadline(struct entry *entry, uint32_t deadline)
+{
+    struct entry *holder = holder_of(entry);
+
+    cap(&entry->deadline, deadline);
+    if ((entry->flags & ENTRY_MORE) == 0) {
+        return;
+    }
+    if (holder != NULL) {
+        cap(&holder->deadline, deadline);
+    }
+    for (arena_ref at = first_block_ref(entry); at != ARENA_NONE;) {
+        struct entry_block *block = arena_at(at);
+
+        cap(&block->deadline, deadline);
+        at = block->next;
+    }
+}
+
 /* ---- building ---- */
 
 static struct entry *new_entry(struct bytes key, uint32_t db, uint16_t incarnation, uint8_t ns,

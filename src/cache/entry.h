@@ -42,6 +42,7 @@ struct entry {
         prev;          /* neighbours in the policy's queue; next: also the list of views, trash */
     uint32_t deadline; /* with ENTRY_MORE: the latest of the views' */
     uint32_t body;     /* length of the reply (28 bits) and its encoding (4), or a reference */
+    uint32_t filled;   /* stamp of the oldest view's fetch (bans.c) */
     uint16_t incarnation, key_len;
     uint8_t ns;
     uint8_t hits;
@@ -57,7 +58,7 @@ struct entry_block {
     uint16_t word; /* command (11 bits), ENTRY_DETACHED's twin, pins (4 bits) */
 };
 
-_Static_assert(sizeof(struct entry) == 24 && sizeof(struct entry_block) == 16, "compact headers");
+_Static_assert(sizeof(struct entry) == 28 && sizeof(struct entry_block) == 16, "compact headers");
 
 /* A view, wherever it lies. */
 struct entry_view {
@@ -176,6 +177,8 @@ void entry_set_block(struct entry *entry, struct entry_block *block, entry_drop_
 void entry_limit_views(struct entry *entry, size_t max_bytes, entry_drop_fn drop, void *context);
 /* Takes one view out; the entry may be left without any. Needs ENTRY_MORE. */
 void entry_drop_view(struct entry *entry, arena_ref object, entry_drop_fn drop, void *context);
+/* No view lasts longer than deadline. */
+void entry_cap_deadline(struct entry *entry, uint32_t deadline);
 /* All objects but the entry itself. */
 void entry_drop_views(struct entry *entry, entry_drop_fn drop, void *context);
 

@@ -6,6 +6,7 @@
  */
 #include "base/clock.h"
 #include "base/log.h"
+#include "cache/bans.h"
 #include "cache/shard.h"
 
 /* Under one lock: at most 48 entries, which are as many waits for memory. */
@@ -25,26 +26,22 @@
 
 struct visitor {
     uint32_t now_tick;
-    bool
-        is_clearing; /* remove by namespace and void all flights; else: what has expired or ended */
-    int ns;          /* clearing: -1 is all of them */
-    uint64_t n_live; /* clearing: live entries removed */
 };
 
 static void visit_entry_locked(struct cache *cache, struct shard *shard, struct entry *entry,
                                struct visitor *visitor, struct shard_work *work)
 {
     const enum entry_state state = shard_state_of(cache, entry, visitor->now_tick);
-    const bool is_chosen = visitor->is_clearing && (visitor->ns < 0 || entry->ns == visitor->ns);
 
-    if (state != STATE_LIVE || is_chosen) {
-        visitor->n_live += state == STATE_LIVE ? 1 : 0;
+    if (state != STATE_LIVE) {
         shard_remove_dead_locked(cache, shard, entry, entry_hash(entry), state, work);
+    } else if (bans_pending(cache, entry->filled) != NULL) {
+        bans_cap_entry(cache, entry);
     }
 }
 
 static void visit_flights_locked(struct cache *cache, struct shard *shard,
-                                 const struct shard_walk *walk, const struct visitor *visitor)
+                                 const struct shard_walk *walk)
 {
     const unsigned end = walk->head + WALK_FLIGHT_HEADS;
 
@@ -52,11 +49,22 @@ static void visit_flights_locked(struct cache *cache, struct shard *shard,
         struct cache_flight *flight = shard->flights.heads[i];
         while (flight != NULL) {
             struct cache_flight *next = flight->next;
-            if (visitor->is_clearing || shard_has_ended(cache, flight->incarnation, flight->key)) {
+            if (shard_has_ended(cache, flight->incarnation, flight->key) ||
+                bans_match_flight(cache, flight, -1)) {
                 flights_void(&shard->flights, flight);
             }
             flight = next;
         }
+    }
+}
+
+/* All that stands in it has been judged by every ban that there is. */
+static void mark_bucket_locked(struct shard *shard, uint32_t at)
+{
+    struct table_bucket *bucket = &shard->table.now.buckets[at];
+
+    if (bucket->mark != shard->ban_mark) {
+        bucket->mark = (uint16_t)shard->ban_mark;
     }
 }
 
@@ -70,7 +78,7 @@ static void visit_buckets_locked(struct cache *cache, struct shard *shard, struc
         walk->generation = shard->table.generation;
         walk->bucket = 0;
     }
-    const uint32_t end = walk->bucket + WALK_BUCKETS;
+    const uint32_t end = walk->bucket + (bans_are_many(cache) ? 1 : WALK_BUCKETS);
     for (; walk->bucket < end && walk->bucket < shard->table.now.n_buckets; walk->bucket++) {
         const unsigned n = table_bucket_refs(&shard->table, walk->bucket, refs);
         for (unsigned i = 0; i < n; i++) {
@@ -79,6 +87,7 @@ static void visit_buckets_locked(struct cache *cache, struct shard *shard, struc
         for (unsigned i = 0; i < n; i++) {
             visit_entry_locked(cache, shard, entry_at(refs[i]), visitor, work);
         }
+        mark_bucket_locked(shard, walk->bucket);
     }
 }
 
@@ -90,14 +99,16 @@ static bool walk_step(struct cache *cache, struct shard_walk *walk, struct visit
     bool is_done = false;
 
     pthread_mutex_lock(&shard->lock);
+    const int64_t began_us = bans_section_begin(cache);
     if (walk->head < shard->flights.n_heads) {
-        visit_flights_locked(cache, shard, walk, visitor);
+        visit_flights_locked(cache, shard, walk);
         walk->head += WALK_FLIGHT_HEADS;
     } else if (!table_is_moving(&shard->table)) {
         visit_buckets_locked(cache, shard, walk, visitor, &work);
         is_done = walk->bucket >= shard->table.now.n_buckets;
     }
     shard_plan_locked(cache, shard, TABLE_MOVES_PER_INSERT, &work);
+    bans_section_end(cache, began_us);
     pthread_mutex_unlock(&shard->lock);
     shard_finish(cache, shard, &work);
     if (is_done) {
@@ -115,10 +126,12 @@ void cache_sweep(struct cache *cache, size_t n_buckets, int64_t now_us)
     for (size_t n = 0; n < n_buckets; n += WALK_BUCKETS) {
         if (!cache->is_sweeping) {
             epochs_sweep_begin(cache->epochs);
+            bans_pass_begin(cache);
             cache->is_sweeping = true;
         }
         if (walk_step(cache, &cache->sweep, &visitor) && cache->sweep.shard == cache->n_shards) {
             epochs_sweep_end(cache->epochs);
+            bans_pass_end(cache);
             cache->is_sweeping = false;
             cache->sweep = (struct shard_walk){0};
         }
@@ -131,18 +144,6 @@ size_t cache_sweep_quota(struct cache *cache, int64_t tick_us)
     const uint64_t per_tick = n_buckets * (uint64_t)tick_us / PASS_US + WALK_BUCKETS;
 
     return per_tick * (epochs_wants_sweep(cache->epochs) ? HURRY : 1);
-}
-
-uint64_t cache_clear(struct cache *cache, int ns)
-{
-    struct visitor visitor = {
-        .now_tick = entry_tick(clock_now_us()), .is_clearing = true, .ns = ns};
-    struct shard_walk walk = {0};
-
-    while (walk.shard < cache->n_shards) {
-        (void)walk_step(cache, &walk, &visitor);
-    }
-    return visitor.n_live;
 }
 
 /* ---- budget ---- */

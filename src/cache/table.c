@@ -51,7 +51,7 @@ static uint32_t next_bucket(const struct table_half *half, uint32_t at, uint32_t
 }
 
 /* There is room: the caller has looked at n_used. */
-static void insert_into(struct table_half *half, uint64_t hash, uint32_t ref)
+static struct table_bucket *insert_into(struct table_half *half, uint64_t hash, uint32_t ref)
 {
     uint32_t at = table_home(half, hash);
 
@@ -64,7 +64,7 @@ static void insert_into(struct table_half *half, uint64_t hash, uint32_t ref)
             bucket->tags[slot] = table_tag(hash);
             bucket->refs[slot] = ref;
             half->n_used++;
-            return;
+            return bucket;
         }
         if (bucket->overflow < UINT16_MAX) {
             bucket->overflow++;
@@ -82,7 +82,7 @@ bool table_insert(struct table *table, uint64_t hash, uint32_t ref)
     if (table_count(table) >= limit + limit / 44) {
         return false;
     }
-    insert_into(&table->now, hash, ref);
+    (void)insert_into(&table->now, hash, ref);
     return true;
 }
 
@@ -163,7 +163,11 @@ static void move_bucket(struct table *table, struct table_bucket *bucket)
     prefetch_bucket(bucket);
     for (unsigned i = 0; i < TABLE_SLOTS; i++) {
         if (bucket->tags[i] != 0) {
-            insert_into(&table->now, table->hash_of(bucket->refs[i]), bucket->refs[i]);
+            struct table_bucket *to = insert_into(&table->now, table->hash_of(bucket->refs[i]),
+                                                  bucket->refs[i]);
+            if (to->mark != bucket->mark) {
+                to->mark = 0;
+            }
             /* The counts on its way stay: too high only makes a probe longer, for a while. */
             bucket->tags[i] = 0;
             table->old.n_used--;
