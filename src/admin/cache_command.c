@@ -119,7 +119,7 @@ static void run_info(struct cache_call *call)
 
 /* ---- STATS ---- */
 
-#define STATS_MAX 128
+#define STATS_MAX 192
 
 struct stats_list {
     struct {

@@ -1,13 +1,13 @@
 /*
- * Every fetch has a stamp: the time in units of 4 ms, pushed on where needed so that it is later
- * than every ban set before it. An entry keeps the stamp of its oldest view's fetch, a ban one of
- * its own; a ban drops what matches and is not younger.
+ * A look-up must know at once that its entry has been judged by every ban. So each bucket of the
+ * table has a mark, each shard the mark of the newest ban. In a bucket whose mark differs all
+ * entries are judged before one is shown or put in beside them (bans_settle_locked()); the sweep
+ * visits the rest. So every entry is judged once per ban, by whoever meets it first, and no entry
+ * by a ban that was set before it was fetched, except while a table grows: buckets of differing
+ * marks that meet there are judged again. A flight has the number of the newest ban when it began.
  *
- * A look-up must know at once that its entry has been judged. Each bucket of the table has a mark,
- * each shard the number of the newest ban, and what differs is judged then (bans_settle_locked()):
- * every entry once per ban, by whoever meets it first. The sweep marks the rest. Marks have 16
- * bits; should they run out before the sweep has been round, the shards get a number that no bucket
- * can have, and every hit is judged until it has.
+ * Marks have 16 bits. Should they run out before the sweep has been round, the shards get one that
+ * no bucket can have, and every look-up judges its bucket until it has.
  *
  * Bans are read under a shard's lock, as an immutable set. A change makes a new set and then takes
  * the lock of every shard in turn, after which nobody reads the old one.
@@ -21,8 +21,6 @@
 /* What no bucket's mark equals. */
 #define MARK_NEVER UINT32_C(0x10000)
 #define MARKS 65535u
-/* With more bans than this, a look-up judges the entry that it wants, not the whole bucket. */
-#define SETTLE_BANS 64u
 /* Steps of one comparison; a longer one is called a match, which costs a fetch and no more. */
 #define GLOB_STEPS ((size_t)1 << 16)
 #define MAX_BANS_DEFAULT 256u
@@ -30,8 +28,8 @@
 struct ban {
     struct ban_rule rule;
     enum metric reason;
-    uint64_t stamp, id, pass;
-    int64_t expires_at_us;
+    uint64_t serial, id, pass;
+    int64_t set_at_us, expires_at_us;
     bool is_standing, is_settled; /* is_settled: a fact of the set that holds it */
     _Atomic uint64_t n_dropped;   /* atomic */
     unsigned char text[];
@@ -58,84 +56,94 @@ static bool matches_key(const struct ban_rule *rule, struct bytes key, int ns)
     return (rule->ns < 0 || ns < 0 || rule->ns == ns) && matches_name(rule, key);
 }
 
-/* How old it was when the ban was set. */
-static int64_t age_ms(const struct ban *ban, const struct entry *entry)
-{
-    const int32_t units = (int32_t)((uint32_t)ban->stamp - entry->filled);
-
-    return (int64_t)units * (STAMP_US / 1000);
-}
-
-static bool is_older(const struct ban *ban, uint32_t filled)
-{
-    return (int32_t)(filled - (uint32_t)ban->stamp) <= 0;
-}
-
-static struct ban *find_for_entry(const struct ban_set *set, const struct entry *entry)
-{
-    const struct bytes key = entry_key(entry);
-
-    for (unsigned i = 0; i < set->n; i++) {
-        struct ban *ban = set->items[i];
-        const struct ban_rule *rule = &ban->rule;
-
-        if (is_older(ban, entry->filled) && matches_key(rule, key, entry->ns) &&
-            (rule->min_age_ms == 0 || age_ms(ban, entry) >= rule->min_age_ms) &&
-            (rule->min_bytes == 0 || entry_measure(entry).cost >= rule->min_bytes)) {
-            return ban;
-        }
-    }
-    return NULL;
-}
-
-bool bans_match_entry(const struct ban_set *set, const struct entry *entry)
-{
-    return find_for_entry(set, entry) != NULL;
-}
-
-void bans_count(const struct cache *cache, const struct entry *entry)
+/* The set, or NULL when none of it is newer than what has this serial. */
+static const struct ban_set *pending_since(const struct cache *cache, uint64_t serial)
 {
     const struct ban_set *set = atomic_load_explicit(&cache->bans.set, memory_order_acquire);
-    struct ban *ban = set != NULL ? find_for_entry(set, entry) : NULL;
 
-    if (ban != NULL) {
-        atomic_fetch_add_explicit(&ban->n_dropped, 1, memory_order_relaxed);
-        stats_add(ban->reason, 1);
-    }
+    return set != NULL && set->n_pending > 0 && set->newest > serial ? set : NULL;
 }
 
 /* Its age and size are not known yet: what may match does. */
 bool bans_match_flight(const struct cache *cache, const struct cache_flight *flight, int ns)
 {
-    const struct ban_set *set = bans_pending(cache, (uint32_t)flight->stamp);
+    const struct ban_set *set = pending_since(cache, flight->ban_serial);
 
-    for (unsigned i = 0; set != NULL && i < set->n; i++) {
-        if (is_older(set->items[i], (uint32_t)flight->stamp) &&
-            matches_key(&set->items[i]->rule, flight->key, ns)) {
+    for (unsigned i = 0; set != NULL && i < set->n && set->items[i]->serial > flight->ban_serial;
+         i++) {
+        if (matches_key(&set->items[i]->rule, flight->key, ns)) {
             return true;
         }
     }
     return false;
 }
 
-void bans_cap_entry(const struct cache *cache, struct entry *entry)
+/* Of an entry, when the ban was set; milliseconds. */
+static int64_t age_at(const struct ban *ban, const struct entry *entry, int64_t now_us)
 {
-    const struct ban_set *set = bans_pending(cache, entry->filled);
+    const int64_t age_s = entry_age(entry->filled, now_us);
+
+    return age_s == INT64_MAX ? INT64_MAX : age_s * 1000 - (now_us - ban->set_at_us) / 1000;
+}
+
+/* All but the age. */
+static bool matches_entry(const struct ban_rule *rule, const struct entry *entry)
+{
+    return matches_key(rule, entry_key(entry), entry->ns) &&
+           (rule->min_bytes == 0 || entry_measure(entry).cost >= rule->min_bytes);
+}
+
+/* since: the newest ban that it has been judged by, or was fetched after. */
+static struct ban *find_for_entry(const struct ban_set *set, const struct entry *entry,
+                                  uint64_t since, int64_t now_us)
+{
+    for (unsigned i = 0; i < set->n; i++) {
+        struct ban *ban = set->items[i];
+
+        if ((ban->serial > since || ban->is_standing) && matches_entry(&ban->rule, entry) &&
+            (ban->rule.min_age_ms == 0 || age_at(ban, entry, now_us) >= ban->rule.min_age_ms)) {
+            return ban;
+        }
+    }
+    return NULL;
+}
+
+/* How many marks ago. */
+static uint32_t marks_since(uint32_t mark, uint32_t now)
+{
+    return (now + MARKS - mark) % MARKS;
+}
+
+/* The newest ban that all in the bucket have been judged by. */
+static uint64_t serial_of(const struct shard *shard, const struct table_bucket *bucket)
+{
+    if (bucket->mark == 0 || shard->ban_mark == MARK_NEVER) {
+        return 0;
+    }
+    return shard->ban_serial - marks_since(bucket->mark, shard->ban_mark);
+}
+
+bool bans_match_entry(const struct cache *cache, const struct shard *shard,
+                      const struct table_bucket *bucket, const struct entry *entry, int64_t now_us)
+{
+    const uint64_t since = serial_of(shard, bucket);
+    const struct ban_set *set = pending_since(cache, since);
+
+    return set != NULL && find_for_entry(set, entry, since, now_us) != NULL;
+}
+
+/* Standing bans that ask for an age end the entry when it reaches that. */
+static void cap_entry(const struct ban_set *set, struct entry *entry, int64_t now_us)
+{
     uint32_t deadline;
 
-    if (set == NULL || set->n_standing == 0) {
-        return;
-    }
-    for (unsigned i = 0; i < set->n; i++) {
+    for (unsigned i = 0; set->n_standing > 0 && i < set->n; i++) {
         const struct ban *ban = set->items[i];
 
-        if (ban->is_standing && ban->rule.min_age_ms > 0 && is_older(ban, entry->filled) &&
-            matches_key(&ban->rule, entry_key(entry), entry->ns) &&
-            entry_measure(entry).cost >= ban->rule.min_bytes) {
-            const int64_t now_us = clock_now_us();
-            const int64_t left_us = (ban->rule.min_age_ms - age_ms(ban, entry)) * 1000;
+        if (ban->is_standing && ban->rule.min_age_ms > 0 && matches_entry(&ban->rule, entry)) {
+            const int64_t left_ms = ban->rule.min_age_ms - age_at(ban, entry, now_us);
 
-            if (!entry_deadline(now_us + left_us, now_us, &deadline)) {
+            if (!entry_deadline(ban->set_at_us + left_ms * 1000, now_us, &deadline)) {
                 deadline = entry_tick(now_us);
                 deadline += deadline == 0;
             }
@@ -172,48 +180,48 @@ bool bans_refuse(const struct cache *cache, struct bytes key, const struct cache
     return false;
 }
 
-/* False: it goes. */
-static bool judge_locked(struct cache *cache, struct shard *shard, uint32_t ref,
-                         struct shard_work *work)
+static void judge_locked(struct cache *cache, struct shard *shard, const struct ban_set *set,
+                         uint32_t ref, uint64_t since, int64_t now_us, struct shard_work *work)
 {
     struct entry *entry = entry_at(ref);
-    const struct ban_set *set = bans_pending(cache, entry->filled);
+    struct ban *ban = find_for_entry(set, entry, since, now_us);
 
-    if (set == NULL) {
-        return true;
-    }
-    if (!bans_match_entry(set, entry)) {
-        bans_cap_entry(cache, entry);
-        return true;
-    }
-    shard_remove_dead_locked(cache, shard, entry, entry_hash(entry), STATE_BANNED, work);
-    return false;
-}
-
-void bans_settle_locked(struct cache *cache, struct shard *shard, const uint32_t *slot,
-                        struct shard_work *work)
-{
-    const struct ban_set *set = atomic_load_explicit(&cache->bans.set, memory_order_acquire);
-    struct table_bucket *bucket = table_bucket_of(slot);
-
-    if (set != NULL && set->n > SETTLE_BANS) {
-        (void)judge_locked(cache, shard, *slot, work);
+    if (ban == NULL) {
+        cap_entry(set, entry, now_us);
         return;
     }
+    atomic_fetch_add_explicit(&ban->n_dropped, 1, memory_order_relaxed);
+    stats_add(ban->reason, 1);
+    shard_remove_locked(cache, shard, entry, entry_hash(entry), work);
+}
+
+void bans_settle_locked(struct cache *cache, struct shard *shard, struct table_bucket *bucket,
+                        struct shard_work *work)
+{
+    const uint64_t since = serial_of(shard, bucket);
+    const struct ban_set *set = pending_since(cache, since);
+    const int64_t now_us = set != NULL ? clock_now_us() : 0;
+
     for (unsigned i = 0; set != NULL && i < TABLE_SLOTS; i++) {
         if (bucket->tags[i] != 0) {
-            (void)judge_locked(cache, shard, bucket->refs[i], work);
+            judge_locked(cache, shard, set, bucket->refs[i], since, now_us, work);
         }
     }
     /* MARK_NEVER becomes 0, and differs. */
     bucket->mark = (uint16_t)shard->ban_mark;
 }
 
-bool bans_are_many(const struct cache *cache)
+void bans_note_gone_locked(struct cache *cache, const struct shard *shard,
+                           const struct table_bucket *bucket, const struct entry *entry)
 {
-    const struct ban_set *set = atomic_load_explicit(&cache->bans.set, memory_order_acquire);
+    _Atomic int64_t *doomed = &cache->bans.ns_doomed[entry->ns];
 
-    return set != NULL && set->n > SETTLE_BANS;
+    if (NC_UNLIKELY(bucket->mark != shard->ban_mark) &&
+        atomic_load_explicit(doomed, memory_order_relaxed) > 0 &&
+        serial_of(shard, bucket) <
+            atomic_load_explicit(&cache->bans.ns_serial[entry->ns], memory_order_relaxed)) {
+        atomic_fetch_sub_explicit(doomed, 1, memory_order_relaxed);
+    }
 }
 
 /* ---- sets: under the lock of the bans ---- */
@@ -231,7 +239,7 @@ static struct ban_set *set_new(unsigned room)
 static void set_put(struct ban_set *set, struct ban *ban)
 {
     if (set->n_pending == 0 && !ban->is_settled) {
-        set->newest = ban->stamp;
+        set->newest = ban->serial;
     }
     set->n_pending += !ban->is_settled;
     set->n_standing += ban->is_standing;
@@ -240,11 +248,11 @@ static void set_put(struct ban_set *set, struct ban *ban)
 
 static uint32_t mark_of(const struct bans *bans)
 {
-    if (bans->n_marks == 0) {
+    if (bans->serial == 0) {
         return 0;
     }
-    return bans->n_marks - bans->n_marks_settled >= MARKS ? MARK_NEVER
-                                                          : (uint32_t)(1 + bans->n_marks % MARKS);
+    return bans->serial - bans->serial_settled >= MARKS ? MARK_NEVER
+                                                        : (uint32_t)(1 + bans->serial % MARKS);
 }
 
 /* Bans of the old set that the new one lacks, which keeps the order, are freed. */
@@ -256,7 +264,7 @@ static void free_gone(struct ban_set *old, const struct ban_set *set)
         return;
     }
     /* Only the newest one may be new. */
-    kept = set != NULL && set->items[0]->stamp > old->items[0]->stamp ? 1 : 0;
+    kept = set != NULL && set->items[0]->serial > old->items[0]->serial ? 1 : 0;
     for (unsigned i = 0; i < old->n; i++) {
         if (set != NULL && kept < set->n && set->items[kept] == old->items[i]) {
             kept++;
@@ -289,7 +297,7 @@ static void publish(struct cache *cache, struct ban_set *set)
 
         pthread_mutex_lock(&shard->lock);
         shard->ban_mark = mark_of(bans);
-        shard->next_stamp = bans->next_stamp;
+        shard->ban_serial = bans->serial;
         pthread_mutex_unlock(&shard->lock);
     }
     free_gone(old, set);
@@ -315,7 +323,7 @@ static bool is_covered(const struct ban *ban, const struct ban_rule *by)
                                  (is_whole(by) && (by->ns < 0 || by->ns == ban->rule.ns)));
 }
 
-static struct ban *ban_new(const struct ban_order *order, const struct bans *bans)
+static struct ban *ban_new(const struct ban_order *order, const struct bans *bans, int64_t now_us)
 {
     struct ban *ban = mem_alloc(sizeof(*ban) + order->rule.name.len);
 
@@ -325,7 +333,8 @@ static struct ban *ban_new(const struct ban_order *order, const struct bans *ban
         memcpy(ban->text, order->rule.name.ptr, order->rule.name.len);
     }
     ban->reason = order->reason;
-    ban->stamp = bans->next_stamp - 1;
+    ban->serial = bans->serial;
+    ban->set_at_us = now_us;
     ban->id = order->id;
     ban->pass = bans->pass;
     ban->is_standing = order->is_standing;
@@ -334,19 +343,18 @@ static struct ban *ban_new(const struct ban_order *order, const struct bans *ban
 }
 
 /* Entries of the namespace that have not been dropped by a ban of it before; now they are. */
-static uint64_t doom(struct cache *cache, unsigned ns, uint32_t stamp)
+static uint64_t doom(struct cache *cache, unsigned ns)
 {
     const int64_t n = (int64_t)atomic_load_explicit(&cache->ns_entries[ns], memory_order_relaxed);
     const int64_t doomed = atomic_load_explicit(&cache->bans.ns_doomed[ns], memory_order_relaxed);
 
-    atomic_store_explicit(&cache->bans.ns_stamp[ns], stamp, memory_order_relaxed);
+    atomic_store_explicit(&cache->bans.ns_serial[ns], cache->bans.serial, memory_order_relaxed);
     atomic_store_explicit(&cache->bans.ns_doomed[ns], n, memory_order_relaxed);
     return n > doomed ? (uint64_t)(n - (doomed > 0 ? doomed : 0)) : 0;
 }
 
-static uint64_t doom_all(struct cache *cache, const struct ban *ban)
+static uint64_t doom_all(struct cache *cache, const struct ban_rule *rule)
 {
-    const struct ban_rule *rule = &ban->rule;
     uint64_t n = 0;
 
     if (!is_whole(rule)) {
@@ -354,19 +362,10 @@ static uint64_t doom_all(struct cache *cache, const struct ban *ban)
     }
     for (unsigned ns = 0; ns < 256; ns++) {
         if (rule->ns < 0 || rule->ns == (int)ns) {
-            n += doom(cache, ns, (uint32_t)ban->stamp);
+            n += doom(cache, ns);
         }
     }
     return n;
-}
-
-/* The next stamp, as of now; marks the buckets as not judged yet. */
-static void advance(struct bans *bans, int64_t now_us)
-{
-    const uint64_t now = (uint64_t)(now_us / STAMP_US);
-
-    bans->next_stamp = (now > bans->next_stamp ? now : bans->next_stamp) + 1;
-    bans->n_marks++;
 }
 
 /* What there is, without what the rule covers and without the one that is replaced; ban first. */
@@ -406,9 +405,9 @@ enum ban_outcome bans_add(struct cache *cache, const struct ban_order *order, in
         outcome = BAN_EVERYTHING;
         stats_add(METRIC_bans_overflowed, 1);
     }
-    advance(&cache->bans, now_us);
-    struct ban *ban = ban_new(&chosen, &cache->bans);
-    *n_held = doom_all(cache, ban);
+    cache->bans.serial++;
+    struct ban *ban = ban_new(&chosen, &cache->bans, now_us);
+    *n_held = doom_all(cache, &ban->rule);
     add_locked(cache, ban);
     pthread_mutex_unlock(&cache->bans.lock);
     return outcome;
@@ -474,7 +473,7 @@ void bans_pass_begin(struct cache *cache)
 
     pthread_mutex_lock(&bans->lock);
     bans->pass++;
-    bans->n_marks_then = bans->n_marks;
+    bans->serial_then = bans->serial;
     pthread_mutex_unlock(&bans->lock);
 }
 
@@ -502,8 +501,8 @@ void bans_pass_end(struct cache *cache)
 
     pthread_mutex_lock(&bans->lock);
     const bool lacked_marks = mark_of(bans) == MARK_NEVER;
-    bans->n_marks_settled = bans->n_marks_then;
-    bans->n_marks += lacked_marks;
+    bans->serial_settled = bans->serial_then;
+    bans->serial += lacked_marks;
     settle_standing(cache);
     const bool is_changed = drop_bans(cache, is_done, (int64_t)bans->pass, lacked_marks);
     const struct ban_set *set = set_of(cache);

@@ -11,7 +11,8 @@
  *             those of the shards, one after the other, and never under one.
  * Errors:     BAN_FULL: there are as many standing bans as cache_set_max_bans() allows. Too many
  *             others never fail: then everything is dropped instead (BAN_EVERYTHING), and counted.
- * Units:      instants in clock_now_us(); ages milliseconds; sizes bytes, as accounted.
+ * Units:      instants in clock_now_us(); ages milliseconds, known to the second and up to 12
+ *             hours: what is older is of any age; sizes bytes, as accounted.
  */
 #ifndef NC_CACHE_BANS_H
 #define NC_CACHE_BANS_H

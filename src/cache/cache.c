@@ -159,19 +159,13 @@ static inline struct entry *find_valid_locked(struct cache *cache, struct shard 
                                               struct shard_work *work)
 {
     const uint64_t hash = entry_scoped_hash(query->hash, query->db);
-    const uint32_t *slot = shard_find_locked(shard, hash, query->key, query->db);
+    const uint32_t *slot = shard_find_judged_locked(cache, shard, hash, query->key, query->db,
+                                                    work);
     const uint32_t now_tick = entry_tick(query->now_us);
 
     *miss = CACHE_COLD;
     if (slot == NULL) {
         return NULL;
-    }
-    if (NC_UNLIKELY(table_bucket_of(slot)->mark != shard->ban_mark)) {
-        bans_settle_locked(cache, shard, slot, work);
-        slot = shard_find_locked(shard, hash, query->key, query->db);
-        if (slot == NULL) {
-            return NULL;
-        }
     }
     struct entry *entry = entry_at(*slot);
     if (NC_UNLIKELY(shard_has_ended(cache, entry->incarnation, query->key))) {
@@ -301,7 +295,8 @@ static uint16_t home_locked(struct cache *cache, struct shard *shard,
     do {
         const uint64_t hash = entry_scoped_hash(query->hash, db);
         const uint32_t *slot = cache_scope_user(db) == user
-                                   ? shard_find_locked(shard, hash, query->key, db)
+                                   ? shard_find_judged_locked(cache, shard, hash, query->key, db,
+                                                              work)
                                    : NULL;
 
         if (slot != NULL) {
@@ -388,7 +383,7 @@ static bool begin_locked(struct cache *cache, struct shard *shard, const struct 
     flight->incarnation = number;
     flight->worker = worker;
     flight->slot_word = word;
-    flight->stamp = shard_stamp_locked(shard, query->now_us);
+    flight->ban_serial = shard->ban_serial;
     flights_add(&shard->flights, flight);
     return true;
 }
@@ -480,7 +475,7 @@ static bool invalidate_locked(struct cache *cache, struct shard *shard, struct b
 
     do {
         const uint64_t hash = entry_scoped_hash(key_hash, db);
-        const uint32_t *slot = shard_find_locked(shard, hash, key, db);
+        const uint32_t *slot = shard_find_judged_locked(cache, shard, hash, key, db, work);
         /* Asked before removal: with the last scoped entry gone there is no next one. */
         const uint32_t next = shard_next_db_locked(cache, shard, db);
 
@@ -557,7 +552,7 @@ static bool build(const struct cache_flight *flight, const struct cache_fill *fi
         *built = (struct built){0};
         return false;
     }
-    built->entry->filled = (uint32_t)flight->stamp;
+    built->entry->filled = entry_second(flight->t_sent_us);
     built->cost = entry_object_cost(built->entry, false) +
                   (is_get ? 0 : entry_object_cost(built->block, true));
     return true;
@@ -586,19 +581,21 @@ static void set_more(struct entry *entry, struct dropping *dropping, const struc
     entry_limit_views(entry, max_bytes, drop_one, dropping);
 }
 
-static uint32_t older_stamp(uint32_t a, uint32_t b)
+/* Of two views; 18 hours apart they never are: the entry would be ENTRY_OLD. */
+static uint16_t older_second(uint16_t a, uint16_t b, int64_t now_us)
 {
-    return (int32_t)(a - b) < 0 ? a : b;
+    return entry_age(a, now_us) > entry_age(b, now_us) ? a : b;
 }
 
 /* The key has a valid entry of the same incarnation: the view joins it, or replaces its like. */
 static void update_locked(struct cache *cache, struct shard *shard, uint32_t *slot,
-                          const struct built *built, size_t max_bytes, struct shard_work *work)
+                          const struct built *built, size_t max_bytes, int64_t now_us,
+                          struct shard_work *work)
 {
     struct dropping dropping = {shard, work};
     struct entry *old = entry_at(*slot);
     struct entry *kept = old;
-    const uint32_t filled = older_stamp(old->filled, built->entry->filled);
+    const uint16_t filled = older_second(old->filled, built->entry->filled, now_us);
     const size_t old_cost = shard_uncount_locked(cache, shard, old).cost;
 
     if (built->block != NULL || (old->flags & ENTRY_MORE) != 0) {
@@ -626,11 +623,16 @@ static void update_locked(struct cache *cache, struct shard *shard, uint32_t *sl
 }
 
 static bool insert_locked(struct cache *cache, struct shard *shard, uint64_t hash,
-                          const struct built *built)
+                          const struct built *built, struct shard_work *work)
 {
     struct entry *entry = built->entry;
     const uint32_t db = entry_db(entry);
 
+    /* What stands there is judged first: the bucket's mark will be that of the entry, too. */
+    struct table_bucket *bucket = table_place(&shard->table, hash);
+    if (NC_UNLIKELY(bucket->mark != shard->ban_mark)) {
+        bans_settle_locked(cache, shard, bucket, work);
+    }
     if (!table_insert(&shard->table, hash, arena_ref_of(entry))) {
         return false;
     }
@@ -653,7 +655,7 @@ static uint32_t *find_compatible_locked(struct cache *cache, struct shard *shard
                                         const struct cache_fill *fill, int64_t now_us,
                                         struct shard_work *work)
 {
-    uint32_t *slot = shard_find_locked(shard, hash, flight->key, flight->db);
+    uint32_t *slot = shard_find_judged_locked(cache, shard, hash, flight->key, flight->db, work);
 
     if (slot == NULL) {
         return NULL;
@@ -683,10 +685,10 @@ static bool store_locked(struct cache *cache, struct shard *shard,
             const size_t most = policy_largest(budget);
             const size_t asked = fill->max_key_bytes;
             update_locked(cache, shard, slot, built, asked != 0 && asked < most ? asked : most,
-                          work);
+                          now_us, work);
             is_stored = true;
         } else {
-            is_stored = insert_locked(cache, shard, hash, built);
+            is_stored = insert_locked(cache, shard, hash, built, work);
         }
     }
     if (!is_stored) {

@@ -151,7 +151,7 @@ struct cache_flight {
     uint8_t worker;       /* whose worker's link that is */
     uint32_t slot_word;
     int64_t t_sent_us;
-    uint64_t stamp;               /* for bans: when it was begun */
+    uint64_t ban_serial;          /* of the newest ban when it was begun */
     _Atomic bool is_void;         /* set under the shard lock */
     struct cache_waiter *waiters; /* shard lock; newest first */
     unsigned n_waiters;           /* shard lock */
@@ -275,6 +275,7 @@ struct cache_view_info {
     struct bytes args;
     size_t reply_bytes;
     int64_t deadline_us; /* CACHE_NO_DEADLINE */
+    int64_t age_s;       /* of the key's oldest view; INT64_MAX: more than 12 hours */
     bool is_negative;
     uint8_t ns, hits;
     uint16_t incarnation;

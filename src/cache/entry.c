@@ -58,7 +58,7 @@ uint32_t entry_db(const struct entry *entry)
     uint32_t db = 0;
 
     if ((entry->flags & ENTRY_SCOPED) != 0) {
-        memcpy(&db, (const unsigned char *)(entry + 1) + entry->key_len, sizeof(db));
+        memcpy(&db, entry->key + entry->key_len, sizeof(db));
     }
     return db;
 }
@@ -93,7 +93,7 @@ size_t entry_own_size(const struct entry *entry)
     const size_t reply = (entry->flags & (ENTRY_FIRST | ENTRY_MORE)) == ENTRY_FIRST
                              ? entry_body_length(entry->body)
                              : 0;
-    return sizeof(*entry) + entry->key_len + scope_bytes(entry) + reply;
+    return ENTRY_HEAD + entry->key_len + scope_bytes(entry) + reply;
 }
 
 static struct bytes block_args(const struct entry_block *block)
@@ -235,7 +235,7 @@ unsigned entry_views(const struct entry *entry, struct entry_view *views, unsign
 
 struct entry_sizes entry_measure(const struct entry *entry)
 {
-    const size_t head = sizeof(*entry) + scope_bytes(entry);
+    const size_t head = ENTRY_HEAD + scope_bytes(entry);
     struct entry_sizes sizes = {.cost = arena_cost(entry_own_size(entry)), .metadata = head};
     const struct entry *holder = holder_of(entry);
 
@@ -293,7 +293,7 @@ static struct entry *new_entry(struct bytes key, uint32_t db, uint16_t incarnati
                                bool is_negative, size_t reply_len)
 {
     const size_t scope = db != 0 ? sizeof(db) : 0;
-    struct entry *entry = arena_alloc(sizeof(*entry) + key.len + scope + reply_len);
+    struct entry *entry = arena_alloc(ENTRY_HEAD + key.len + scope + reply_len);
 
     if (entry == NULL) {
         return NULL;
@@ -303,7 +303,7 @@ static struct entry *new_entry(struct bytes key, uint32_t db, uint16_t incarnati
                             .ns = ns,
                             .queue = is_negative ? 0x80 : 0,
                             .flags = db != 0 ? ENTRY_SCOPED : 0};
-    unsigned char *end = (unsigned char *)(entry + 1);
+    unsigned char *end = entry->key;
     memcpy(end, key.ptr, key.len);
     if (db != 0) {
         memcpy(end + key.len, &db, sizeof(db));
@@ -334,7 +334,7 @@ struct entry *entry_new_get(struct bytes key, uint32_t db, uint16_t incarnation,
         entry->body = body_of(reply.len, fill->encoding);
         if (reply.len > 0) {
             const size_t scope = db != 0 ? sizeof(db) : 0;
-            memcpy((unsigned char *)(entry + 1) + key.len + scope, reply.ptr, reply.len);
+            memcpy(entry->key + key.len + scope, reply.ptr, reply.len);
         }
     }
     return entry;

@@ -26,6 +26,7 @@
 
 struct visitor {
     uint32_t now_tick;
+    int64_t now_us;
 };
 
 static void visit_entry_locked(struct cache *cache, struct shard *shard, struct entry *entry,
@@ -35,8 +36,9 @@ static void visit_entry_locked(struct cache *cache, struct shard *shard, struct 
 
     if (state != STATE_LIVE) {
         shard_remove_dead_locked(cache, shard, entry, entry_hash(entry), state, work);
-    } else if (bans_pending(cache, entry->filled) != NULL) {
-        bans_cap_entry(cache, entry);
+    } else if (entry->filled != ENTRY_OLD &&
+               entry_age(entry->filled, visitor->now_us) > ENTRY_AGE_MAX) {
+        entry->filled = ENTRY_OLD;
     }
 }
 
@@ -58,16 +60,6 @@ static void visit_flights_locked(struct cache *cache, struct shard *shard,
     }
 }
 
-/* All that stands in it has been judged by every ban that there is. */
-static void mark_bucket_locked(struct shard *shard, uint32_t at)
-{
-    struct table_bucket *bucket = &shard->table.now.buckets[at];
-
-    if (bucket->mark != shard->ban_mark) {
-        bucket->mark = (uint16_t)shard->ban_mark;
-    }
-}
-
 static void visit_buckets_locked(struct cache *cache, struct shard *shard, struct shard_walk *walk,
                                  struct visitor *visitor, struct shard_work *work)
 {
@@ -78,16 +70,20 @@ static void visit_buckets_locked(struct cache *cache, struct shard *shard, struc
         walk->generation = shard->table.generation;
         walk->bucket = 0;
     }
-    const uint32_t end = walk->bucket + (bans_are_many(cache) ? 1 : WALK_BUCKETS);
+    const uint32_t end = walk->bucket + WALK_BUCKETS;
     for (; walk->bucket < end && walk->bucket < shard->table.now.n_buckets; walk->bucket++) {
-        const unsigned n = table_bucket_refs(&shard->table, walk->bucket, refs);
+        struct table_bucket *bucket = &shard->table.now.buckets[walk->bucket];
+        unsigned n = table_bucket_refs(&shard->table, walk->bucket, refs);
         for (unsigned i = 0; i < n; i++) {
             __builtin_prefetch(entry_at(refs[i]));
+        }
+        if (NC_UNLIKELY(bucket->mark != shard->ban_mark)) {
+            bans_settle_locked(cache, shard, bucket, work);
+            n = table_bucket_refs(&shard->table, walk->bucket, refs);
         }
         for (unsigned i = 0; i < n; i++) {
             visit_entry_locked(cache, shard, entry_at(refs[i]), visitor, work);
         }
-        mark_bucket_locked(shard, walk->bucket);
     }
 }
 
@@ -121,7 +117,7 @@ static bool walk_step(struct cache *cache, struct shard_walk *walk, struct visit
 
 void cache_sweep(struct cache *cache, size_t n_buckets, int64_t now_us)
 {
-    struct visitor visitor = {.now_tick = entry_tick(now_us)};
+    struct visitor visitor = {.now_tick = entry_tick(now_us), .now_us = now_us};
 
     for (size_t n = 0; n < n_buckets; n += WALK_BUCKETS) {
         if (!cache->is_sweeping) {
@@ -317,6 +313,8 @@ unsigned cache_inspect(struct cache *cache, struct bytes key, uint32_t db, int64
                                  ? entry_views(entry, views,
                                                max < CACHE_VIEWS_MAX ? max : CACHE_VIEWS_MAX)
                                  : 0;
+    const bool is_banned = slot != NULL &&
+                           bans_match_entry(cache, shard, table_bucket_of(slot), entry, now_us);
     for (unsigned i = 0; i < n_views; i++) {
         infos[n] = (struct cache_view_info){
             .command = views[i].command,
@@ -326,7 +324,8 @@ unsigned cache_inspect(struct cache *cache, struct bytes key, uint32_t db, int64
             .ns = entry->ns,
             .hits = entry->hits,
             .incarnation = entry->incarnation,
-            .is_live = shard_state_of(cache, entry, now_tick) == STATE_LIVE &&
+            .age_s = entry_age(entry->filled, now_us),
+            .is_live = shard_state_of(cache, entry, now_tick) == STATE_LIVE && !is_banned &&
                        !entry_is_past(views[i].deadline, now_tick),
             .entry_bytes = entry_measure(entry).cost,
             .queue = policy_queue_of(entry) == POLICY_MAIN ? "main" : "small",

@@ -104,11 +104,7 @@ enum entry_state shard_state_of(const struct cache *cache, const struct entry *e
     if (shard_has_ended(cache, entry->incarnation, entry_key(entry))) {
         return STATE_ENDED;
     }
-    if (entry_is_past(entry->deadline, now_tick)) {
-        return STATE_EXPIRED;
-    }
-    const struct ban_set *bans = bans_pending(cache, entry->filled);
-    return bans != NULL && bans_match_entry(bans, entry) ? STATE_BANNED : STATE_LIVE;
+    return entry_is_past(entry->deadline, now_tick) ? STATE_EXPIRED : STATE_LIVE;
 }
 
 uint32_t shard_next_db_locked(const struct cache *cache, const struct shard *shard, uint32_t db)
@@ -214,7 +210,7 @@ static void drop_entry_locked(struct cache *cache, struct shard *shard, struct e
     const uint32_t *slot = table_find(&shard->table, hash, is_same, &ref);
 
     CHECK(slot != NULL);
-    bans_note_gone(cache, entry);
+    bans_note_gone_locked(cache, shard, table_bucket_of(slot), entry);
     table_erase(&shard->table, hash, slot);
     entry_drop_views(entry, drop_one, &drop);
     shard_drop_locked(shard, work, entry, false);
@@ -229,22 +225,20 @@ void shard_remove_locked(struct cache *cache, struct shard *shard, struct entry 
     drop_entry_locked(cache, shard, entry, hash, work);
 }
 
-static void count_dead(const struct cache *cache, const struct entry *entry, enum entry_state state)
+static void count_dead(const struct entry *entry, enum entry_state state)
 {
     if (state == STATE_EXPIRED) {
         stats_ns_add(entry->ns, NS_METRIC_expirations, 1);
         stats_add(METRIC_invalidations_ttl, 1);
     } else if (state == STATE_ENDED) {
         stats_add(METRIC_invalidations_epoch, 1);
-    } else if (state == STATE_BANNED) {
-        bans_count(cache, entry);
     }
 }
 
 void shard_remove_dead_locked(struct cache *cache, struct shard *shard, struct entry *entry,
                               uint64_t hash, enum entry_state state, struct shard_work *work)
 {
-    count_dead(cache, entry, state);
+    count_dead(entry, state);
     shard_remove_locked(cache, shard, entry, hash, work);
 }
 
@@ -269,7 +263,7 @@ static void finish_victim_locked(struct cache *cache, struct shard *shard, struc
         stats_ns_add(victim->ns, NS_METRIC_evictions, 1);
         stats_add(METRIC_invalidations_capacity, 1);
     } else {
-        count_dead(cache, victim, state);
+        count_dead(victim, state);
     }
     (void)shard_uncount_locked(cache, shard, victim);
     drop_entry_locked(cache, shard, victim, entry_hash(victim), work);

@@ -41,7 +41,7 @@ struct shard_pins {
 struct shard {
     pthread_mutex_t lock;
     uint32_t ban_mark;      /* lock: buckets with another one hold entries to be judged */
-    uint64_t next_stamp;    /* lock: no fetch begun from now on has a smaller one */
+    uint64_t ban_serial;    /* lock: of the newest ban */
     struct table table;     /* lock */
     struct policy policy;   /* lock: its queues hold what the table holds */
     struct flights flights; /* lock; the pointer itself: init */
@@ -69,7 +69,7 @@ struct ban; /* opaque */
 /* An immutable set of bans: readers hold a shard's lock, and an old set goes after all of them. */
 struct ban_set {
     unsigned n, n_standing, n_pending;
-    uint64_t newest;     /* stamp of the newest one that is pending */
+    uint64_t newest;     /* serial of the newest one that is pending */
     struct ban *items[]; /* newest first */
 };
 
@@ -77,15 +77,16 @@ struct ban_set {
 struct bans {
     pthread_mutex_t lock;          /* taken before a shard's */
     _Atomic(struct ban_set *) set; /* lock for writing, any shard's for reading; NULL: no bans */
-    uint64_t next_stamp;           /* lock */
-    uint64_t n_marks, n_marks_then, n_marks_settled; /* lock: given out; at passes of the sweep */
-    uint64_t pass;                                   /* lock: number of the sweep's pass */
-    unsigned max_bans;                               /* lock */
-    int64_t first_expiry_us;                         /* lock */
-    _Atomic int64_t longest_section_us;              /* atomic */
-    _Atomic int64_t longest_slice_us;                /* atomic */
-    _Atomic int64_t ns_doomed[256];                  /* atomic: entries, dropped by namespace */
-    _Atomic uint32_t ns_stamp[256];                  /* atomic: those not filled later */
+    uint64_t serial;               /* lock: of the newest ban */
+    uint64_t serial_then,
+        serial_settled;                 /* lock: at the passes of the sweep under way, and before */
+    uint64_t pass;                      /* lock: number of the sweep's pass */
+    unsigned max_bans;                  /* lock */
+    int64_t first_expiry_us;            /* lock */
+    _Atomic int64_t longest_section_us; /* atomic */
+    _Atomic int64_t longest_slice_us;   /* atomic */
+    _Atomic int64_t ns_doomed[256];     /* atomic: entries, dropped by namespace */
+    _Atomic uint64_t ns_serial[256];    /* atomic: of that ban */
 };
 
 struct cache {
@@ -116,7 +117,7 @@ struct shard_work {
     size_t wanted_table, wanted_ghost;
 };
 
-enum entry_state { STATE_LIVE, STATE_EXPIRED, STATE_ENDED, STATE_BANNED };
+enum entry_state { STATE_LIVE, STATE_EXPIRED, STATE_ENDED };
 
 static inline struct shard *shard_of(const struct cache *cache, uint64_t hash)
 {
@@ -144,67 +145,6 @@ static inline bool shard_has_ended(const struct cache *cache, uint16_t number, s
     return NC_UNLIKELY(!epochs_is_live(incarnation)) ||
            (NC_UNLIKELY(epochs_has_moves(incarnation)) &&
             epochs_has_moved(incarnation, shard_slot(cache, key)));
-}
-
-/* ---- bans (bans.c); all but the first and last two under a shard's lock ---- */
-
-void bans_init(struct cache *cache);
-void bans_fini(struct cache *cache);
-
-/* The set, or NULL when nothing may be pending for what was fetched at this stamp. */
-static inline const struct ban_set *bans_pending(const struct cache *cache, uint32_t filled)
-{
-    const struct ban_set *set = atomic_load_explicit(&cache->bans.set, memory_order_acquire);
-
-    return NC_UNLIKELY(set != NULL && set->n_pending > 0 &&
-                       (int32_t)(filled - (uint32_t)set->newest) <= 0)
-               ? set
-               : NULL;
-}
-
-/* Whether a ban that came after it drops the entry. */
-bool bans_match_entry(const struct ban_set *set, const struct entry *entry);
-/* The same for a flight; ns: -1 while nobody knows it. */
-bool bans_match_flight(const struct cache *cache, const struct cache_flight *flight, int ns);
-/* Counts an entry that goes because of a ban. */
-void bans_count(const struct cache *cache, const struct entry *entry);
-/* Standing bans that ask for an age end the entry when it reaches that. */
-void bans_cap_entry(const struct cache *cache, struct entry *entry);
-/* Whether a standing ban keeps out what would be filled now; caps *deadline otherwise. */
-bool bans_refuse(const struct cache *cache, struct bytes key, const struct cache_fill *fill,
-                 size_t cost, uint32_t *deadline, int64_t now_us);
-/* Judges what stands in the bucket of slot, the entry wanted at least. */
-void bans_settle_locked(struct cache *cache, struct shard *shard, const uint32_t *slot,
-                        struct shard_work *work);
-/* An entry leaves the cache. */
-static inline void bans_note_gone(struct cache *cache, const struct entry *entry)
-{
-    _Atomic int64_t *doomed = &cache->bans.ns_doomed[entry->ns];
-
-    if (NC_UNLIKELY(atomic_load_explicit(doomed, memory_order_relaxed) > 0) &&
-        (int32_t)(entry->filled - atomic_load_explicit(&cache->bans.ns_stamp[entry->ns],
-                                                       memory_order_relaxed)) <= 0) {
-        atomic_fetch_sub_explicit(doomed, 1, memory_order_relaxed);
-    }
-}
-/* More than can be asked about many entries under one lock. */
-bool bans_are_many(const struct cache *cache);
-/* Around a section of the sweep, to know the longest while bans wait. 0: none do. */
-int64_t bans_section_begin(const struct cache *cache);
-void bans_section_end(struct cache *cache, int64_t began_us);
-/* Around a pass of the sweep over everything: the control thread. */
-void bans_pass_begin(struct cache *cache);
-void bans_pass_end(struct cache *cache);
-
-/* One unit is 4 ms: 32 bits tell entries of 99 days apart, and none lives for longer than 30. */
-#define STAMP_US 4000
-
-/* The stamp of a fetch that begins now: later than every ban that was set before. */
-static inline uint64_t shard_stamp_locked(const struct shard *shard, int64_t now_us)
-{
-    const uint64_t now = (uint64_t)(now_us / STAMP_US);
-
-    return now > shard->next_stamp ? now : shard->next_stamp;
 }
 
 enum entry_state shard_state_of(const struct cache *cache, const struct entry *entry,
@@ -235,6 +175,47 @@ static inline uint32_t *shard_find_locked(const struct shard *shard, uint64_t ha
     const struct shard_wanted wanted = {key, db};
 
     return table_find(&shard->table, hash, shard_match, &wanted);
+}
+
+/* ---- bans (bans.c); under a shard's lock unless they say otherwise ---- */
+
+/* Not under a lock. */
+void bans_init(struct cache *cache);
+void bans_fini(struct cache *cache);
+
+/* Whether a ban that came after it drops the flight; ns: -1 while nobody knows it. */
+bool bans_match_flight(const struct cache *cache, const struct cache_flight *flight, int ns);
+/* Whether a standing ban keeps out what would be filled now; brings *deadline forward otherwise. */
+bool bans_refuse(const struct cache *cache, struct bytes key, const struct cache_fill *fill,
+                 size_t cost, uint32_t *deadline, int64_t now_us);
+/* Whether a ban drops an entry of this bucket. */
+bool bans_match_entry(const struct cache *cache, const struct shard *shard,
+                      const struct table_bucket *bucket, const struct entry *entry, int64_t now_us);
+/* Judges all entries of a bucket that has another mark than the shard; those that match go. */
+void bans_settle_locked(struct cache *cache, struct shard *shard, struct table_bucket *bucket,
+                        struct shard_work *work);
+/* An entry leaves the bucket, and the cache. */
+void bans_note_gone_locked(struct cache *cache, const struct shard *shard,
+                           const struct table_bucket *bucket, const struct entry *entry);
+/* Around a section of the sweep, to know the longest while bans wait. 0: none do. */
+int64_t bans_section_begin(const struct cache *cache);
+void bans_section_end(struct cache *cache, int64_t began_us);
+/* Around a pass of the sweep over everything: the control thread, without a lock. */
+void bans_pass_begin(struct cache *cache);
+void bans_pass_end(struct cache *cache);
+
+/* The place of the entry's reference, or NULL, once every ban that there is has been asked. */
+static inline uint32_t *shard_find_judged_locked(struct cache *cache, struct shard *shard,
+                                                 uint64_t hash, struct bytes key, uint32_t db,
+                                                 struct shard_work *work)
+{
+    uint32_t *slot = shard_find_locked(shard, hash, key, db);
+
+    if (slot != NULL && NC_UNLIKELY(table_bucket_of(slot)->mark != shard->ban_mark)) {
+        bans_settle_locked(cache, shard, table_bucket_of(slot), work);
+        slot = shard_find_locked(shard, hash, key, db);
+    }
+    return slot;
 }
 
 /* The lowest database above db that has had entries and may have some in this shard; 0: no more. */

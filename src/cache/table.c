@@ -73,6 +73,20 @@ static struct table_bucket *insert_into(struct table_half *half, uint64_t hash, 
     }
 }
 
+struct table_bucket *table_place(const struct table *table, uint64_t hash)
+{
+    const struct table_half *half = &table->now;
+    uint32_t at = table_home(half, hash);
+
+    for (uint32_t left = half->n_buckets; left > 0; left--) {
+        if (table_matches(&half->buckets[at], 0) != 0) {
+            break;
+        }
+        at = next_bucket(half, at, table_step(half, hash));
+    }
+    return &half->buckets[at];
+}
+
 bool table_insert(struct table *table, uint64_t hash, uint32_t ref)
 {
     /* Beyond the limit of growth by 1/44 probes get long; growth has failed or is being prepared.

@@ -78,6 +78,8 @@ static inline size_t table_bytes(const struct table *table)
 
 /* The caller knows that the key is absent. False: full. */
 NC_MUST_CHECK bool table_insert(struct table *table, uint64_t hash, uint32_t ref);
+/* The bucket that table_insert() would take. */
+struct table_bucket *table_place(const struct table *table, uint64_t hash);
 /* slot is what table_find() returned for this hash. */
 void table_erase(struct table *table, uint64_t hash, const uint32_t *slot);
 
