@@ -14,6 +14,7 @@
 #include "base/version.h"
 #include "cache/bans.h"
 #include "cache/cache.h"
+#include "coherence/unlink.h"
 #include "config/config.h"
 #include "proxy/front.h"
 #include "proxy/listener.h"
@@ -77,6 +78,7 @@ static void on_topology(struct topology *topology, void *context)
     topology_unref(&daemon->topology);
     daemon->topology = topology_ref(topology);
     proxy_set_topology(&daemon->proxy, topology);
+    unlink_jobs_set_topology(daemon->proxy.fleet.jobs, topology);
 }
 
 static void on_refresh_mail(struct mail *mail)
@@ -275,6 +277,7 @@ static void reload(struct daemon *daemon)
                               memory_order_relaxed);
         discovery_configure(daemon->discovery, fresh);
         proxy_set_config(&daemon->proxy, former, fresh);
+        unlink_jobs_set_config(daemon->proxy.fleet.jobs, fresh);
         stats_add(METRIC_reloads, 1);
         log_info("main", "configuration reloaded", "file=%s",
                  config_file_name(fresh) != NULL ? config_file_name(fresh) : "none");
@@ -422,6 +425,7 @@ static int start(struct daemon *daemon)
     if (error != 0) {
         return error;
     }
+    (void)unlink_jobs_new(&proxy->fleet, &daemon->control, proxy->login, daemon->config);
     set_tls(daemon);
     make_run_id(proxy->run_id);
     proxy->cache_command = cache_command;
@@ -458,12 +462,14 @@ static void stop(struct daemon *daemon)
     for (unsigned i = 0; i < 3; i++) {
         event_free(daemon->signals[i]);
     }
+    unlink_jobs_stop(daemon->proxy.fleet.jobs);
     proxy_stop(&daemon->proxy);
     admin_http_stop(&daemon->http);
     discovery_free(&daemon->discovery);
     proxy_fini(&daemon->proxy);
     /* Mail on its way home, and what a name service still holds. */
     event_base_loop(daemon->control.base, EVLOOP_NONBLOCK);
+    unlink_jobs_free(&daemon->proxy.fleet.jobs);
     topology_unref(&daemon->topology);
     worker_fini(&daemon->control);
     cache_free(&daemon->cache);

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/tls.h"
+#include "coherence/unlink.h"
 #include "proxy/census.h"
 #include "proxy/tracking.h"
 #include "upstream/identity.h"
@@ -335,6 +336,7 @@ static void add_process(struct gather *gather)
 
     cache_stats(proxy->cache, &facts->cache);
     bans_figures(proxy->cache, &facts->bans);
+    facts->n_jobs = proxy->fleet.jobs != NULL ? unlink_jobs_running(proxy->fleet.jobs) : 0;
     for (unsigned ns = 0; ns < config_namespace_count(); ns++) {
         cache_ns_stats(proxy->cache, ns, &facts->namespaces[ns].n_entries,
                        &facts->namespaces[ns].n_bytes);

@@ -21,12 +21,14 @@
 struct coherence;
 struct fetch;
 struct recent;
+struct unlink_jobs;
 struct bus;
 
 /* All instances of the process; made once, before the workers start. */
 struct coherence_fleet {
     struct cache *cache;
     struct recent *recent;      /* what was shown lately, for reads from replicas */
+    struct unlink_jobs *jobs;   /* that remove keys at the backend; NULL: there can be none */
     struct bus *bus;            /* what the proxies of a group tell each other */
     struct coherence **members; /* by worker index */
     unsigned n_members;

@@ -201,6 +201,8 @@ bool config_reads_replicas(const struct config *config);
  */
 unsigned config_namespace_count(void);
 const char *config_namespace_name(unsigned id);
+/* The id of a name, or -1 when no namespace was ever called so. */
+int config_namespace_find(struct bytes name);
 
 /* --help, --describe config and --describe metrics. */
 void config_usage(FILE *out);
