@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "admin/cache_call.h"
 #include "admin/coherence_state.h"
 #include "admin/info.h"
 #include "admin/metric_table.h"
@@ -11,15 +12,6 @@
 #include "base/mem.h"
 #include "coherence/track.h"
 #include "proxy/request.h"
-
-/* One CACHE request on its way to its answer. */
-struct cache_call {
-    struct session *session;
-    struct front *front;
-    const struct bytes *args; /* behind the subcommand */
-    unsigned n_args;
-    struct resp_writer *reply;
-};
 
 struct subcommand {
     const char *name; /* in capitals */
@@ -345,45 +337,6 @@ static void run_get(struct cache_call *call)
     mem_free(room);
 }
 
-/* ---- INVALIDATE, CLEAR ---- */
-
-static void run_invalidate(struct cache_call *call)
-{
-    int64_t n = 0;
-
-    for (unsigned i = 0; i < call->n_args; i++) {
-        n += cache_invalidate(cache_of(call), call->args[i]);
-    }
-    stats_add(METRIC_invalidations_admin, (uint64_t)n);
-    resp_put_integer(call->reply, n);
-}
-
-/* -1: no namespace was ever called so. */
-static int namespace_by_name(struct bytes name)
-{
-    for (unsigned id = 0; id < config_namespace_count(); id++) {
-        if (bytes_equal(name, bytes_of_string(config_namespace_name(id)))) {
-            return (int)id;
-        }
-    }
-    return -1;
-}
-
-static void run_clear(struct cache_call *call)
-{
-    int ns = -1;
-
-    if (call->n_args == 1) {
-        ns = namespace_by_name(call->args[0]);
-        if (ns < 0) {
-            resp_put_error(call->reply, "ERR no such namespace");
-            return;
-        }
-    }
-    resp_put_integer(call->reply,
-                     (int64_t)cache_clear(cache_of(call), ns, METRIC_invalidations_admin));
-}
-
 /* ---- AUTH ---- */
 
 static void run_auth(struct cache_call *call)
@@ -413,14 +366,25 @@ static void run_help(struct cache_call *call);
 static const struct subcommand subcommands[] = {
     {"AUTH", "<password>", "Allow this connection the subcommands that change tier 1.", 1, 1, false,
      run_auth},
+    {"BAN", "ADD [PREFIX <p>|GLOB <p>] [NAMESPACE <n>] [OLDER <ms>] [LARGER <bytes>] [TTL <ms>]",
+     "Drop what matches, and keep it out until the ban is removed or its TTL is over.", 1, 13, true,
+     cache_run_ban},
+    {"BAN", "LIST | REMOVE <id>", "Show the bans that stand, or remove one.", 1, 2, true,
+     cache_run_ban},
     {"CLEAR", "[<namespace>]", "Drop everything, or all of a namespace. Returns how many keys.", 0,
-     1, true, run_clear},
+     1, true, cache_run_clear},
     {"GET", "<key>", "Show a key's namespace and policy, and what tier 1 holds for it.", 1, 1,
      false, run_get},
     {"HELP", "", "Print this help.", 0, 0, false, run_help},
     {"INFO", "", "Show version, coherence, nodes and namespaces.", 0, 0, false, run_info},
     {"INVALIDATE", "<key> [<key> ...]", "Drop keys. Returns how many of them were held.", 1,
-     UINT32_MAX, true, run_invalidate},
+     UINT32_MAX, true, cache_run_invalidate},
+    {"INVALIDATE",
+     "[L1|ALL] KEYS <key> [<key> ...] | PREFIX <p> | GLOB <p> | NAMESPACE <n> | EVERYTHING",
+     "Drop what is named, in every proxy's memory; ALL: at the backend, too.", 1, UINT32_MAX, true,
+     cache_run_invalidate},
+    {"JOB", "LIST | CANCEL <id>", "Show what INVALIDATE ALL is doing at the backend, or end it.", 1,
+     2, true, cache_run_job},
     {"STATS", "", "Show counters and sizes as a map of integers.", 0, 0, false, run_stats},
 };
 
@@ -450,8 +414,9 @@ static const struct subcommand *find_subcommand(struct bytes name, unsigned n_ar
         const struct subcommand *subcommand = &subcommands[i];
 
         if (bytes_equal_nocase(name, bytes_of_string(subcommand->name))) {
-            return n_args >= subcommand->min_args && n_args <= subcommand->max_args ? subcommand
-                                                                                    : NULL;
+            if (n_args >= subcommand->min_args && n_args <= subcommand->max_args) {
+                return subcommand;
+            }
         }
     }
     return NULL;
