@@ -203,6 +203,7 @@ static void set_tls(struct daemon *daemon)
 {
     const struct config *config = daemon->config;
 
+    daemon->proxy.config = config;
     daemon->proxy.tls_clients = config->tls_clients;
     daemon->proxy.tls_backend = config->tls_backend;
     tls_context_log(config->tls_clients);

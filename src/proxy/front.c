@@ -115,6 +115,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     proxy->cache = cache;
     proxy->control = control;
     proxy->login = login;
+    proxy->config = config;
     proxy->fronts = mem_alloc(n_workers * sizeof(*proxy->fronts));
     proxy->fleet.cache = cache;
     proxy->fleet.recent = recent_new();

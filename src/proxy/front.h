@@ -102,6 +102,7 @@ struct proxy {
     struct front *fronts;
     unsigned n_fronts;
     const struct config_backend *login;
+    const struct config *config; /* control thread: the one in force, borrowed */
     struct tls_context *tls_clients, *tls_backend; /* control thread: those in force, or NULL */
     proxy_cache_fn cache_command;                  /* init */
     proxy_info_fn info_section;                    /* init */
