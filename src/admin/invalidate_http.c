@@ -26,6 +26,22 @@ struct call {
 
 /* ---- answers ---- */
 
+/* Of any bytes: what is no UTF-8 is shown with question marks, and cut. */
+static json_t *json_of_bytes(struct bytes bytes)
+{
+    json_t *json = json_stringn((const char *)bytes.ptr, bytes.len);
+    char text[BAN_NAME_MAX];
+    size_t n = 0;
+
+    if (json != NULL) {
+        return json;
+    }
+    for (; n < bytes.len && n < sizeof(text); n++) {
+        text[n] = bytes.ptr[n] < 0x80 ? (char)bytes.ptr[n] : '?';
+    }
+    return json_stringn(text, n);
+}
+
 static void answer_json(struct evhttp_request *request, int status, const char *reason,
                         json_t *json)
 {
@@ -47,7 +63,9 @@ static void refuse(struct evhttp_request *request, int status, const char *reaso
                    const char *field, const char *error)
 {
     stats_add(METRIC_orders_refused, 1);
-    answer_json(request, status, reason, json_pack("{s:s, s:s?}", "error", error, "field", field));
+    answer_json(request, status, reason,
+                json_pack("{s:o, s:o}", "error", json_of_bytes(bytes_of_string(error)), "field",
+                          field != NULL ? json_of_bytes(bytes_of_string(field)) : json_null()));
 }
 
 static void refuse_field(const struct call *call, const char *field, const char *error)
@@ -453,22 +471,6 @@ void invalidate_http_post(struct proxy *proxy, struct evhttp_request *request)
 
 /* ---- GET /v1/bans, /v1/jobs ---- */
 
-/* Keys may be any bytes; what is no UTF-8 is shown with question marks. */
-static json_t *json_of_bytes(struct bytes bytes)
-{
-    json_t *json = json_stringn((const char *)bytes.ptr, bytes.len);
-    char text[BAN_NAME_MAX];
-    size_t n = 0;
-
-    if (json != NULL) {
-        return json;
-    }
-    for (; n < bytes.len && n < sizeof(text); n++) {
-        text[n] = bytes.ptr[n] < 0x80 ? (char)bytes.ptr[n] : '?';
-    }
-    return json_stringn(text, n);
-}
-
 static json_t *json_of_ban(const struct ban_info *info)
 {
     static const char *const kinds[] = {NULL, "prefix", "glob"};
@@ -519,12 +521,13 @@ static json_t *json_of_job(const struct unlink_info *info)
     static const char *const kinds[] = {"keys", "prefix", "glob", "namespace", "everything"};
 
     return json_pack(
-        "{s:I, s:s, s:s, s:o, s:i, s:i, s:i, s:I, s:I, s:I, s:s, s:I}", "id", (json_int_t)info->id,
+        "{s:I, s:s, s:s, s:o, s:i, s:i, s:i, s:I, s:I, s:I, s:o, s:I}", "id", (json_int_t)info->id,
         "state", unlink_state_names[info->state], "match", kinds[info->kind], "name",
         json_of_bytes(bytes_make(info->name, info->name_len)), "db", (int)info->db, "masters",
         (int)info->n_masters, "masters_done", (int)info->n_masters_done, "scanned",
         (json_int_t)info->n_scanned, "removed", (json_int_t)info->n_removed, "errors",
-        (json_int_t)info->n_errors, "error", info->error, "took_ms", (json_int_t)info->took_ms);
+        (json_int_t)info->n_errors, "error", json_of_bytes(bytes_of_string(info->error)), "took_ms",
+        (json_int_t)info->took_ms);
 }
 
 void invalidate_http_jobs(struct proxy *proxy, struct evhttp_request *request)

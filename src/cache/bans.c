@@ -3,8 +3,9 @@
  * table has a mark, each shard the mark of the newest ban. In a bucket whose mark differs all
  * entries are judged before one is shown or put in beside them (bans_settle_locked()); the sweep
  * visits the rest. So every entry is judged once per ban, by whoever meets it first, and no entry
- * by a ban that was set before it was fetched, except while a table grows: buckets of differing
- * marks that meet there are judged again. A flight has the number of the newest ban when it began.
+ * by a ban that was set before it was fetched. (While a table grows, one may be that comes into a
+ * bucket which has waited longer; that costs a fetch.) A flight has the number of the newest ban
+ * when it began.
  *
  * Marks have 16 bits. Should they run out before the sweep has been round, the shards get one that
  * no bucket can have, and every look-up judges its bucket until it has.
@@ -386,6 +387,17 @@ static void add_locked(struct cache *cache, struct ban *ban)
     publish(cache, set);
 }
 
+/* Of those that wait for the sweep, how many the rule does not cover. */
+static unsigned n_kept(const struct ban_set *set, const struct ban_rule *rule)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; set != NULL && i < set->n; i++) {
+        n += !set->items[i]->is_standing && !is_covered(set->items[i], rule);
+    }
+    return n;
+}
+
 enum ban_outcome bans_add(struct cache *cache, const struct ban_order *order, int64_t now_us,
                           uint64_t *n_held)
 {
@@ -399,8 +411,8 @@ enum ban_outcome bans_add(struct cache *cache, const struct ban_order *order, in
         pthread_mutex_unlock(&cache->bans.lock);
         return BAN_FULL;
     }
-    if (set != NULL && !order->is_standing && !is_whole(&order->rule) &&
-        set->n - set->n_standing >= cache->bans.max_bans) {
+    if (!order->is_standing && !is_whole(&order->rule) &&
+        n_kept(set, &order->rule) >= cache->bans.max_bans) {
         chosen.rule = (struct ban_rule){.ns = -1};
         outcome = BAN_EVERYTHING;
         stats_add(METRIC_bans_overflowed, 1);

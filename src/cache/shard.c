@@ -316,12 +316,27 @@ enum shard_room shard_make_room_locked(struct cache *cache, struct shard *shard,
 
 /* ---- leaving the lock ---- */
 
+/* What moves next has been judged by every ban, so that it does no harm to its new bucket's mark.
+ */
+static void judge_moving_locked(struct cache *cache, struct shard *shard, unsigned n,
+                                struct shard_work *work)
+{
+    const struct table_half *old = &shard->table.old;
+
+    for (uint32_t i = shard->table.n_moved; n > 0 && i < old->n_buckets; n--, i++) {
+        if (NC_UNLIKELY(old->buckets[i].mark != shard->ban_mark)) {
+            bans_settle_locked(cache, shard, &old->buckets[i], work);
+        }
+    }
+}
+
 void shard_plan_locked(struct cache *cache, struct shard *shard, unsigned n_moves,
                        struct shard_work *work)
 {
     if (n_moves > 0 && table_is_moving(&shard->table) && work->retired_table == NULL) {
         const uint32_t n_buckets = shard->table.old.n_buckets;
 
+        judge_moving_locked(cache, shard, n_moves, work);
         work->retired_table = table_move(&shard->table, n_moves);
         if (work->retired_table != NULL) {
             atomic_fetch_sub_explicit(&cache->n_buckets, n_buckets, memory_order_relaxed);

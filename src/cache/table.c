@@ -172,6 +172,11 @@ static void prefetch_bucket(const struct table_bucket *bucket)
     }
 }
 
+static bool has_one(const struct table_bucket *bucket)
+{
+    return __builtin_popcount(table_matches(bucket, 0)) == TABLE_SLOTS - 1;
+}
+
 static void move_bucket(struct table *table, struct table_bucket *bucket)
 {
     prefetch_bucket(bucket);
@@ -179,8 +184,8 @@ static void move_bucket(struct table *table, struct table_bucket *bucket)
         if (bucket->tags[i] != 0) {
             struct table_bucket *to = insert_into(&table->now, table->hash_of(bucket->refs[i]),
                                                   bucket->refs[i]);
-            if (to->mark != bucket->mark) {
-                to->mark = 0;
+            if (has_one(to)) {
+                to->mark = bucket->mark;
             }
             /* The counts on its way stay: too high only makes a probe longer, for a while. */
             bucket->tags[i] = 0;

@@ -38,7 +38,7 @@
 struct table_bucket {
     uint8_t tags[TABLE_SLOTS]; /* 0: free */
     uint16_t overflow;         /* keys that passed this bucket; stays at its maximum once there */
-    uint16_t mark;             /* the caller's; 0 where entries of differing marks have met */
+    uint16_t mark;             /* the caller's; an empty bucket takes that of what moves there */
     uint32_t refs[TABLE_SLOTS];
 } __attribute__((aligned(64)));
 
@@ -92,7 +92,8 @@ static inline bool table_is_moving(const struct table *table)
 size_t table_wanted_bytes(const struct table *table);
 /* Starts moving into buckets (zeroed). The table must not be moving. */
 void table_install(struct table *table, struct table_bucket *buckets, size_t n_bytes);
-/* Moves n buckets. Returns the old array when it has become empty: the caller frees it. */
+/* Moves n buckets, whose marks are as new as any. Returns the old array when it has become empty:
+ * the caller frees it. */
 NC_MUST_CHECK struct table_bucket *table_move(struct table *table, unsigned n);
 
 /* The bucket that a slot stands in: buckets are aligned to their size. */

@@ -549,7 +549,6 @@ static void tell_about(const struct unlink_job *job, struct unlink_info *info)
         .n_scanned = atomic_load_explicit(&job->n_scanned, memory_order_relaxed),
         .n_removed = atomic_load_explicit(&job->n_removed, memory_order_relaxed),
         .n_errors = atomic_load_explicit(&job->n_errors, memory_order_relaxed),
-        .age_ms = (now_us - job->started_at_us) / 1000,
         .took_ms = ((job->state == UNLINK_RUNNING ? now_us : job->ended_at_us) -
                     job->started_at_us) /
                    1000,

@@ -52,8 +52,8 @@ struct unlink_info {
     size_t name_len;
     unsigned db, n_masters, n_masters_done;
     uint64_t n_scanned, n_removed, n_errors;
-    int64_t age_ms, took_ms; /* since it began; until it ended, or now */
-    char error[256];         /* the first one, or empty */
+    int64_t took_ms; /* until it ended, or now */
+    char error[256]; /* the first one, or empty */
 };
 /* Copies up to max, newest first; returns their number. */
 unsigned unlink_jobs_list(struct unlink_jobs *jobs, struct unlink_info *infos, unsigned max);
