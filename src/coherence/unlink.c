@@ -14,7 +14,9 @@
 
 #define JOB_MAGIC 0x756e6c6bu /* "unlk" */
 #define BATCH_KEYS 100u
-#define SCAN_COUNT 500
+/* A tenth of a second's worth within these: so long a pause lasts at most, as a rule. */
+#define SCAN_COUNT_MIN 10
+#define SCAN_COUNT_MAX 500
 /* Keys looked at count as this much less than keys removed. */
 #define SCAN_CHEAPER 10u
 
@@ -287,6 +289,14 @@ static void on_scanned(const struct resp_value *head, struct bytes reply, void *
     }
 }
 
+static int scan_count(const struct unlink_job *job)
+{
+    const int64_t tenth = job->jobs->config->unlink_rate / 10;
+
+    return tenth < SCAN_COUNT_MIN ? SCAN_COUNT_MIN
+                                  : (tenth > SCAN_COUNT_MAX ? SCAN_COUNT_MAX : (int)tenth);
+}
+
 static void send_scan(struct unlink_job *job)
 {
     char count[24];
@@ -294,7 +304,7 @@ static void send_scan(struct unlink_job *job)
                             BYTES("COUNT"), {0},
                             BYTES("MATCH"), job->match};
 
-    snprintf(count, sizeof(count), "%d", SCAN_COUNT);
+    snprintf(count, sizeof(count), "%d", scan_count(job));
     argv[3] = bytes_of_string(count);
     control_client_send_bytes(job->client, argv, job->match.len > 0 ? 6 : 4, on_scanned);
 }
