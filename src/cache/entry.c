@@ -298,11 +298,13 @@ static struct entry *new_entry(struct bytes key, uint32_t db, uint16_t incarnati
     if (entry == NULL) {
         return NULL;
     }
-    *entry = (struct entry){.incarnation = incarnation,
-                            .key_len = (uint16_t)key.len,
-                            .ns = ns,
-                            .queue = is_negative ? 0x80 : 0,
-                            .flags = db != 0 ? ENTRY_SCOPED : 0};
+    /* Not by assignment: the structure may end behind what was allocated. */
+    memset(entry, 0, ENTRY_HEAD);
+    entry->incarnation = incarnation;
+    entry->key_len = (uint16_t)key.len;
+    entry->ns = ns;
+    entry->queue = is_negative ? 0x80 : 0;
+    entry->flags = db != 0 ? ENTRY_SCOPED : 0;
     unsigned char *end = entry->key;
     memcpy(end, key.ptr, key.len);
     if (db != 0) {
