@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "coherence/bus.h"
+#include "coherence/recent.h"
 #include "coherence/unlink.h"
 
 #define BAN_HEAD_MAX 96
@@ -80,24 +81,60 @@ static struct bytes name_of(int ns)
 
 /* ---- here ---- */
 
-static uint64_t drop_keys(struct cache *cache, const struct bytes *keys, size_t n,
+/* Clients that keep values are told too: of keys, or that anything may have changed. */
+static void announce(struct coherence_fleet *fleet, const struct bytes *keys, size_t n)
+{
+    struct buffer array;
+
+    if (fleet->on_changed == NULL) {
+        return;
+    }
+    buffer_init(&array);
+    /* A request is an array of bulk strings. */
+    if (n > 0 && resp_write_request(&array, keys, (unsigned)n) != 0) {
+        buffer_consume(&array, buffer_len(&array));
+    }
+    fleet->on_changed(fleet->changed_context, buffer_bytes(&array));
+    buffer_fini(&array);
+}
+
+static uint64_t drop_keys(struct coherence_fleet *fleet, const struct bytes *keys, size_t n,
                           enum metric reason)
 {
+    const int64_t now_us = clock_now_us();
     uint64_t n_held = 0;
 
     for (size_t i = 0; i < n; i++) {
-        n_held += cache_invalidate(cache, keys[i]);
+        /* Who says so may know of a write that no replica has. */
+        recent_note(fleet->recent, cache_hash(keys[i]), now_us);
+        n_held += cache_invalidate(fleet->cache, keys[i]);
     }
     stats_add(reason, n_held);
+    announce(fleet, keys, n);
     return n_held;
 }
 
-static uint64_t drop_by_rule(struct cache *cache, const struct ban_rule *rule, enum metric reason)
+static enum ban_outcome set_ban(struct coherence_fleet *fleet, const struct ban_order *order,
+                                uint64_t *n_held)
+{
+    const int64_t now_us = clock_now_us();
+    enum ban_outcome outcome;
+
+    recent_note_all(fleet->recent, now_us);
+    outcome = bans_add(fleet->cache, order, now_us, n_held);
+    if (outcome != BAN_FULL) {
+        announce(fleet, NULL, 0);
+    }
+    return outcome;
+}
+
+static uint64_t drop_by_rule(struct coherence_fleet *fleet, const struct ban_rule *rule,
+                             enum metric reason)
 {
     const struct ban_order order = {.rule = *rule, .reason = reason};
     uint64_t n_held;
 
-    (void)bans_add(cache, &order, clock_now_us(), &n_held);
+    (void)set_ban(fleet, &order, &n_held);
     return n_held;
 }
 
@@ -128,8 +165,7 @@ static void run_keys(struct coherence_fleet *fleet, struct coherence *from,
                      const struct invalidation *what, struct invalidation_answer *answer)
 {
     answer->is_counted = true;
-    answer->n_entries = drop_keys(fleet->cache, what->keys, what->n_keys,
-                                  METRIC_invalidations_admin);
+    answer->n_entries = drop_keys(fleet, what->keys, what->n_keys, METRIC_invalidations_admin);
     for (size_t i = 0; i < what->n_keys; i++) {
         tell(fleet, from, BUS_KEY, what->keys[i], (struct bytes){0});
     }
@@ -145,9 +181,8 @@ static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
                                   .ns = ns};
 
     answer->is_counted = !is_pattern;
-    answer->n_entries = drop_by_rule(fleet->cache, &rule,
-                                     is_pattern ? METRIC_invalidations_pattern
-                                                : METRIC_invalidations_admin);
+    answer->n_entries = drop_by_rule(
+        fleet, &rule, is_pattern ? METRIC_invalidations_pattern : METRIC_invalidations_admin);
     if (is_pattern) {
         tell(fleet, from, what->kind == INVALIDATE_PREFIX ? BUS_PREFIX : BUS_GLOB, what->name,
              (struct bytes){0});
@@ -212,7 +247,7 @@ bool invalidation_ban(struct coherence_fleet *fleet, struct coherence *from,
     *answer = (struct invalidation_answer){.n_proxies = count_peers(fleet)};
     if (rule->name.len > BAN_NAME_MAX) {
         answer->error = "prefix or pattern is longer than 1024 bytes";
-    } else if (bans_add(fleet->cache, &order, now_us, &answer->n_entries) == BAN_FULL) {
+    } else if (set_ban(fleet, &order, &answer->n_entries) == BAN_FULL) {
         answer->error = "as many bans as max-bans allows stand already";
     }
     if (answer->error != NULL) {
@@ -271,7 +306,7 @@ static int namespace_of(struct bytes name)
 }
 
 /* False: not as above. */
-static bool apply_ban(struct cache *cache, const struct bus_record *record)
+static bool apply_ban(struct coherence_fleet *fleet, const struct bus_record *record)
 {
     struct bytes text = record->a;
     uint64_t id, ttl_ms, age_ms, n_bytes, kind, n_held;
@@ -280,7 +315,7 @@ static bool apply_ban(struct cache *cache, const struct bus_record *record)
         return false;
     }
     if (bytes_equal(text, BYTES("-"))) {
-        (void)bans_remove(cache, id);
+        (void)bans_remove(fleet->cache, id);
         return true;
     }
     if (!take_number(&text, 10, &ttl_ms) || !take_number(&text, 10, &age_ms) ||
@@ -300,10 +335,10 @@ static bool apply_ban(struct cache *cache, const struct bus_record *record)
         .id = id,
         .expires_at_us = ttl_ms > 0 ? now_us + (int64_t)ttl_ms * 1000 : CACHE_NO_DEADLINE,
     };
-    return bans_add(cache, &order, now_us, &n_held) != BAN_FULL;
+    return set_ban(fleet, &order, &n_held) != BAN_FULL;
 }
 
-static void apply_pattern(struct cache *cache, const struct bus_record *record)
+static void apply_pattern(struct coherence_fleet *fleet, const struct bus_record *record)
 {
     struct ban_rule rule = {.kind = record->kind == BUS_PREFIX ? BAN_PREFIX : BAN_GLOB,
                             .name = record->a,
@@ -312,25 +347,32 @@ static void apply_pattern(struct cache *cache, const struct bus_record *record)
     if (record->a.len > BAN_NAME_MAX) {
         rule = (struct ban_rule){.ns = -1};
     }
-    (void)drop_by_rule(cache, &rule, METRIC_invalidations_bus);
+    (void)drop_by_rule(fleet, &rule, METRIC_invalidations_bus);
 }
 
-bool invalidation_apply(struct cache *cache, const struct bus_record *record)
+static void apply_flush(struct coherence_fleet *fleet, int ns)
+{
+    const struct ban_rule rule = {.ns = ns};
+
+    (void)drop_by_rule(fleet, &rule, METRIC_invalidations_bus);
+}
+
+bool invalidation_apply(struct coherence_fleet *fleet, const struct bus_record *record)
 {
     switch (record->kind) {
     case BUS_KEY:
-        (void)drop_keys(cache, &record->a, 1, METRIC_invalidations_bus);
+        (void)drop_keys(fleet, &record->a, 1, METRIC_invalidations_bus);
         return true;
     case BUS_PREFIX:
     case BUS_GLOB:
-        apply_pattern(cache, record);
+        apply_pattern(fleet, record);
         return true;
     case BUS_FLUSH:
-        (void)cache_clear(cache, namespace_of(record->a), METRIC_invalidations_bus);
+        apply_flush(fleet, namespace_of(record->a));
         return true;
     case BUS_BAN:
-        if (!apply_ban(cache, record)) {
-            (void)cache_clear(cache, -1, METRIC_invalidations_bus);
+        if (!apply_ban(fleet, record)) {
+            apply_flush(fleet, -1);
         }
         return true;
     default:

@@ -4,7 +4,8 @@
  * Purpose:    one way for CACHE, the admin port and the bus: apply it here, tell the bus, and for
  *             the scope ALL begin a job that removes the keys at the backend as well (unlink.h).
  *             When invalidation_run() returns, no client of this proxy is shown any more what was
- *             in memory before, and no fetch that was under way is kept.
+ *             in memory before, and no fetch that was under way is kept. Clients that keep values
+ *             themselves are told, too; a rule tells them that anything may have changed.
  * Ownership:  arguments are borrowed for the call.
  * Threading:  any worker (from: its coherence), or the control thread (from: NULL).
  * Errors:     false, and answer->error says why in a fixed phrase; then nothing has happened.
@@ -58,6 +59,6 @@ bool invalidation_unban(struct coherence_fleet *fleet, struct coherence *from, u
  * What the bus received: applied here, reason bus. False: a kind that is none of these (KEY,
  * PREFIX, GLOB, FLUSH, BAN).
  */
-bool invalidation_apply(struct cache *cache, const struct bus_record *record);
+bool invalidation_apply(struct coherence_fleet *fleet, const struct bus_record *record);
 
 #endif

@@ -164,6 +164,21 @@ def test_a_name_goes_in_every_database(start_proxy, redis_server):
     assert proxy.metrics().get("hits_total") == before
 
 
+def test_clients_that_keep_values_are_told(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url())
+    warm(proxy, ["a:1"])
+    with proxy.client(3) as keeper:
+        keeper.ok("CLIENT", "TRACKING", "ON")
+        for ask, told in (
+                (lambda: by_resp(proxy, "INVALIDATE", "a:1"), [b"a:1"]),
+                (lambda: by_http(proxy, {"keys": ["a:1"]}), [b"a:1"]),
+                (lambda: by_resp(proxy, "INVALIDATE", "PREFIX", "a:"), None),
+                (lambda: by_http(proxy, {"everything": True}), None)):
+            assert keeper.ok("GET", "a:1") == b"v"
+            ask()
+            assert decode(keeper.read()) == [b"invalidate", told]
+
+
 # --- many entries ---------------------------------------------------------------------------------
 
 def load(server, proxy, count):
