@@ -140,13 +140,16 @@ static void help_lists_every_subcommand(void **state)
     char *help = ask(fd, "cache help");
 
     (void)state;
-    assert_memory_equal(help, "*15\r\n+CACHE <subcommand> ", 24);
+    assert_memory_equal(help, "*23\r\n+CACHE <subcommand> ", 24);
     assert_contains(help, "\r\n+AUTH <password>\r\n+    ");
     assert_contains(help, "\r\n+CLEAR [<namespace>]\r\n+    ");
     assert_contains(help, "\r\n+GET <key>\r\n+    ");
     assert_contains(help, "\r\n+HELP\r\n+    ");
     assert_contains(help, "\r\n+INFO\r\n+    ");
     assert_contains(help, "\r\n+INVALIDATE <key> [<key> ...]\r\n+    ");
+    assert_contains(help, "\r\n+INVALIDATE [L1|ALL] KEYS <key> ");
+    assert_contains(help, "\r\n+BAN ADD ");
+    assert_contains(help, "\r\n+JOB LIST | CANCEL <id>\r\n+    ");
     assert_contains(help, "\r\n+STATS\r\n+    ");
     free(help);
     close(fd);
