@@ -21,11 +21,13 @@
 struct coherence;
 struct fetch;
 struct recent;
+struct bus;
 
 /* All instances of the process; made once, before the workers start. */
 struct coherence_fleet {
     struct cache *cache;
     struct recent *recent;      /* what was shown lately, for reads from replicas */
+    struct bus *bus;            /* what the proxies of a group tell each other */
     struct coherence **members; /* by worker index */
     unsigned n_members;
     /* A redirection or a loss asks for a fresh map: any thread. */
