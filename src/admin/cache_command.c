@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "coherence/bus.h"
 #include "coherence/track.h"
 #include "proxy/request.h"
 
@@ -119,7 +120,7 @@ static void run_info(struct cache_call *call)
 
 /* ---- STATS ---- */
 
-#define STATS_MAX 128
+#define STATS_MAX 192
 
 struct stats_list {
     struct {
@@ -368,6 +369,16 @@ struct clear {
     uint64_t n_removed;
 };
 
+/* It has happened here; the others hear of it while the reply is on its way. */
+static void tell_others(const struct clear *clear)
+{
+    struct coherence *coherence = &clear->front->coherence;
+    const char *name = clear->ns < 0 ? "" : config_namespace_name((unsigned)clear->ns);
+    const struct bus_record record = {.kind = BUS_FLUSH, .db = -1, .a = bytes_of_string(name)};
+
+    bus_send(coherence->fleet->bus, coherence, &record);
+}
+
 /* On the request's worker. */
 static void on_cleared(struct mail *mail)
 {
@@ -375,6 +386,7 @@ static void on_cleared(struct mail *mail)
     char line[32];
     const int length = snprintf(line, sizeof(line), ":%" PRIu64 "\r\n", clear->n_removed);
 
+    tell_others(clear);
     request_take_part(clear->request, bytes_make(line, (size_t)length));
     request_done(clear->request);
     mem_free(clear);

@@ -8,6 +8,7 @@
 #include "admin/metric_table.h"
 #include "base/clock.h"
 #include "base/version.h"
+#include "coherence/bus.h"
 
 void info_line(struct resp_writer *text, const char *format, ...)
 {
@@ -42,6 +43,9 @@ static void put_coherence(const struct proxy *proxy, struct resp_writer *text)
     info_line(text, "nearcached_staleness_bound_ms:%" PRId64, state.staleness_bound_ms);
     info_line(text, "nearcached_tracking_links:%u", state.n_tracking_links);
     info_line(text, "nearcached_ttl_links:%u", state.n_ttl_links);
+    info_line(text, "nearcached_bus:%s", bus_state_name(proxy->fleet.bus));
+    info_line(text, "nearcached_bus_group:%s", front_self()->config->bus_group);
+    info_line(text, "nearcached_bus_peers:%u", bus_count_peers(proxy->fleet.bus));
 }
 
 static void put_tier(const struct proxy *proxy, struct resp_writer *text)

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/tls.h"
+#include "coherence/bus.h"
 #include "proxy/census.h"
 #include "proxy/tracking.h"
 #include "upstream/identity.h"
@@ -42,6 +43,8 @@ READ_GAUGE(tls_client_expiry, facts->tls_client_expiry)
 READ_GAUGE(tls_backend_expiry, facts->tls_backend_expiry)
 READ_GAUGE(clients, facts->n_clients)
 READ_GAUGE(max_clients, facts->max_clients)
+READ_GAUGE(bus_up, facts->is_bus_up)
+READ_GAUGE(bus_peers, facts->n_bus_peers)
 READ_GAUGE(links_up, facts->n_links_up)
 READ_GAUGE(links_down, facts->n_links_down)
 READ_GAUGE(subscriptions, facts->n_subscriptions)
@@ -348,6 +351,8 @@ static void add_process(struct gather *gather)
     facts->n_tracked_keys = tracking_count_keys();
     facts->max_clients = atomic_load_explicit(&proxy->max_clients, memory_order_relaxed);
     facts->is_ready = atomic_load_explicit(&proxy->is_reachable, memory_order_relaxed);
+    facts->is_bus_up = bus_is_up(proxy->fleet.bus);
+    facts->n_bus_peers = bus_count_peers(proxy->fleet.bus);
     facts->watermark_age_us = watermark_age_us(proxy->cache, now_us);
     facts->uptime_us = now_us - proxy->started_at_us;
     facts->process_resident_bytes = process_resident_bytes();

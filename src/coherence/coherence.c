@@ -1,6 +1,7 @@
 #include "coherence/coherence.h"
 
 #include "base/clock.h"
+#include "coherence/bus.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
 
@@ -22,6 +23,9 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
         }
     }
     fetch_expire(coherence, now_us);
+    if (coherence->fleet->bus != NULL && coherence == coherence->fleet->members[0]) {
+        bus_tick(coherence->fleet->bus, now_us);
+    }
 }
 
 void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "coherence/bus.h"
 #include "coherence/recent.h"
 #include "proxy/handshake.h"
 #include "proxy/hub.h"
@@ -132,6 +133,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
         }
         proxy->n_fronts++;
     }
+    proxy->fleet.bus = bus_new(&proxy->fleet, NULL, NULL);
     return 0;
 }
 
@@ -149,6 +151,7 @@ int proxy_start(struct proxy *proxy)
 
 void proxy_stop(struct proxy *proxy)
 {
+    bus_leave(proxy->fleet.bus);
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         worker_stop(&proxy->fronts[i].worker);
     }
@@ -201,6 +204,7 @@ void proxy_fini(struct proxy *proxy)
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         worker_run_mails(&proxy->fronts[i].worker);
     }
+    bus_free(&proxy->fleet.bus);
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         fini_front(&proxy->fronts[i]);
     }
@@ -297,6 +301,9 @@ static void take_topology(struct front *front, void *context)
 
     backend_set_topology(&front->backend, context);
     hub_move(front->hub);
+    if (front == &front->proxy->fronts[0]) {
+        bus_move(front->proxy->fleet.bus);
+    }
     if (is_moved) {
         tracking_move(front);
     }
@@ -359,6 +366,9 @@ static void take_config(struct front *front, void *context)
     front->config = config_ref(change->config);
     front->config_serial += !change->is_same_policy;
     coherence_set_config(&front->coherence, front->config);
+    if (front == &front->proxy->fronts[0]) {
+        bus_set_config(front->proxy->fleet.bus);
+    }
     config_unref(&former);
 }
 
