@@ -624,6 +624,9 @@ static void tick_open(struct bus *bus, int64_t now_us)
         bus->heartbeat_at_us = 0;
         bus->has_flushed = false;
         set_state(bus, BUS_UP);
+        log_info("coherence", "bus up", "group=%s channels=%s signed=%s", bus->group,
+                 lines_is_sharded(bus->lines) ? "sharded" : "one",
+                 secret_of(bus).len > 0 ? "yes" : "no");
     }
     if (now_us - bus->heartbeat_at_us >= heartbeat_us(bus)) {
         bus->heartbeat_at_us = now_us;
