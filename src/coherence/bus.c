@@ -73,8 +73,9 @@ struct bus {
     int64_t up_since_us;                 /* all channels are subscribed to; 0: they are not */
     int64_t heard_since_us, heard_at_us; /* our own messages come back without a pause */
     int64_t refused_until_us;            /* 0: it is not */
-    bool has_refused;                    /* to be closed in the next tick */
-    bool was_open, has_flushed;          /* since it is up */
+    bool is_refusal_logged;
+    bool has_refused;           /* to be closed in the next tick */
+    bool was_open, has_flushed; /* since it is up */
     bool is_leaving;
     struct deferred gap_job, flush_job;
     struct event *window_event;
@@ -518,8 +519,11 @@ static void on_refused(void *context, struct bytes error)
     if (!bus->has_refused) {
         bus->has_refused = true;
         atomic_store_explicit(&bus->is_on, false, memory_order_relaxed);
-        log_warn("coherence", "the backend refuses the bus between proxies", "error=%s retry_s=%d",
-                 log_quote(error), REFUSED_PAUSE_US / 1000000);
+        if (!bus->is_refusal_logged) {
+            log_warn("coherence", "the backend refuses the bus between proxies",
+                     "error=%s retry_s=%d", log_quote(error), REFUSED_PAUSE_US / 1000000);
+        }
+        bus->is_refusal_logged = true; /* once, until it is up */
     }
 }
 
@@ -613,20 +617,30 @@ void bus_set_config(struct bus *bus)
     bus_move(bus);
 }
 
+static void note_down(struct bus *bus)
+{
+    bus->up_since_us = 0;
+    if (bus_is_up(bus)) {
+        set_state(bus, BUS_CONNECTING);
+        log_warn("coherence", "bus lost", "group=%s", bus->group);
+    }
+}
+
 static void tick_open(struct bus *bus, int64_t now_us)
 {
     lines_tick(bus->lines, now_us);
     if (!lines_are_up(bus->lines)) {
-        bus->up_since_us = 0;
-        set_state(bus, BUS_CONNECTING);
+        note_down(bus);
     } else if (bus->up_since_us == 0) {
         bus->up_since_us = now_us;
         bus->heartbeat_at_us = 0;
-        bus->has_flushed = false;
+        bus->has_flushed = bus->is_refusal_logged = false;
+        if (!bus_is_up(bus)) {
+            log_info("coherence", "bus up", "group=%s channels=%s signed=%s", bus->group,
+                     lines_is_sharded(bus->lines) ? "sharded" : "one",
+                     secret_of(bus).len > 0 ? "yes" : "no");
+        }
         set_state(bus, BUS_UP);
-        log_info("coherence", "bus up", "group=%s channels=%s signed=%s", bus->group,
-                 lines_is_sharded(bus->lines) ? "sharded" : "one",
-                 secret_of(bus).len > 0 ? "yes" : "no");
     }
     if (now_us - bus->heartbeat_at_us >= heartbeat_us(bus)) {
         bus->heartbeat_at_us = now_us;

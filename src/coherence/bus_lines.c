@@ -381,6 +381,7 @@ static struct link_settings settings_of(const struct backend_node *node)
 
     settings.keeps_requests = false;
     settings.idle_timeout_ms = 0;
+    settings.is_quiet = true; /* the bus tells what it means */
     return settings;
 }
 
@@ -621,6 +622,18 @@ unsigned lines_choose(const struct bus_lines *lines, const struct bytes *key)
 
 /* ---- time ---- */
 
+/* Messages come as pushes: a server that cannot do that now will not do it in a moment either. */
+static void check_greeting(struct line *line)
+{
+    const char *error = line->link.error;
+
+    if (line->link.state == LINK_DOWN &&
+        (strstr(error, "-ERR unknown command") != NULL || strstr(error, "-NOPROTO") != NULL ||
+         strstr(error, "-NOPERM") != NULL)) {
+        line->lines->events->on_refused(line->lines->context, bytes_of_string(error));
+    }
+}
+
 void lines_tick(struct bus_lines *lines, int64_t now_us)
 {
     struct line **at = &lines->links;
@@ -637,6 +650,7 @@ void lines_tick(struct bus_lines *lines, int64_t now_us)
             free_line(line);
             continue;
         }
+        check_greeting(line);
         link_wake(&line->link);
         link_tick(&line->link, now_us);
         if (line->n_awaited > 0 &&
