@@ -595,6 +595,7 @@ static void review(struct bus *bus)
         }
         set_state(bus, BUS_OFF);
         atomic_store_explicit(&bus->is_on, false, memory_order_relaxed);
+        bus->was_open = true; /* what is said from now on is missed */
     } else if (topology != NULL && bus->refused_until_us == 0 &&
                (!lines_are_open(bus->lines) || strcmp(bus->group, config->bus_group) != 0 ||
                 lines_is_sharded(bus->lines) != wants_shards(topology))) {

@@ -375,10 +375,13 @@ int lines_publish(struct bus_lines *lines, unsigned channel, struct bytes messag
 
 /* ---- where channels are ---- */
 
-static struct link_settings settings_of(const struct backend_node *node)
+/* A heartbeat that is not answered ends the link as early as silence ends a tracking link. */
+static struct link_settings settings_of(const struct bus_lines *lines,
+                                        const struct backend_node *node)
 {
     struct link_settings settings = node->links[LINK_RELAY3].settings;
 
+    settings.request_timeout_ms = lines->home->config->link_timeout_ms;
     settings.keeps_requests = false;
     settings.idle_timeout_ms = 0;
     settings.is_quiet = true; /* the bus tells what it means */
@@ -388,7 +391,7 @@ static struct link_settings settings_of(const struct backend_node *node)
 static struct line *line_to(struct bus_lines *lines, struct backend_node *node)
 {
     struct backend *backend = lines->home->backend;
-    const struct link_settings settings = settings_of(node);
+    const struct link_settings settings = settings_of(lines, node);
     struct line *line = lines->links;
 
     while (line != NULL && line->node != node->id) {
@@ -464,7 +467,7 @@ void lines_move(struct bus_lines *lines)
 
         if (node != NULL && node->info != NULL) {
             link_set_endpoint(&line->link, &node->info->endpoint);
-            line->link.settings = settings_of(node);
+            line->link.settings = settings_of(lines, node);
         }
     }
     for (unsigned i = 0; i < lines->n; i++) {

@@ -574,6 +574,17 @@ def test_a_bus_that_is_off_costs_nothing(start_proxy, redis_server):
     assert own.metrics().get("bus_heartbeats_total") == 0
 
 
+def test_switched_on_it_does_not_trust_what_it_kept_before(start_proxy, redis_server):
+    own = start_proxy(redis_server.url(), config={"bus": {"bus": "off", **HEARTBEAT}})
+    with own.client() as client:
+        fill(client, "kept")
+        own.write_config({"bus": HEARTBEAT})
+        own.signal(1)
+        wait_until(lambda: bus_info(own)["bus"] == "up", 10, "the bus")
+        wait_until(lambda: not is_kept(client, "kept"), 10, "the flush")
+    seen(own, "bus_gaps_total", 1, cause="link")
+
+
 def test_a_backend_that_goes_and_comes(start_proxy, start_redis):
     server = start_redis()
     fleet = start_fleet(start_proxy, server.url(), 2, {"reconnect-max": "100ms"})
