@@ -76,7 +76,7 @@ struct bus {
     bool is_refusal_logged;
     bool has_refused;           /* to be closed in the next tick */
     bool was_open, has_flushed; /* since it is up */
-    bool is_leaving;
+    bool is_leaving, is_new;    /* is_new: no heartbeat was sent since it is up */
     struct deferred gap_job, flush_job;
     struct event *window_event;
 };
@@ -172,6 +172,9 @@ static void take_good(struct bus *bus, unsigned channel, const struct bus_header
     }
     stats_add(header->is_heartbeat ? METRIC_bus_heartbeats_received : METRIC_bus_messages_received,
               1);
+    if (header->is_new) {
+        bus->heartbeat_at_us = 0; /* in the next tick: what it kept before may be old */
+    }
     switch (bus_peers_note(bus->peers, header, channel, now_us)) {
     case BUS_DUPLICATE:
         stats_add(METRIC_bus_duplicates, 1);
@@ -238,6 +241,7 @@ static void publish(struct bus *bus, unsigned index, struct bytes records, unsig
         .n_records = (uint16_t)n,
         .is_heartbeat = is_heartbeat,
         .is_last = is_heartbeat && bus->is_leaving,
+        .is_new = is_heartbeat && bus->is_new,
     };
     struct buffer message;
     int error;
@@ -486,14 +490,19 @@ static void on_published(void *context, unsigned channel, uint64_t seq, bool is_
     }
 }
 
-static void send_heartbeats(struct bus *bus)
+/* False: none could be sent. */
+static bool send_heartbeats(struct bus *bus)
 {
+    bool is_sent = false;
+
     for (unsigned i = 0; i < lines_count(bus->lines); i++) {
         if ((lines_is_used(bus->lines, i) || bus->channels[i].is_unproven) &&
             lines_can_publish(bus->lines, i)) {
             publish(bus, i, bytes_make(NULL, 0), 0, true);
+            is_sent = true;
         }
     }
+    return is_sent;
 }
 
 /* Silence says something only while this proxy hears its own voice. */
@@ -635,6 +644,7 @@ static void tick_open(struct bus *bus, int64_t now_us)
     } else if (bus->up_since_us == 0) {
         bus->up_since_us = now_us;
         bus->heartbeat_at_us = 0;
+        bus->is_new = true;
         bus->has_flushed = bus->is_refusal_logged = false;
         if (!bus_is_up(bus)) {
             log_info("coherence", "bus up", "group=%s channels=%s signed=%s", bus->group,
@@ -647,7 +657,7 @@ static void tick_open(struct bus *bus, int64_t now_us)
         bus->heartbeat_at_us = now_us;
         tell_dropped(bus);
         flush(bus);
-        send_heartbeats(bus);
+        bus->is_new = !send_heartbeats(bus) && bus->is_new;
         count_peers(bus, now_us);
     }
 }
@@ -725,7 +735,7 @@ static void on_leave_mail(struct mail *mail)
         tell_dropped(bus);
         flush(bus);
         bus->is_leaving = true;
-        send_heartbeats(bus);
+        (void)send_heartbeats(bus);
     }
 }
 

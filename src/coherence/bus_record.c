@@ -13,6 +13,7 @@
 #define FLAG_SIGNED 1u
 #define FLAG_HEARTBEAT 2u
 #define FLAG_LAST 4u
+#define FLAG_NEW 8u
 
 /* Longest varint of a length that fits into a message: three times seven bits. */
 #define VARINT_MAX 3
@@ -185,7 +186,7 @@ int bus_message_write(struct buffer *out, const struct bus_header *header, struc
     *at++ = BUS_VERSION;
     *at++ = (unsigned char)((secret.len > 0 ? FLAG_SIGNED : 0) |
                             (header->is_heartbeat ? FLAG_HEARTBEAT : 0) |
-                            (header->is_last ? FLAG_LAST : 0));
+                            (header->is_last ? FLAG_LAST : 0) | (header->is_new ? FLAG_NEW : 0));
     at = put_number(at, header->origin, 8);
     at = put_number(at, header->seq, 8);
     at = put_number(at, (uint64_t)header->sent_unix_us, 8);
@@ -213,6 +214,7 @@ static bool read_header(struct bytes message, struct bus_header *header)
 
     header->is_heartbeat = (at[3] & FLAG_HEARTBEAT) != 0;
     header->is_last = (at[3] & FLAG_LAST) != 0;
+    header->is_new = (at[3] & FLAG_NEW) != 0;
     header->origin = get_number(at + 4, 8);
     header->seq = get_number(at + 12, 8);
     header->sent_unix_us = (int64_t)get_number(at + 20, 8);

@@ -8,7 +8,7 @@
  * Errors:     a message is taken whole or not at all: enum bus_verdict says why not.
  * Units:      bytes; sent_unix_us is wall-clock time, for metrics only.
  *
- *      0  'N' 'C'  u8 version  u8 flags (1 signed, 2 heartbeat, 4 leaving)
+ *      0  'N' 'C'  u8 version  u8 flags (1 signed, 2 heartbeat, 4 leaving, 8 new)
  *      4  u64 origin   random per start of a process
  *     12  u64 seq      per origin and channel; a heartbeat tells the last one again
  *     20  u64 time of sending, unix microseconds
@@ -66,6 +66,7 @@ struct bus_header {
     uint16_t n_records;
     bool is_signed, is_heartbeat;
     bool is_last; /* its origin stops: it will not be heard of again */
+    bool is_new;  /* its origin listens from now on: heartbeats are asked for, to know numbers */
 };
 
 enum bus_verdict {

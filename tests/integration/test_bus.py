@@ -224,6 +224,18 @@ def test_who_spoke_before_it_was_heard_flushes_once(listener):
     wait_until(lambda: not is_kept(client, "kept"), 10, "the flush")
 
 
+def test_a_newcomer_is_told_the_numbers(start_proxy, redis_server):
+    slow = {"bus-heartbeat": "1m", **GROUP}
+    first = start_proxy(redis_server.url(), slow)
+    wait_until(lambda: bus_info(first)["bus"] == "up", 10, "the bus")
+    with first.client() as client:
+        client.ok("CACHE", "CLEAR")
+    second = start_proxy(redis_server.url(), slow)
+    wait_peers([first, second], 1)
+    seen(second, "bus_gaps_total", 1, cause="first")
+    assert gaps(first) == 0
+
+
 @pytest.mark.parametrize("kind", [PREFIX, 5, 7, 200])
 def test_what_is_not_known_flushes(listener, kind):
     own, client, publish = listener

@@ -183,6 +183,7 @@ static void another_version_is_told_apart(void **state)
 static void numbers_of_messages_begin_with_one(void **state)
 {
     struct bus_header header = {.origin = 1};
+    struct bytes records;
     struct buffer message;
 
     (void)state;
@@ -190,9 +191,12 @@ static void numbers_of_messages_begin_with_one(void **state)
     assert_int_equal(bus_message_write(&message, &header, NO_SECRET, NO_SECRET, CHANNEL), 0);
     assert_int_equal(read_message(buffer_bytes(&message), NO_SECRET), BUS_MALFORMED);
     buffer_consume(&message, buffer_len(&message));
-    header.is_heartbeat = header.is_last = true;
+    header.is_heartbeat = header.is_last = header.is_new = true;
     assert_int_equal(bus_message_write(&message, &header, NO_SECRET, NO_SECRET, CHANNEL), 0);
-    assert_int_equal(read_message(buffer_bytes(&message), NO_SECRET), BUS_GOOD);
+    header.is_heartbeat = header.is_last = header.is_new = false;
+    assert_int_equal(
+        bus_message_read(buffer_bytes(&message), NO_SECRET, CHANNEL, &header, &records), BUS_GOOD);
+    assert_true(header.is_heartbeat && header.is_last && header.is_new);
     buffer_fini(&message);
 }
 
