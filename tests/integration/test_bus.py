@@ -13,6 +13,7 @@ import time
 import pytest
 
 from harness.resp import RawClient, RespError, decode, frame_end
+from harness.sentinels import SentinelSet
 from harness.servers import key_slot
 from harness.waiting import wait_until
 
@@ -499,6 +500,24 @@ def test_channels_follow_a_failover(start_proxy, cluster):
     wait_subscribed(cluster, channel, 2)
     wait_peers(fleet, 1, 20)
     must_arrive(fleet)
+
+
+def test_the_bus_follows_sentinels_to_another_master(start_proxy, tmp_path):
+    servers = SentinelSet(tmp_path / "set").start()
+    try:
+        fleet = start_fleet(start_proxy, servers.url(), 2,
+                            {"reconnect-min": "20ms", "reconnect-max": "200ms",
+                             "topology-interval": "200ms"})
+        former = servers.master()
+        servers.running_sentinel().ask("SENTINEL", "FAILOVER", servers.name)
+        wait_until(lambda: servers.master() is not former, 30, "another master")
+        new = servers.master()
+        new.disconnect()
+        wait_until(lambda: new.ask("PUBSUB", "NUMSUB", CHANNEL)[1] == 2, 30, "the subscriptions")
+        wait_peers(fleet, 1)
+        must_arrive(fleet)
+    finally:
+        servers.stop()
 
 
 # ---- groups, clients, permissions, reloads ----
