@@ -1,6 +1,7 @@
 #include "coherence/coherence.h"
 
 #include "base/clock.h"
+#include "coherence/audit.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
 
@@ -22,6 +23,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
         }
     }
     fetch_expire(coherence, now_us);
+    auditor_tick(coherence->auditor, now_us);
 }
 
 void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
@@ -35,6 +37,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     coherence->cache = fleet->cache;
     coherence->backend = backend;
     coherence->config = config;
+    coherence->auditor = auditor_new(coherence);
     coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
     CHECK(coherence->tick_event != NULL);
     event_priority_set(coherence->tick_event, PRIORITY_LINK);
@@ -44,6 +47,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
 
 void coherence_fini(struct coherence *coherence)
 {
+    auditor_free(&coherence->auditor);
     event_free(coherence->tick_event);
     coherence->tick_event = NULL;
 }

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "coherence/audit.h"
 #include "coherence/recent.h"
 #include "proxy/handshake.h"
 #include "proxy/hub.h"
@@ -97,6 +98,7 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
     backend_init(&front->backend, &front->worker, proxy->login, config, &coherence_backend_events,
                  &front->coherence);
     coherence_init(&front->coherence, &proxy->fleet, &front->worker, &front->backend, config);
+    front->audit_left = audit_interval(front->coherence.auditor);
     front->hub = hub_new(front, &pubsub_hub_events);
     front->tracking = tracking_new(front);
     front->retry_event = event_new(front->worker.base, -1, 0, relay_on_retry_timer, front);
@@ -359,6 +361,7 @@ static void take_config(struct front *front, void *context)
     front->config = config_ref(change->config);
     front->config_serial += !change->is_same_policy;
     coherence_set_config(&front->coherence, front->config);
+    front->audit_left = audit_interval(front->coherence.auditor);
     config_unref(&former);
 }
 

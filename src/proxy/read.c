@@ -10,6 +10,8 @@
 
 #include "base/clock.h"
 #include "base/stats.h"
+#include "coherence/audit.h"
+#include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
 #include "proxy/relay.h"
@@ -87,6 +89,22 @@ static void count_hit(struct front *front, const struct cache_hit *hit)
     }
 }
 
+/* One in audit-sample. */
+static void __attribute__((noinline)) audit(struct front *front, const struct cache_query *query,
+                                            const struct command *command)
+{
+    front->audit_left = audit_interval(front->coherence.auditor);
+    audit_hit(front->coherence.auditor, query, command);
+}
+
+static inline void sample(struct front *front, const struct cache_query *query,
+                          const struct command *command)
+{
+    if (NC_UNLIKELY(--front->audit_left == 0)) {
+        audit(front, query, command);
+    }
+}
+
 /* True: answered. room: the session's output, where a small reply was copied to. */
 static bool take_direct_hit(struct session *session, const struct read_call *read,
                             const struct cache_hit *hit, unsigned char *room)
@@ -144,6 +162,7 @@ bool read_try_hit(struct session *session, const struct read_call *read)
     }
     if (is_put) {
         note_hit(front, &hit);
+        sample(front, &query, read->command);
     }
     return is_put;
 }
@@ -330,6 +349,9 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
     if (!describe(&read, call)) {
         return dispatch_relay(session, call);
     }
+    if (dry_is_on(front)) {
+        return dry_dispatch(session, call, &read);
+    }
     if (dispatch_conflicts(session, read.hash, session->relayed_mask, false)) {
         stats_ns_add(config_namespace_of(front->config, read.key)->id, NS_METRIC_misses_order, 1);
         return dispatch_relay(session, call);
@@ -344,11 +366,14 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
             cache_get(front->proxy->cache, &query, room, &hit, &miss)) {
             if (!take_direct_hit(session, &read, &hit, room)) {
                 session_close(session);
+                return VERDICT_TAKEN;
             }
+            sample(front, &query, read.command);
             return VERDICT_TAKEN;
         }
     } else if (cache_get(front->proxy->cache, &query, front->copy, &hit, &miss)) {
         queue_hit(session, &read, &hit);
+        sample(front, &query, read.command);
         return VERDICT_TAKEN;
     }
     return miss_for_session(session, call, &read, miss, &order);
