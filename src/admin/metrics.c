@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/tls.h"
+#include "cache/watch.h"
 #include "proxy/census.h"
 #include "proxy/tracking.h"
 #include "upstream/identity.h"
@@ -55,6 +56,7 @@ READ_GAUGE(large_transfers, facts->n_large)
 READ_GAUGE(blocked_clients, facts->n_blocked)
 READ_GAUGE(nodes, facts->n_nodes)
 READ_GAUGE(tracking, facts->is_tracking)
+READ_GAUGE(audits_under_way, facts->n_audits)
 READ_GAUGE(stale_ratio, facts->stale_ratio)
 READ_GAUGE(dry_run, facts->is_dry_run)
 READ_GAUGE(staleness_bound, (double)facts->staleness_bound_ms / 1e3)
@@ -358,6 +360,7 @@ static void add_process(struct gather *gather)
     facts->process_resident_bytes = process_resident_bytes();
     facts->allocated_bytes = allocated_bytes();
     facts->n_log_dropped = log_dropped();
+    facts->n_audits = cache_watch_count(proxy->cache);
     facts->stale_ratio = audit_stale_ratio();
 }
 

@@ -33,6 +33,7 @@ struct metrics_facts {
     unsigned n_leased_taken, n_leased_idle, n_blocked, n_trackers, n_tracked_keys, n_large;
     unsigned n_links_up, n_links_down, n_nodes;
     bool is_tracking, is_ready, is_dry_run;
+    unsigned n_audits; /* under way */
     double stale_ratio;
     int64_t staleness_bound_ms, watermark_age_us, uptime_us;
     uint64_t process_resident_bytes, allocated_bytes, n_log_dropped;

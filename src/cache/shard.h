@@ -52,8 +52,8 @@ struct shard {
     uint64_t n_views;       /* lock */
     uint64_t n_scoped;      /* lock: entries outside database 0 */
     bool is_resizing;       /* lock: somebody makes a new table or ghost */
-    struct shard_pins *pins[SHARD_PIN_HEADS]; /* lock */
-    struct shard_note notes[SHARD_NOTES];     /* lock */
+    struct shard_pins *pins[SHARD_PIN_HEADS];       /* lock */
+    struct shard_note notes[SHARD_NOTES];           /* lock */
     struct cache_watch *watches[CACHE_WATCH_HEADS]; /* lock: by hash of the key */
     unsigned n_watches;                             /* lock */
 } __attribute__((aligned(64)));

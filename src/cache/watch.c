@@ -130,6 +130,11 @@ bool cache_watch_end(struct cache *cache, const struct cache_query *query,
     return is_held;
 }
 
+unsigned cache_watch_count(const struct cache *cache)
+{
+    return atomic_load_explicit(&cache->n_watches, memory_order_relaxed);
+}
+
 void watch_touch_locked(struct shard *shard, uint64_t key_hash)
 {
     if (NC_LIKELY(shard->n_watches == 0)) {

@@ -41,6 +41,9 @@ bool cache_watch(struct cache *cache, const struct cache_query *query, struct ca
 bool cache_watch_end(struct cache *cache, const struct cache_query *query,
                      struct cache_watch *watch);
 
+/* How many there are. */
+unsigned cache_watch_count(const struct cache *cache);
+
 /* For the cache itself: the key was invalidated, or something was filled in for it. */
 void watch_touch_locked(struct shard *shard, uint64_t key_hash);
 

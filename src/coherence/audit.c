@@ -69,9 +69,9 @@ struct auditor {
 const char *audit_result_name(enum audit_result result)
 {
     static const char *const names[N_AUDIT_RESULTS] = {
-        [AUDIT_SAME] = "same",   [AUDIT_CHANGED] = "changed", [AUDIT_STALE] = "stale",
-        [AUDIT_NOT_HELD] = "not-held", [AUDIT_RATE] = "rate", [AUDIT_BUSY] = "busy",
-        [AUDIT_LARGE] = "large", [AUDIT_LINK] = "link", [AUDIT_ERROR] = "error",
+        [AUDIT_SAME] = "same",         [AUDIT_CHANGED] = "changed", [AUDIT_STALE] = "stale",
+        [AUDIT_NOT_HELD] = "not-held", [AUDIT_RATE] = "rate",       [AUDIT_BUSY] = "busy",
+        [AUDIT_LARGE] = "large",       [AUDIT_LINK] = "link",       [AUDIT_ERROR] = "error",
         [AUDIT_UNPROVEN] = "unproven",
     };
 
@@ -183,8 +183,7 @@ static uint64_t digest_of(const struct command *command, struct bytes reply)
         (head.type != '*' && head.type != '%' && head.type != '~')) {
         return hash_key(reply);
     }
-    return head.n_children +
-           digest_of_elements(at, strcmp(command->name, "hgetall") == 0 ? 2 : 1);
+    return head.n_children + digest_of_elements(at, strcmp(command->name, "hgetall") == 0 ? 2 : 1);
 }
 
 /* What the backend would answer in the protocol version it is asked in. False: no memory. */
@@ -411,11 +410,11 @@ static void log_stale(struct audit *audit, const struct audit_verdict *verdict)
         return;
     }
     log_event(is_lost ? LOG_WARN : LOG_DEBUG, "audit", "tier 1 held a stale entry",
-             "namespace=%s cause=%s command=%s stale_for_at_least_ms=%" PRId64
-             " read_at_most_ms_ago=%" PRId64 "%s%s suppressed=%u",
-             config_namespace_name(audit->ns), audit_cause_name(verdict->cause),
-             audit->command->name, verdict->at_least_us / 1000, verdict->at_most_us / 1000,
-             shows_key ? " key=" : "", shows_key ? log_quote(audit->query.key) : "", n_suppressed);
+              "namespace=%s cause=%s command=%s stale_for_at_least_ms=%" PRId64
+              " read_at_most_ms_ago=%" PRId64 "%s%s suppressed=%u",
+              config_namespace_name(audit->ns), audit_cause_name(verdict->cause),
+              audit->command->name, verdict->at_least_us / 1000, verdict->at_most_us / 1000,
+              shows_key ? " key=" : "", shows_key ? log_quote(audit->query.key) : "", n_suppressed);
 }
 
 /* The message that did not come would have been passed on as well. */
@@ -470,9 +469,8 @@ static bool is_proven(struct audit *audit, int64_t now_us)
         audit->proof_us = now_us;
     }
     /* Acquire: the partner is the store in epochs_advance(), behind all that was applied. */
-    return audit->proof_us != 0 &&
-           atomic_load_explicit(&incarnation->watermark_us, memory_order_acquire) >=
-               audit->proof_us;
+    return audit->proof_us != 0 && atomic_load_explicit(&incarnation->watermark_us,
+                                                        memory_order_acquire) >= audit->proof_us;
 }
 
 /* How long the proof may take before it is given up. */
@@ -501,7 +499,8 @@ static void take_answer(struct audit *audit, struct bytes reply)
         return;
     }
     if (is_of_replica(incarnation_of(audit)) && strstr(audit->command->name, "lex") != NULL) {
-        /* Among unequal scores the answer depends on a structure that each server has its own of. */
+        /* Among unequal scores the answer depends on a structure that each server has its own of.
+         */
         end_as(audit, AUDIT_UNPROVEN);
         return;
     }
@@ -593,8 +592,8 @@ static struct backend_node *node_of(const struct audit *audit)
 {
     const struct backend *backend = audit->auditor->coherence->backend;
     const bool is_cluster = backend->topology != NULL && backend->topology->is_cluster;
-    struct backend_node *node =
-        backend_owner(backend, is_cluster ? command_key_slot(audit->query.key) : 0);
+    struct backend_node *node = backend_owner(backend,
+                                              is_cluster ? command_key_slot(audit->query.key) : 0);
 
     return node != NULL && node->id == atomic_load_explicit(&incarnation_of(audit)->node,
                                                             memory_order_relaxed)
@@ -605,8 +604,8 @@ static struct backend_node *node_of(const struct audit *audit)
 static bool send_read(struct audit *audit, struct backend_node *node, unsigned proto)
 {
     struct coherence *coherence = audit->auditor->coherence;
-    struct link *link =
-        backend_relay_link(coherence->backend, node, proto == 3 ? LINK_RELAY3 : LINK_RELAY2);
+    struct link *link = backend_relay_link(coherence->backend, node,
+                                           proto == 3 ? LINK_RELAY3 : LINK_RELAY2);
     const struct cache_query *query = &audit->query;
     unsigned char room[OWN_NAME_MAX];
     const struct bytes name = spell(audit->command, room);
@@ -630,8 +629,8 @@ static unsigned proto_of(const struct coherence *coherence, const struct cache_q
 {
     const struct backend *backend = coherence->backend;
     const bool is_cluster = backend->topology != NULL && backend->topology->is_cluster;
-    const struct backend_node *node =
-        backend_owner(backend, is_cluster ? command_key_slot(query->key) : 0);
+    const struct backend_node *node = backend_owner(backend,
+                                                    is_cluster ? command_key_slot(query->key) : 0);
 
     return node != NULL && node->links[LINK_TRACKING].is_resp2 ? 2 : 3;
 }
@@ -684,7 +683,8 @@ static bool is_within_rate(struct auditor *auditor, int64_t now_us)
 {
     const unsigned n_workers = auditor->coherence->fleet->n_members;
     const unsigned rate = (unsigned)auditor->coherence->config->audit_rate;
-    const unsigned share = rate / n_workers + (auditor->coherence->worker->index < rate % n_workers);
+    const unsigned share = rate / n_workers +
+                           (auditor->coherence->worker->index < rate % n_workers);
 
     if (now_us - auditor->window_began_us >= 1000000) {
         auditor->window_began_us = now_us;

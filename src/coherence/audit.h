@@ -24,13 +24,13 @@ enum audit_result {
     AUDIT_SAME,
     AUDIT_CHANGED, /* something else at the backend, and the entry has gone since */
     AUDIT_STALE,
-    AUDIT_NOT_HELD,  /* tier 1 has no such entry to serve */
-    AUDIT_RATE,      /* skipped: more than audit-rate */
-    AUDIT_BUSY,      /* skipped: too many under way */
-    AUDIT_LARGE,     /* skipped: larger than audit-max-value */
-    AUDIT_LINK,      /* skipped: the backend could not be asked, or did not answer */
-    AUDIT_ERROR,     /* skipped: it answered an error */
-    AUDIT_UNPROVEN,  /* skipped: no proof came that all messages were read */
+    AUDIT_NOT_HELD, /* tier 1 has no such entry to serve */
+    AUDIT_RATE,     /* skipped: more than audit-rate */
+    AUDIT_BUSY,     /* skipped: too many under way */
+    AUDIT_LARGE,    /* skipped: larger than audit-max-value */
+    AUDIT_LINK,     /* skipped: the backend could not be asked, or did not answer */
+    AUDIT_ERROR,    /* skipped: it answered an error */
+    AUDIT_UNPROVEN, /* skipped: no proof came that all messages were read */
     N_AUDIT_RESULTS
 };
 
@@ -44,9 +44,9 @@ enum audit_cause {
 
 struct audit_verdict {
     enum audit_result result;
-    enum audit_cause cause;       /* of AUDIT_STALE, as the next two */
-    int64_t at_least_us;          /* it was stale for so long */
-    int64_t at_most_us;           /* it was read this long ago */
+    enum audit_cause cause; /* of AUDIT_STALE, as the next two */
+    int64_t at_least_us;    /* it was stale for so long */
+    int64_t at_most_us;     /* it was read this long ago */
 };
 
 /* Called once. */

@@ -75,8 +75,8 @@ static void fetch(struct front *front, const struct cache_query *query,
     fetch->front = front;
     fetch->waiter.on_answer = on_fetched;
     fetch->waiter.identity = identity;
-    outcome = coherence_read(&front->coherence, query, command, &fetch->waiter, &order,
-                             front->copy, &hit, &refusal);
+    outcome = coherence_read(&front->coherence, query, command, &fetch->waiter, &order, front->copy,
+                             &hit, &refusal);
     if (outcome == CACHE_HIT && hit.pinned != NULL) {
         cache_unpin(front->proxy->cache, hit.pinned);
     }

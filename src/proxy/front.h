@@ -68,7 +68,7 @@ struct front {
     unsigned n_sessions;
     unsigned n_unwritten; /* sessions whose replies wait for the end of the turn */
     struct front_tally tally;
-    uint64_t n_hits; /* reads answered from tier 1 here */
+    uint64_t n_hits;        /* reads answered from tier 1 here */
     uint64_t audit_left;    /* hits until one is compared with the backend; from 0 on: never */
     unsigned n_dry_fetches; /* dry-run: fetches that nobody waits for */
     struct resp_reader *spare_reader;

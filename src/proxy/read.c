@@ -90,8 +90,8 @@ static void count_hit(struct front *front, const struct cache_hit *hit)
 }
 
 /* One in audit-sample. */
-static void __attribute__((noinline)) audit(struct front *front, const struct cache_query *query,
-                                            const struct command *command)
+static void __attribute__((noinline))
+audit(struct front *front, const struct cache_query *query, const struct command *command)
 {
     front->audit_left = audit_interval(front->coherence.auditor);
     audit_hit(front->coherence.auditor, query, command);
