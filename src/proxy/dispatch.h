@@ -21,8 +21,6 @@ struct dispatch_call {
     unsigned argc;
     struct bytes frame;
     int64_t now_us;
-    bool is_dry;           /* the request is to be marked so */
-    struct shadow *shadow; /* and is to have this; taken with VERDICT_TAKEN */
 };
 
 /* What a call touches: its keys' slot and their bits. */

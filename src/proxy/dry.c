@@ -45,7 +45,7 @@ static struct cache_query query_of(const struct front *front, const struct read_
 
 static void end_fetch(struct dry_fetch *fetch)
 {
-    fetch->front->n_dry_fetches--;
+    fetch->front->dry.n_fetches--;
     mem_free(fetch);
 }
 
@@ -67,11 +67,11 @@ static void fetch(struct front *front, const struct cache_query *query,
     enum coherence_refusal refusal;
     enum cache_outcome outcome;
 
-    if (front->n_dry_fetches >= FETCHES_MAX) {
+    if (front->dry.n_fetches >= FETCHES_MAX) {
         return;
     }
     fetch = mem_alloc(sizeof(*fetch));
-    front->n_dry_fetches++;
+    front->dry.n_fetches++;
     fetch->front = front;
     fetch->waiter.on_answer = on_fetched;
     fetch->waiter.identity = identity;
@@ -202,15 +202,27 @@ void dry_forget(struct request *request)
 
 /* ---- dispatch ---- */
 
+enum verdict dry_relay(struct session *session, const struct dispatch_call *call)
+{
+    struct front_dry *dry = &session->front->dry;
+    enum verdict verdict;
+
+    dry->is_next = true;
+    verdict = dispatch_relay(session, call);
+    dry->is_next = false;
+    return verdict;
+}
+
+/* With the look-up's answer to be compared with the reply; NULL: it had none. */
 static enum verdict relay(struct session *session, const struct dispatch_call *call,
                           struct shadow *shadow)
 {
-    struct dispatch_call dry = *call;
+    struct front_dry *dry = &session->front->dry;
     enum verdict verdict;
 
-    dry.is_dry = true;
-    dry.shadow = shadow;
-    verdict = dispatch_relay(session, &dry);
+    dry->shadow = shadow;
+    verdict = dry_relay(session, call);
+    dry->shadow = NULL;
     if (verdict != VERDICT_TAKEN && shadow != NULL) {
         free_shadow(shadow);
     }

@@ -18,9 +18,11 @@ static inline bool dry_is_on(const struct front *front)
     return NC_UNLIKELY(front->config->dry_run);
 }
 
-/* In the place of what read_dispatch() does otherwise. */
+/* What read_dispatch() does with each read: in a dry run tier 1 answers none (front.h). */
 enum verdict dry_dispatch(struct session *session, const struct dispatch_call *call,
                           const struct read_call *read);
+/* Relays a read whose keys dry_look_up() is shown: its reply drops nothing. */
+enum verdict dry_relay(struct session *session, const struct dispatch_call *call);
 /* A key of a read that is relayed for several keys together: only looked up and fetched. */
 void dry_look_up(struct session *session, const struct read_call *read);
 

@@ -78,6 +78,11 @@ static void on_idle_timer(evutil_socket_t fd, short what, void *arg)
 
 /* ---- life ---- */
 
+static int64_t max_staleness_us(const struct config *config)
+{
+    return config->dry_run ? INT64_MIN : config->max_staleness_ms * 1000;
+}
+
 static int init_front(struct front *front, struct proxy *proxy, struct config *config,
                       unsigned index)
 {
@@ -99,6 +104,7 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
                  &front->coherence);
     coherence_init(&front->coherence, &proxy->fleet, &front->worker, &front->backend, config);
     front->audit_left = audit_interval(front->coherence.auditor);
+    front->max_staleness_us = max_staleness_us(config);
     front->hub = hub_new(front, &pubsub_hub_events);
     front->tracking = tracking_new(front);
     front->retry_event = event_new(front->worker.base, -1, 0, relay_on_retry_timer, front);
@@ -362,6 +368,7 @@ static void take_config(struct front *front, void *context)
     front->config_serial += !change->is_same_policy;
     coherence_set_config(&front->coherence, front->config);
     front->audit_left = audit_interval(front->coherence.auditor);
+    front->max_staleness_us = max_staleness_us(front->config);
     config_unref(&former);
 }
 

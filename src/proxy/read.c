@@ -45,7 +45,7 @@ static struct cache_query query_of(const struct front *front, const struct read_
         .command = read->command->number,
         .args = read->args,
         .now_us = now_us,
-        .max_staleness_us = front->config->max_staleness_ms * 1000,
+        .max_staleness_us = front->max_staleness_us,
     };
 }
 
@@ -296,6 +296,9 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     enum coherence_refusal refusal;
     enum verdict verdict;
 
+    if (dry_is_on(session->front)) {
+        return dry_dispatch(session, call, read);
+    }
     if (!ns->cache) {
         verdict = dispatch_relay(session, call);
         stats_ns_add(ns->id, NS_METRIC_misses_bypass, verdict == VERDICT_TAKEN);
@@ -349,10 +352,10 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
     if (!describe(&read, call)) {
         return dispatch_relay(session, call);
     }
-    if (dry_is_on(front)) {
-        return dry_dispatch(session, call, &read);
-    }
     if (dispatch_conflicts(session, read.hash, session->relayed_mask, false)) {
+        if (dry_is_on(front)) {
+            return dry_dispatch(session, call, &read);
+        }
         stats_ns_add(config_namespace_of(front->config, read.key)->id, NS_METRIC_misses_order, 1);
         return dispatch_relay(session, call);
     }

@@ -416,12 +416,10 @@ static enum verdict dispatch(struct split *split, const struct command *view)
 /* Its keys are asked for as if none were cached, and looked up beside it. */
 static enum verdict dispatch_dry(struct split *split, const struct command *view)
 {
-    struct dispatch_call dry = *split->call;
     enum verdict verdict;
 
-    dry.is_dry = split->is_dry = true;
-    split->call = &dry;
-    verdict = dispatch(split, NULL);
+    split->is_dry = true;
+    verdict = is_one_slot(split) ? dry_relay(split->session, split->call) : dispatch(split, NULL);
     for (unsigned i = 0; verdict == VERDICT_TAKEN && i < split->n_keys; i++) {
         const struct read_call read = read_of(split, view, i);
 

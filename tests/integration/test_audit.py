@@ -681,3 +681,22 @@ def test_clients_that_leave_a_dry_run_leave_nothing(start_proxy, redis_server, s
     relay.flow("other")
     proxy.wait_metric("audits_skipped_total", 200, reason="link")
     proxy.assert_healthy()
+
+
+def test_a_dry_run_leaves_large_values_and_tracking_clients_alone(start_proxy, redis_server):
+    values = {"middle": "m" * 12000, "large": "l" * 100000, "huge": "h" * 3000000}
+    redis_server.ask("MSET", *(text for pair in values.items() for text in pair))
+    proxy = start_proxy(redis_server.url(), {**DRY, "large-reply": "256kb"})
+    with proxy.client(3) as client, proxy.client(3) as tracker:
+        tracker.ok("CLIENT", "TRACKING", "ON")
+        for _ in range(4):
+            for key, value in values.items():
+                assert client.ok("GET", key) == value.encode()
+                assert client.value("MGET", key, "none") == [value.encode(), None]
+            assert tracker.ok("GET", "middle") == values["middle"].encode()
+        redis_server.ask("SET", "middle", "x")
+        assert tracker.read() == b">2\r\n$10\r\ninvalidate\r\n*1\r\n$6\r\nmiddle\r\n"
+        wait_until(lambda: client.ok("GET", "middle") == b"x", 10, "the new value")
+    found = settled(proxy)
+    assert found.get("audits_skipped_total", reason="large") > 0
+    assert found.get("stale_total") == 0
