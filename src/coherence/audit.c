@@ -303,7 +303,7 @@ static struct audit *begin(struct auditor *auditor, const struct cache_query *qu
     struct cache_hit hit;
 
     *result = AUDIT_BUSY;
-    if (auditor->n < AUDITS_MAX) {
+    if (auditor->n < AUDITS_MAX && cache_watch_count(cache) < CACHE_WATCHES_MAX) {
         audit = new_audit(auditor, query, command, ask);
     }
     if (audit == NULL) {
