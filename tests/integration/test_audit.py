@@ -700,3 +700,23 @@ def test_a_dry_run_leaves_large_values_and_tracking_clients_alone(start_proxy, r
     found = settled(proxy)
     assert found.get("audits_skipped_total", reason="large") > 0
     assert found.get("stale_total") == 0
+
+
+def test_servers_without_resp3_are_compared_in_resp2(tmp_path, start_proxy, start_redis):
+    (tmp_path / "no-hello.conf").write_text('rename-command HELLO ""\n')
+    server = start_redis([("include", tmp_path / "no-hello.conf")])
+    proxy = start_proxy(server.url(), {**ALL, "ttl-mode-max": "1h"})
+    server.ask("SET", "k", "1")
+    server.ask("ZADD", "z", "1.5", "a")
+    views = (("GET", "k"), ("GET", "none"), ("ZRANGE", "z", "0", "-1", "WITHSCORES"),
+             ("HGETALL", "none"), ("ZSCORE", "z", "a"))
+    with proxy.client() as client:
+        for view in views * 3:
+            client.ok(*view)
+        found = settled(proxy)
+        assert found.get("audits_total", result="same") >= 10
+        assert found.get("stale_total") == 0
+        server.ask("SET", "none", "2")
+        client.ok("GET", "none")
+        proxy.wait_metric("stale_total", 1, cause="ttl-mode")
+        assert client.ok("GET", "none") == b"2"
