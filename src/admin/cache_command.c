@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "admin/audit_report.h"
 #include "admin/coherence_state.h"
 #include "admin/info.h"
 #include "admin/metric_table.h"
@@ -120,7 +121,7 @@ static void run_info(struct cache_call *call)
 
 /* ---- STATS ---- */
 
-#define STATS_MAX 192
+#define STATS_MAX 256
 
 struct stats_list {
     struct {
@@ -453,6 +454,17 @@ static void run_clear(struct cache_call *call)
     worker_post(call->front->proxy->control, &clear->mail);
 }
 
+/* ---- AUDIT ---- */
+
+static void run_audit(struct cache_call *call)
+{
+    if (call->n_args == 0) {
+        audit_report(call->front->config, call->reply);
+    } else {
+        audit_report_key(call->session, call->args[0], call->reply);
+    }
+}
+
 /* ---- AUTH ---- */
 
 static void run_auth(struct cache_call *call)
@@ -480,6 +492,9 @@ static void run_auth(struct cache_call *call)
 static void run_help(struct cache_call *call);
 
 static const struct subcommand subcommands[] = {
+    {"AUDIT", "[<key>]",
+     "Show what comparing hits with the backend found, or compare what is held for a key.", 0, 1,
+     false, run_audit},
     {"AUTH", "<password>", "Allow this connection the subcommands that change tier 1.", 1, 1, false,
      run_auth},
     {"CLEAR", "[<namespace>]", "Drop everything, or all of a namespace. Returns how many keys.", 0,

@@ -1,5 +1,5 @@
 /*
- * cache_command.h - CACHE HELP | INFO | STATS | GET | INVALIDATE | CLEAR | AUTH
+ * cache_command.h - CACHE HELP | INFO | STATS | GET | AUDIT | INVALIDATE | CLEAR | AUTH
  *
  * Purpose:    look into tier 1, and drop from it, over any Redis client. The subcommands stand once
  *             in a table, of which HELP is made. Those that drop something can be tied to a

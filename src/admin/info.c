@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "admin/audit_report.h"
 #include "admin/coherence_state.h"
 #include "admin/metric_table.h"
 #include "base/clock.h"
@@ -72,4 +73,5 @@ void info_section(struct proxy *proxy, struct resp_writer *text)
     put_process(proxy, text);
     put_coherence(proxy, text);
     put_tier(proxy, text);
+    audit_report_info(front_self()->config, text);
 }

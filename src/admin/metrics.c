@@ -11,12 +11,14 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "admin/audit_report.h"
 #include "admin/coherence_state.h"
 #include "admin/metric_table.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/tls.h"
+#include "cache/watch.h"
 #include "coherence/bus.h"
 #include "proxy/census.h"
 #include "proxy/tracking.h"
@@ -57,6 +59,9 @@ READ_GAUGE(large_transfers, facts->n_large)
 READ_GAUGE(blocked_clients, facts->n_blocked)
 READ_GAUGE(nodes, facts->n_nodes)
 READ_GAUGE(tracking, facts->is_tracking)
+READ_GAUGE(audits_under_way, facts->n_audits)
+READ_GAUGE(stale_ratio, facts->stale_ratio)
+READ_GAUGE(dry_run, facts->is_dry_run)
 READ_GAUGE(staleness_bound, (double)facts->staleness_bound_ms / 1e3)
 READ_GAUGE(watermark_age, (double)facts->watermark_age_us / 1e6)
 READ_GAUGE(memory_bytes, facts->cache.accounted_bytes)
@@ -214,7 +219,7 @@ int metrics_write(const struct metrics_facts *facts, struct evbuffer *out)
 /* What one worker says. */
 struct front_facts {
     unsigned n_links_up, n_links_down, n_nodes;
-    bool is_tracking;
+    bool is_tracking, is_dry_run;
     int64_t staleness_bound_ms;
 };
 
@@ -259,6 +264,7 @@ static void ask_front(struct front *front, void *context)
     const struct coherence_state state = coherence_state_of(front->proxy, front->config);
 
     facts->is_tracking = state.is_tracking;
+    facts->is_dry_run = front->config->dry_run;
     facts->staleness_bound_ms = state.staleness_bound_ms;
     facts->n_nodes = front->backend.topology != NULL ? front->backend.topology->n_nodes : 0;
     for (const struct backend_node *node = front->backend.nodes; node != NULL; node = node->next) {
@@ -276,6 +282,7 @@ static void add_fronts(struct gather *gather)
     for (unsigned i = 0; i < gather->proxy->n_fronts; i++) {
         const struct front_facts *front = &gather->fronts[i];
 
+        facts->is_dry_run = facts->is_dry_run || front->is_dry_run;
         facts->n_links_up += front->n_links_up;
         facts->n_links_down += front->n_links_down;
         facts->is_tracking = facts->is_tracking && front->is_tracking;
@@ -358,6 +365,8 @@ static void add_process(struct gather *gather)
     facts->process_resident_bytes = process_resident_bytes();
     facts->allocated_bytes = allocated_bytes();
     facts->n_log_dropped = log_dropped();
+    facts->n_audits = cache_watch_count(proxy->cache);
+    facts->stale_ratio = audit_stale_ratio();
 }
 
 static void on_all_asked(void *context)

@@ -466,6 +466,7 @@ static bool invalidate_locked(struct cache *cache, struct shard *shard, struct b
     bool was_live = false;
     uint32_t db = 0;
 
+    watch_touch_locked(shard, key_hash);
     do {
         const uint64_t hash = entry_scoped_hash(key_hash, db);
         const uint32_t *slot = shard_find_locked(shard, hash, key, db);
@@ -751,6 +752,7 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
     if (!can_fill) {
         completion = CACHE_VOIDED;
     } else if (has_room && store_locked(cache, shard, ended, fill, &built, now_us, &work)) {
+        watch_touch_locked(shard, ended->hash);
         completion = CACHE_FILLED;
     } else {
         completion = CACHE_DECLINED;

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "coherence/audit.h"
 #include "coherence/bus.h"
 #include "coherence/recent.h"
 #include "proxy/handshake.h"
@@ -78,6 +79,11 @@ static void on_idle_timer(evutil_socket_t fd, short what, void *arg)
 
 /* ---- life ---- */
 
+static int64_t max_staleness_us(const struct config *config)
+{
+    return config->dry_run ? INT64_MIN : config->max_staleness_ms * 1000;
+}
+
 static int init_front(struct front *front, struct proxy *proxy, struct config *config,
                       unsigned index)
 {
@@ -98,6 +104,8 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
     backend_init(&front->backend, &front->worker, proxy->login, config, &coherence_backend_events,
                  &front->coherence);
     coherence_init(&front->coherence, &proxy->fleet, &front->worker, &front->backend, config);
+    front->audit_left = audit_interval(front->coherence.auditor);
+    front->max_staleness_us = max_staleness_us(config);
     front->hub = hub_new(front, &pubsub_hub_events);
     front->tracking = tracking_new(front);
     front->retry_event = event_new(front->worker.base, -1, 0, relay_on_retry_timer, front);
@@ -369,6 +377,8 @@ static void take_config(struct front *front, void *context)
     if (front == &front->proxy->fronts[0]) {
         bus_set_config(front->proxy->fleet.bus);
     }
+    front->audit_left = audit_interval(front->coherence.auditor);
+    front->max_staleness_us = max_staleness_us(front->config);
     config_unref(&former);
 }
 

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "coherence/bus.h"
+#include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
 #include "proxy/read.h"
@@ -73,7 +74,7 @@ void relay_drop_keys(struct request *request)
         /* Its keys may have belonged to an uncached namespace then, and no longer do. */
         coherence_drop_all(coherence, METRIC_flushes_reload);
     }
-    while (at < request->stored_bytes) {
+    while (at < request->stored_bytes && !request->is_dry) {
         uint32_t len;
 
         memcpy(&len, request->stored + at, sizeof(len));
@@ -644,6 +645,9 @@ static void on_reply(struct link_op *op, struct link *link, unsigned index, stru
 
         if (is_line && follow(request, link, part)) {
             return;
+        }
+        if (NC_UNLIKELY(request->shadow != NULL)) {
+            dry_take_reply(request, is_last ? part : BYTES(""));
         }
         request->is_held = request->needs_fence;
         if (NC_UNLIKELY(request->is_own_write)) {
