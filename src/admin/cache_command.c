@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "admin/audit_report.h"
 #include "admin/cache_call.h"
 #include "admin/coherence_state.h"
 #include "admin/info.h"
@@ -10,6 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "coherence/bus.h"
 #include "coherence/track.h"
 #include "proxy/request.h"
 
@@ -111,7 +113,7 @@ static void run_info(struct cache_call *call)
 
 /* ---- STATS ---- */
 
-#define STATS_MAX 192
+#define STATS_MAX 256
 
 struct stats_list {
     struct {
@@ -337,6 +339,17 @@ static void run_get(struct cache_call *call)
     mem_free(room);
 }
 
+/* ---- AUDIT ---- */
+
+static void run_audit(struct cache_call *call)
+{
+    if (call->n_args == 0) {
+        audit_report(call->front->config, call->reply);
+    } else {
+        audit_report_key(call->session, call->args[0], call->reply);
+    }
+}
+
 /* ---- AUTH ---- */
 
 static void run_auth(struct cache_call *call)
@@ -364,6 +377,9 @@ static void run_auth(struct cache_call *call)
 static void run_help(struct cache_call *call);
 
 static const struct subcommand subcommands[] = {
+    {"AUDIT", "[<key>]",
+     "Show what comparing hits with the backend found, or compare what is held for a key.", 0, 1,
+     false, run_audit},
     {"AUTH", "<password>", "Allow this connection the subcommands that change tier 1.", 1, 1, false,
      run_auth},
     {"BAN", "ADD [PREFIX <p>|GLOB <p>] [NAMESPACE <n>] [OLDER <ms>] [LARGER <bytes>] [TTL <ms>]",

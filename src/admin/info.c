@@ -4,10 +4,12 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "admin/audit_report.h"
 #include "admin/coherence_state.h"
 #include "admin/metric_table.h"
 #include "base/clock.h"
 #include "base/version.h"
+#include "coherence/bus.h"
 
 void info_line(struct resp_writer *text, const char *format, ...)
 {
@@ -42,6 +44,9 @@ static void put_coherence(const struct proxy *proxy, struct resp_writer *text)
     info_line(text, "nearcached_staleness_bound_ms:%" PRId64, state.staleness_bound_ms);
     info_line(text, "nearcached_tracking_links:%u", state.n_tracking_links);
     info_line(text, "nearcached_ttl_links:%u", state.n_ttl_links);
+    info_line(text, "nearcached_bus:%s", bus_state_name(proxy->fleet.bus));
+    info_line(text, "nearcached_bus_group:%s", front_self()->config->bus_group);
+    info_line(text, "nearcached_bus_peers:%u", bus_count_peers(proxy->fleet.bus));
 }
 
 static void put_tier(const struct proxy *proxy, struct resp_writer *text)
@@ -68,4 +73,5 @@ void info_section(struct proxy *proxy, struct resp_writer *text)
     put_process(proxy, text);
     put_coherence(proxy, text);
     put_tier(proxy, text);
+    audit_report_info(front_self()->config, text);
 }

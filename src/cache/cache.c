@@ -473,6 +473,7 @@ static bool invalidate_locked(struct cache *cache, struct shard *shard, struct b
     bool was_live = false;
     uint32_t db = 0;
 
+    watch_touch_locked(shard, key_hash);
     do {
         const uint64_t hash = entry_scoped_hash(key_hash, db);
         const uint32_t *slot = shard_find_judged_locked(cache, shard, hash, key, db, work);
@@ -792,6 +793,7 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
     } else if (is_kept_out_locked(cache, ended, fill, &built, now_us)) {
         completion = CACHE_BANNED;
     } else if (has_room && store_locked(cache, shard, ended, fill, &built, now_us, &work)) {
+        watch_touch_locked(shard, ended->hash);
         completion = CACHE_FILLED;
     } else {
         completion = CACHE_DECLINED;

@@ -18,6 +18,7 @@
 #include "cache/flight.h"
 #include "cache/policy.h"
 #include "cache/table.h"
+#include "cache/watch.h"
 
 #define SHARDS_MAX 64u
 #define SHARD_NOTES 32u
@@ -53,8 +54,10 @@ struct shard {
     uint64_t n_views;       /* lock */
     uint64_t n_scoped;      /* lock: entries outside database 0 */
     bool is_resizing;       /* lock: somebody makes a new table or ghost */
-    struct shard_pins *pins[SHARD_PIN_HEADS]; /* lock */
-    struct shard_note notes[SHARD_NOTES];     /* lock */
+    struct shard_pins *pins[SHARD_PIN_HEADS];       /* lock */
+    struct shard_note notes[SHARD_NOTES];           /* lock */
+    struct cache_watch *watches[CACHE_WATCH_HEADS]; /* lock: by hash of the key */
+    unsigned n_watches;                             /* lock */
 } __attribute__((aligned(64)));
 
 /* Where a walk over all entries stands. */
@@ -98,6 +101,7 @@ struct cache {
     size_t max_flights;                      /* init */
     _Atomic(cache_slot_fn) slot_of;          /* atomic */
     _Atomic size_t n_flights;                /* atomic: void ones too */
+    _Atomic unsigned n_watches;              /* atomic */
     _Atomic size_t maxmemory;                /* atomic */
     _Atomic size_t shard_budget;             /* atomic: what each shard may use now */
     _Atomic uint64_t n_buckets;              /* atomic: of all tables, for the sweep's pace */

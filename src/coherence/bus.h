@@ -30,7 +30,7 @@ struct bus_events {
     void (*on_gap)(void *context);
 };
 
-/* events and context stay as long as the bus; NULL events: bus_apply (bus_apply.h). */
+/* events and context stay as long as the bus. */
 struct bus *bus_new(struct coherence_fleet *fleet, const struct bus_events *events, void *context);
 void bus_free(struct bus **bus);
 
@@ -51,8 +51,17 @@ const char *bus_state_name(const struct bus *bus);
 void bus_move(struct bus *bus);
 void bus_set_config(struct bus *bus);
 
-/* A channel of a bus of any group: clients that subscribe to patterns are not shown its messages.
+/* From coherence.c: every few milliseconds, on the bus's worker. */
+void bus_tick(struct bus *bus, int64_t now_us);
+/* Control thread, before the workers are stopped: the others need not wonder about the silence. */
+void bus_leave(struct bus *bus);
+bool bus_is_up(const struct bus *bus);
+
+/*
+ * A channel, a message of a bus of any group: clients that subscribe to patterns are not shown
+ * them.
  */
 bool bus_is_channel(struct bytes channel);
+bool bus_is_message(struct bytes channel, struct bytes payload);
 
 #endif

@@ -8,13 +8,13 @@
  * Errors:     a message is taken whole or not at all: enum bus_verdict says why not.
  * Units:      bytes; sent_unix_us is wall-clock time, for metrics only.
  *
- *      0  'N' 'C'  u8 version  u8 flags (1 signed, 2 heartbeat)
+ *      0  'N' 'C'  u8 version  u8 flags (1 signed, 2 heartbeat, 4 leaving, 8 new)
  *      4  u64 origin   random per start of a process
  *     12  u64 seq      per origin and channel; a heartbeat tells the last one again
  *     20  u64 time of sending, unix microseconds
  *     28  u16 number of records, then each: u8 kind  u8 flags (1: b follows)  i16 db (-1: all)
  *         varint length of a, a [varint length of b, b]
- *         at the end, if signed: the first 16 bytes of HMAC-SHA256(secret, message, channel)
+ *         at the end, if signed: the first 16 bytes of HMAC(HMAC(secret, channel), all the above)
  */
 #ifndef NC_COHERENCE_BUS_RECORD_H
 #define NC_COHERENCE_BUS_RECORD_H
@@ -65,6 +65,8 @@ struct bus_header {
     int64_t sent_unix_us;
     uint16_t n_records;
     bool is_signed, is_heartbeat;
+    bool is_last; /* its origin stops: it will not be heard of again */
+    bool is_new;  /* its origin listens from now on: heartbeats are asked for, to know numbers */
 };
 
 enum bus_verdict {

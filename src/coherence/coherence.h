@@ -18,6 +18,7 @@
 #include "resp/command.h"
 #include "upstream/backend.h"
 
+struct auditor;
 struct coherence;
 struct fetch;
 struct recent;
@@ -50,6 +51,7 @@ struct coherence {
     struct backend *backend;
     const struct config *config;
     struct event *tick_event;
+    struct auditor *auditor;
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
     /* Tracking links that are up, by whether they hear of writes; written by the worker. */
     _Atomic unsigned n_tracking_links, n_ttl_links; /* atomic: read by who reports them */

@@ -14,7 +14,6 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "coherence/bus.h"
 #include "coherence/recent.h"
 #include "coherence/unlink.h"
 
@@ -350,32 +349,54 @@ static void apply_pattern(struct coherence_fleet *fleet, const struct bus_record
     (void)drop_by_rule(fleet, &rule, METRIC_invalidations_bus);
 }
 
-static void apply_flush(struct coherence_fleet *fleet, int ns)
+/* What the group could have told may be anything. */
+static void drop_everything(struct coherence_fleet *fleet, enum metric reason)
 {
-    const struct ban_rule rule = {.ns = ns};
-
-    (void)drop_by_rule(fleet, &rule, METRIC_invalidations_bus);
+    coherence_drop_all(fleet->members[0], reason);
+    announce(fleet, NULL, 0);
 }
 
-bool invalidation_apply(struct coherence_fleet *fleet, const struct bus_record *record)
+static void apply_flush(struct coherence_fleet *fleet, struct bytes name)
 {
+    const struct ban_rule rule = {.ns = namespace_of(name)};
+
+    if (rule.ns < 0) {
+        drop_everything(fleet, METRIC_flushes_bus);
+    } else {
+        (void)drop_by_rule(fleet, &rule, METRIC_invalidations_bus);
+    }
+}
+
+static void on_record(void *context, const struct bus_record *record)
+{
+    struct coherence_fleet *fleet = context;
+
     switch (record->kind) {
     case BUS_KEY:
         (void)drop_keys(fleet, &record->a, 1, METRIC_invalidations_bus);
-        return true;
+        return;
     case BUS_PREFIX:
     case BUS_GLOB:
         apply_pattern(fleet, record);
-        return true;
+        return;
     case BUS_FLUSH:
-        apply_flush(fleet, namespace_of(record->a));
-        return true;
+        apply_flush(fleet, record->a);
+        return;
     case BUS_BAN:
-        if (!apply_ban(fleet, record)) {
-            apply_flush(fleet, -1);
+        if (apply_ban(fleet, record)) {
+            return;
         }
-        return true;
+        break;
     default:
-        return false;
+        break;
     }
+    /* Not understood. */
+    drop_everything(fleet, METRIC_flushes_bus);
 }
+
+static void on_gap(void *context)
+{
+    drop_everything(context, METRIC_flushes_bus_gap);
+}
+
+const struct bus_events invalidation_bus_events = {on_record, on_gap};

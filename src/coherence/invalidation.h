@@ -16,7 +16,7 @@
 #define NC_COHERENCE_INVALIDATION_H
 
 #include "cache/bans.h"
-#include "coherence/bus_record.h"
+#include "coherence/bus.h"
 #include "coherence/coherence.h"
 
 enum invalidation_kind {
@@ -55,10 +55,7 @@ bool invalidation_ban(struct coherence_fleet *fleet, struct coherence *from,
 bool invalidation_unban(struct coherence_fleet *fleet, struct coherence *from, uint64_t id,
                         struct invalidation_answer *answer);
 
-/*
- * What the bus received: applied here, reason bus. False: a kind that is none of these (KEY,
- * PREFIX, GLOB, FLUSH, BAN).
- */
-bool invalidation_apply(struct coherence_fleet *fleet, const struct bus_record *record);
+/* What the bus received is applied here, reason bus; a kind that is not known drops everything. */
+extern const struct bus_events invalidation_bus_events; /* context: the coherence_fleet */
 
 #endif

@@ -81,6 +81,7 @@ struct config_list {
 #define CONFIG_GLOBAL_tls(...) __VA_ARGS__
 #define CONFIG_GLOBAL_cache(...) __VA_ARGS__
 #define CONFIG_GLOBAL_coherence(...) __VA_ARGS__
+#define CONFIG_GLOBAL_bus(...) __VA_ARGS__
 #define CONFIG_GLOBAL_admin(...) __VA_ARGS__
 #define CONFIG_GLOBAL_log(...) __VA_ARGS__
 #define CONFIG_GLOBAL_namespace(...)
@@ -90,6 +91,7 @@ struct config_list {
 #define CONFIG_LOCAL_tls(...)
 #define CONFIG_LOCAL_cache(...)
 #define CONFIG_LOCAL_coherence(...)
+#define CONFIG_LOCAL_bus(...)
 #define CONFIG_LOCAL_admin(...)
 #define CONFIG_LOCAL_log(...)
 #define CONFIG_LOCAL_namespace(...) __VA_ARGS__

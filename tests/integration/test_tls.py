@@ -356,8 +356,7 @@ def test_who_does_not_take_our_answers_does_not_keep_us_busy(both, world):
         return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
     with contextlib.closing(KeyUpdater(port, world.client)) as updater:
-        updater.flood()
-        assert proxy.metrics().get("tls_connections", side="client") == 1
+        updater.flood()  # it may be closed over this; what it may not is turn us in circles
         before = cpu_seconds()
         time.sleep(1)
         assert cpu_seconds() - before < 0.4
