@@ -18,8 +18,8 @@ RUN make -j"$(nproc)" && make install PREFIX=/usr DESTDIR=/stage
 FROM debian:12-slim
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends \
-        ca-certificates libevent-2.1-7 libhiredis0.14 libinih1 libjemalloc2 libssl3 libsystemd0 \
-        libxxhash0 \
+        ca-certificates libevent-2.1-7 libhiredis0.14 libinih1 libjansson4 libjemalloc2 libssl3 \
+        libsystemd0 libxxhash0 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --no-create-home --shell /usr/sbin/nologin nearcached
 COPY --from=build /stage/usr/bin/nearcached /usr/bin/nearcached

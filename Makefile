@@ -59,7 +59,7 @@ BINARY := $(OUT)/nearcached
 
 # -- flags ------------------------------------------------------------------------------------
 
-PACKAGES = libevent hiredis jemalloc inih libxxhash libsystemd libssl libcrypto
+PACKAGES = libevent hiredis jansson jemalloc inih libxxhash libsystemd libssl libcrypto
 PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES) 2>/dev/null)
 # jemalloc is named in every flavour: the cache's arena calls mallocx(). In a sanitizer flavour
 # malloc() stays the sanitizer's, whose runtime comes first among the libraries.

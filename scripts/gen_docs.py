@@ -19,6 +19,7 @@ SECTIONS = {
     "tls": "TLS with clients and with the backend. A reload reads all files again.",
     "cache": "Tier 1, the memory of the proxy.",
     "coherence": "How far a read may lag behind a write.",
+    "bus": "What proxies that share a backend tell each other.",
     "admin": "The HTTP port and commands for operators.",
     "log": "What is written to stderr.",
     "namespace": "One section for each kind of key. Given as `[namespace \"NAME\"]`, any number of "

@@ -17,8 +17,8 @@
 set -euo pipefail
 
 declare -A packages=(
-    [build]="gcc make pkgconf libc6-dev libevent-dev libhiredis-dev libjemalloc-dev libinih-dev
-        libxxhash-dev libsystemd-dev libssl-dev"
+    [build]="gcc make pkgconf libc6-dev libevent-dev libhiredis-dev libjansson-dev libjemalloc-dev
+        libinih-dev libxxhash-dev libsystemd-dev libssl-dev"
     [run]="redis-server redis-tools python3 curl"
     [test]="redis-server redis-tools python3 python3-pytest python3-redis libcmocka-dev openssl"
     [clients]="nodejs npm php-cli php-redis ruby-redis libredis-perl"
@@ -26,7 +26,7 @@ declare -A packages=(
     [bench]="redis-server python3 memcached nutcracker xz-utils"
     [dev]="clang clang-format libclang-rt-dev shellcheck gcovr"
 )
-libraries=(libevent hiredis jemalloc inih libxxhash libsystemd libssl)
+libraries=(libevent hiredis jansson jemalloc inih libxxhash libsystemd libssl)
 
 fail() {
     echo "install-deps.sh: $*" >&2

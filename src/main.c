@@ -12,7 +12,9 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "base/version.h"
+#include "cache/bans.h"
 #include "cache/cache.h"
+#include "coherence/unlink.h"
 #include "config/config.h"
 #include "proxy/front.h"
 #include "proxy/listener.h"
@@ -28,6 +30,8 @@
 #include <unistd.h>
 
 #define SWEEP_TICK_MS 10
+/* Of each tick, while bans wait for the sweep: a tenth of a core, half a second for a million. */
+#define SWEEP_SLICE_US 1000
 /* Values that change their size can outgrow a small memory within a second. */
 #define HOUSEKEEPING_TICK_MS 100
 #define DRAIN_TICK_MS 20
@@ -74,6 +78,7 @@ static void on_topology(struct topology *topology, void *context)
     topology_unref(&daemon->topology);
     daemon->topology = topology_ref(topology);
     proxy_set_topology(&daemon->proxy, topology);
+    unlink_jobs_set_topology(daemon->proxy.fleet.jobs, topology);
 }
 
 static void on_refresh_mail(struct mail *mail)
@@ -107,6 +112,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     (void)what;
     cache_sweep(daemon->cache, cache_sweep_quota(daemon->cache, SWEEP_TICK_MS * 1000),
                 clock_now_us());
+    bans_sweep(daemon->cache, clock_now_us(), SWEEP_SLICE_US);
 }
 
 static void watch_backend(struct daemon *daemon)
@@ -197,6 +203,7 @@ static void set_tls(struct daemon *daemon)
 {
     const struct config *config = daemon->config;
 
+    daemon->proxy.config = config;
     daemon->proxy.tls_clients = config->tls_clients;
     daemon->proxy.tls_backend = config->tls_backend;
     tls_context_log(config->tls_clients);
@@ -266,10 +273,12 @@ static void reload(struct daemon *daemon)
         set_log(fresh);
         set_tls(daemon);
         cache_set_maxmemory(daemon->cache, fresh->maxmemory);
+        cache_set_max_bans(daemon->cache, (unsigned)fresh->max_bans);
         atomic_store_explicit(&daemon->proxy.max_clients, fit_max_clients(fresh),
                               memory_order_relaxed);
         discovery_configure(daemon->discovery, fresh);
         proxy_set_config(&daemon->proxy, former, fresh);
+        unlink_jobs_set_config(daemon->proxy.fleet.jobs, fresh);
         stats_add(METRIC_reloads, 1);
         log_info("main", "configuration reloaded", "file=%s",
                  config_file_name(fresh) != NULL ? config_file_name(fresh) : "none");
@@ -325,7 +334,9 @@ static int start_cache(struct daemon *daemon)
     };
     const int error = cache_new(&options, &daemon->cache);
 
-    if (error != 0) {
+    if (error == 0) {
+        cache_set_max_bans(daemon->cache, (unsigned)daemon->config->max_bans);
+    } else {
         log_error("main", "cannot reserve memory for tier 1", "maxmemory=%zu reason=%s",
                   options.maxmemory, log_quote(bytes_of_string(strerror(-error))));
     }
@@ -415,6 +426,7 @@ static int start(struct daemon *daemon)
     if (error != 0) {
         return error;
     }
+    (void)unlink_jobs_new(&proxy->fleet, &daemon->control, proxy->login, daemon->config);
     set_tls(daemon);
     make_run_id(proxy->run_id);
     proxy->cache_command = cache_command;
@@ -451,12 +463,14 @@ static void stop(struct daemon *daemon)
     for (unsigned i = 0; i < 3; i++) {
         event_free(daemon->signals[i]);
     }
+    unlink_jobs_stop(daemon->proxy.fleet.jobs);
     proxy_stop(&daemon->proxy);
     admin_http_stop(&daemon->http);
     discovery_free(&daemon->discovery);
     proxy_fini(&daemon->proxy);
     /* Mail on its way home, and what a name service still holds. */
     event_base_loop(daemon->control.base, EVLOOP_NONBLOCK);
+    unlink_jobs_free(&daemon->proxy.fleet.jobs);
     topology_unref(&daemon->topology);
     worker_fini(&daemon->control);
     cache_free(&daemon->cache);

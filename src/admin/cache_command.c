@@ -3,23 +3,17 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "admin/audit_report.h"
+#include "admin/cache_call.h"
 #include "admin/coherence_state.h"
 #include "admin/info.h"
 #include "admin/metric_table.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "coherence/bus.h"
 #include "coherence/track.h"
 #include "proxy/request.h"
-
-/* One CACHE request on its way to its answer. */
-struct cache_call {
-    struct session *session;
-    struct front *front;
-    const struct bytes *args; /* behind the subcommand */
-    unsigned n_args;
-    struct resp_writer *reply;
-};
 
 struct subcommand {
     const char *name; /* in capitals */
@@ -119,7 +113,7 @@ static void run_info(struct cache_call *call)
 
 /* ---- STATS ---- */
 
-#define STATS_MAX 128
+#define STATS_MAX 256
 
 struct stats_list {
     struct {
@@ -345,100 +339,15 @@ static void run_get(struct cache_call *call)
     mem_free(room);
 }
 
-/* ---- INVALIDATE, CLEAR ---- */
+/* ---- AUDIT ---- */
 
-static void run_invalidate(struct cache_call *call)
+static void run_audit(struct cache_call *call)
 {
-    int64_t n = 0;
-
-    for (unsigned i = 0; i < call->n_args; i++) {
-        n += cache_invalidate(cache_of(call), call->args[i]);
+    if (call->n_args == 0) {
+        audit_report(call->front->config, call->reply);
+    } else {
+        audit_report_key(call->session, call->args[0], call->reply);
     }
-    stats_add(METRIC_invalidations_admin, (uint64_t)n);
-    resp_put_integer(call->reply, n);
-}
-
-/* One CLEAR: to the control thread, and back to the worker of its session. */
-struct clear {
-    struct mail mail;
-    struct proxy *proxy;
-    struct front *front;
-    struct request *request; /* outlives its session */
-    int ns;                  /* -1: all */
-    uint64_t n_removed;
-};
-
-/* On the request's worker. */
-static void on_cleared(struct mail *mail)
-{
-    struct clear *clear = CONTAINER_OF(mail, struct clear, mail);
-    char line[32];
-    const int length = snprintf(line, sizeof(line), ":%" PRIu64 "\r\n", clear->n_removed);
-
-    request_take_part(clear->request, bytes_make(line, (size_t)length));
-    request_done(clear->request);
-    mem_free(clear);
-}
-
-static void log_clear(const struct clear *clear)
-{
-    static struct log_limit limit; /* control thread */
-    unsigned n_suppressed;
-
-    if (log_limit_pass(&limit, clock_now_ms(), &n_suppressed)) {
-        log_info("admin", "cache cleared", "namespace=%s entries=%" PRIu64 " suppressed=%u",
-                 clear->ns < 0 ? "*" : config_namespace_name((unsigned)clear->ns), clear->n_removed,
-                 n_suppressed);
-    }
-}
-
-/* On the control thread. */
-static void do_clear(struct mail *mail)
-{
-    struct clear *clear = CONTAINER_OF(mail, struct clear, mail);
-
-    if (clear->proxy->n_fronts == 0) {
-        /* Read at the very end of the process: the worker has gone, and the client with it. */
-        mem_free(clear);
-        return;
-    }
-    clear->n_removed = cache_clear(clear->proxy->cache, clear->ns);
-    stats_add(METRIC_invalidations_admin, clear->n_removed);
-    log_clear(clear);
-    clear->mail.run = on_cleared;
-    worker_post(&clear->front->worker, &clear->mail);
-}
-
-/* -1: no namespace was ever called so. */
-static int namespace_by_name(struct bytes name)
-{
-    for (unsigned id = 0; id < config_namespace_count(); id++) {
-        if (bytes_equal(name, bytes_of_string(config_namespace_name(id)))) {
-            return (int)id;
-        }
-    }
-    return -1;
-}
-
-static void run_clear(struct cache_call *call)
-{
-    struct clear *clear;
-    int ns = -1;
-
-    if (call->n_args == 1) {
-        ns = namespace_by_name(call->args[0]);
-        if (ns < 0) {
-            resp_put_error(call->reply, "ERR no such namespace");
-            return;
-        }
-    }
-    clear = mem_alloc(sizeof(*clear));
-    clear->mail.run = do_clear;
-    clear->proxy = call->front->proxy;
-    clear->front = call->front;
-    clear->request = request_queue(call->session, REQUEST_LOCAL, NULL);
-    clear->ns = ns;
-    worker_post(call->front->proxy->control, &clear->mail);
 }
 
 /* ---- AUTH ---- */
@@ -468,16 +377,30 @@ static void run_auth(struct cache_call *call)
 static void run_help(struct cache_call *call);
 
 static const struct subcommand subcommands[] = {
+    {"AUDIT", "[<key>]",
+     "Show what comparing hits with the backend found, or compare what is held for a key.", 0, 1,
+     false, run_audit},
     {"AUTH", "<password>", "Allow this connection the subcommands that change tier 1.", 1, 1, false,
      run_auth},
+    {"BAN", "ADD [PREFIX <p>|GLOB <p>] [NAMESPACE <n>] [OLDER <ms>] [LARGER <bytes>] [TTL <ms>]",
+     "Drop what matches, and keep it out until the ban is removed or its TTL is over.", 1, 13, true,
+     cache_run_ban},
+    {"BAN", "LIST | REMOVE <id>", "Show the bans that stand, or remove one.", 1, 2, true,
+     cache_run_ban},
     {"CLEAR", "[<namespace>]", "Drop everything, or all of a namespace. Returns how many keys.", 0,
-     1, true, run_clear},
+     1, true, cache_run_clear},
     {"GET", "<key>", "Show a key's namespace and policy, and what tier 1 holds for it.", 1, 1,
      false, run_get},
     {"HELP", "", "Print this help.", 0, 0, false, run_help},
     {"INFO", "", "Show version, coherence, nodes and namespaces.", 0, 0, false, run_info},
     {"INVALIDATE", "<key> [<key> ...]", "Drop keys. Returns how many of them were held.", 1,
-     UINT32_MAX, true, run_invalidate},
+     UINT32_MAX, true, cache_run_invalidate},
+    {"INVALIDATE",
+     "[L1|ALL] KEYS <key> [<key> ...] | PREFIX <p> | GLOB <p> | NAMESPACE <n> | EVERYTHING",
+     "Drop what is named, in every proxy's memory; ALL: at the backend, too.", 1, UINT32_MAX, true,
+     cache_run_invalidate},
+    {"JOB", "LIST | CANCEL <id>", "Show what INVALIDATE ALL is doing at the backend, or end it.", 1,
+     2, true, cache_run_job},
     {"STATS", "", "Show counters and sizes as a map of integers.", 0, 0, false, run_stats},
 };
 
@@ -507,8 +430,9 @@ static const struct subcommand *find_subcommand(struct bytes name, unsigned n_ar
         const struct subcommand *subcommand = &subcommands[i];
 
         if (bytes_equal_nocase(name, bytes_of_string(subcommand->name))) {
-            return n_args >= subcommand->min_args && n_args <= subcommand->max_args ? subcommand
-                                                                                    : NULL;
+            if (n_args >= subcommand->min_args && n_args <= subcommand->max_args) {
+                return subcommand;
+            }
         }
     }
     return NULL;

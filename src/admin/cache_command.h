@@ -1,12 +1,11 @@
 /*
- * cache_command.h - CACHE HELP | INFO | STATS | GET | INVALIDATE | CLEAR | AUTH
+ * cache_command.h - the CACHE command: subcommands, who may use them, HELP
  *
  * Purpose:    look into tier 1, and drop from it, over any Redis client. The subcommands stand once
  *             in a table, of which HELP is made. Those that drop something can be tied to a
  *             password (cache-command = password) or switched off.
  * Ownership:  argv is borrowed for the call.
- * Threading:  the session's worker. CLEAR, which visits everything, works on the control thread;
- *             its reply takes its place in the session's order when it is there.
+ * Threading:  the session's worker.
  * Errors:     answered, worded as Redis words them.
  */
 #ifndef NC_ADMIN_CACHE_COMMAND_H

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "admin/invalidate_http.h"
 #include "admin/metrics.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -24,7 +25,8 @@
 #define HTTP_MAGIC 0x68747470u
 #define SCRAPE_MAGIC 0x73637270u
 #define MAX_HEADER_BYTES 8192
-#define MAX_BODY_BYTES 4096
+/* A little more than what is taken, so that most of what is too large is told so. */
+#define MAX_BODY_BYTES ((ssize_t)INVALIDATE_BODY_MAX * 4)
 #define TIMEOUT_S 10
 /* How long accepting rests when there are no descriptors. */
 #define PAUSE_MS 100
@@ -47,6 +49,7 @@ struct scrape {
 struct page {
     const char *path;
     void (*answer)(struct admin_http *http, struct evhttp_request *request);
+    bool is_post; /* and nothing else */
 };
 
 /* ---- replies ---- */
@@ -165,17 +168,40 @@ static void answer_index(struct admin_http *http, struct evhttp_request *request
                         "Prometheus\n"
                         "<li><a href=\"/healthz\">/healthz</a>: the process runs\n"
                         "<li><a href=\"/readyz\">/readyz</a>: the backend can be reached\n"
+                        "<li>/v1/invalidate: POST what tier 1 is to drop, as JSON\n"
+                        "<li><a href=\"/v1/bans\">/v1/bans</a>, <a "
+                        "href=\"/v1/jobs\">/v1/jobs</a>: what stands, and what is under way\n"
                         "</ul>\n</html>\n",
                         NC_VERSION);
     reply(request, HTTP_OK, "OK", "text/html; charset=utf-8", body);
     evbuffer_free(body);
 }
 
+/* ---- invalidation ---- */
+
+static void answer_invalidate(struct admin_http *http, struct evhttp_request *request)
+{
+    invalidate_http_post(http->proxy, request);
+}
+
+static void answer_bans(struct admin_http *http, struct evhttp_request *request)
+{
+    invalidate_http_bans(http->proxy, request);
+}
+
+static void answer_jobs(struct admin_http *http, struct evhttp_request *request)
+{
+    invalidate_http_jobs(http->proxy, request);
+}
+
 static const struct page pages[] = {
-    {"/", answer_index},
-    {"/metrics", answer_metrics},
-    {"/healthz", answer_health},
-    {"/readyz", answer_readiness},
+    {"/", answer_index, false},
+    {"/metrics", answer_metrics, false},
+    {"/healthz", answer_health, false},
+    {"/readyz", answer_readiness, false},
+    {"/v1/invalidate", answer_invalidate, true},
+    {"/v1/bans", answer_bans, false},
+    {"/v1/jobs", answer_jobs, false},
 };
 
 static const struct page *find_page(struct evhttp_request *request)
@@ -199,8 +225,10 @@ static void on_request(struct evhttp_request *request, void *arg)
 
     if (page == NULL) {
         reply_text(request, HTTP_NOTFOUND, "Not Found", "not found");
-    } else if (method != EVHTTP_REQ_GET && method != EVHTTP_REQ_HEAD) {
-        evhttp_add_header(evhttp_request_get_output_headers(request), "Allow", "GET, HEAD");
+    } else if (page->is_post ? method != EVHTTP_REQ_POST
+                             : method != EVHTTP_REQ_GET && method != EVHTTP_REQ_HEAD) {
+        evhttp_add_header(evhttp_request_get_output_headers(request), "Allow",
+                          page->is_post ? "POST" : "GET, HEAD");
         reply_text(request, HTTP_BADMETHOD, "Method Not Allowed", "method not allowed");
     } else {
         page->answer(http, request);

@@ -1,14 +1,15 @@
 /*
- * http.h - the admin port: /metrics, /healthz, /readyz and an index of them
+ * http.h - the admin port: /metrics, /healthz, /readyz, /v1/invalidate and an index of them
  *
- * Purpose:    answer monitoring and orchestration over HTTP on the control thread. Read-only.
+ * Purpose:    answer monitoring and orchestration over HTTP on the control thread, and take
+ *             invalidations (invalidate_http.h).
  * Ownership:  the server owns its socket and connections; proxy and discovery are borrowed and
  *             must outlive it.
  * Threading:  the control thread.
  * Errors:     starting returns a negative errno of socket, bind or listen; later errors cost only
  *             their connection. Without descriptors left, accepting pauses for a moment.
  *
- * Limits:     requests of more than 8 KiB of headers or 4 KiB of body, and connections that are
+ * Limits:     requests of more than 8 KiB of headers or 256 KiB of body, and connections that are
  *             silent for ten seconds, are closed.
  */
 #ifndef NC_ADMIN_HTTP_H

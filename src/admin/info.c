@@ -4,10 +4,12 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "admin/audit_report.h"
 #include "admin/coherence_state.h"
 #include "admin/metric_table.h"
 #include "base/clock.h"
 #include "base/version.h"
+#include "coherence/bus.h"
 
 void info_line(struct resp_writer *text, const char *format, ...)
 {
@@ -46,6 +48,9 @@ static void put_coherence(const struct proxy *proxy, struct resp_writer *text)
     info_line(text, "nearcached_ttl_links:%u", state.n_ttl_links);
     info_line(text, "nearcached_broadcast_nodes:%u", state.n_broadcast_nodes);
     info_line(text, "nearcached_keyspace_nodes:%u", state.n_keyspace_nodes);
+    info_line(text, "nearcached_bus:%s", bus_state_name(proxy->fleet.bus));
+    info_line(text, "nearcached_bus_group:%s", front_self()->config->bus_group);
+    info_line(text, "nearcached_bus_peers:%u", bus_count_peers(proxy->fleet.bus));
 }
 
 static void put_tier(const struct proxy *proxy, struct resp_writer *text)
@@ -72,4 +77,5 @@ void info_section(struct proxy *proxy, struct resp_writer *text)
     put_process(proxy, text);
     put_coherence(proxy, text);
     put_tier(proxy, text);
+    audit_report_info(front_self()->config, text);
 }

@@ -11,11 +11,15 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "admin/audit_report.h"
 #include "admin/metric_table.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/tls.h"
+#include "cache/watch.h"
+#include "coherence/bus.h"
+#include "coherence/unlink.h"
 #include "proxy/census.h"
 #include "proxy/tracking.h"
 #include "upstream/identity.h"
@@ -41,6 +45,8 @@ READ_GAUGE(tls_client_expiry, facts->tls_client_expiry)
 READ_GAUGE(tls_backend_expiry, facts->tls_backend_expiry)
 READ_GAUGE(clients, facts->n_clients)
 READ_GAUGE(max_clients, facts->max_clients)
+READ_GAUGE(bus_up, facts->is_bus_up)
+READ_GAUGE(bus_peers, facts->n_bus_peers)
 READ_GAUGE(links_up, facts->n_links_up)
 READ_GAUGE(links_down, facts->n_links_down)
 READ_GAUGE(subscriptions, facts->n_subscriptions)
@@ -59,8 +65,16 @@ READ_GAUGE(mode_keyspace, facts->state.n_keyspace_links)
 READ_GAUGE(mode_ttl, facts->state.n_ttl_links)
 READ_GAUGE(nodes_broadcast, facts->state.n_broadcast_nodes)
 READ_GAUGE(nodes_keyspace, facts->state.n_keyspace_nodes)
+READ_GAUGE(audits_under_way, facts->n_audits)
+READ_GAUGE(stale_ratio, facts->stale_ratio)
+READ_GAUGE(dry_run, facts->is_dry_run)
 READ_GAUGE(staleness_bound, (double)facts->staleness_bound_ms / 1e3)
 READ_GAUGE(watermark_age, (double)facts->watermark_age_us / 1e6)
+READ_GAUGE(bans_standing, facts->bans.n_standing)
+READ_GAUGE(bans_pending, facts->bans.n_pending)
+READ_GAUGE(ban_section, (double)facts->bans.longest_section_us / 1e6)
+READ_GAUGE(ban_slice, (double)facts->bans.longest_slice_us / 1e6)
+READ_GAUGE(jobs_running, facts->n_jobs)
 READ_GAUGE(memory_bytes, facts->cache.accounted_bytes)
 READ_GAUGE(memory_limit, facts->cache.maxmemory)
 READ_GAUGE(memory_budget, facts->cache.budget_bytes)
@@ -217,6 +231,7 @@ int metrics_write(const struct metrics_facts *facts, struct evbuffer *out)
 struct front_facts {
     unsigned n_links_up, n_links_down, n_nodes;
     struct coherence_state state;
+    bool is_dry_run;
 };
 
 struct gather {
@@ -259,6 +274,7 @@ static void ask_front(struct front *front, void *context)
     struct front_facts *facts = &gather->fronts[front->worker.index];
 
     facts->state = coherence_state_of(front->proxy, front->config);
+    facts->is_dry_run = front->config->dry_run;
     facts->n_nodes = front->backend.topology != NULL ? front->backend.topology->n_nodes : 0;
     for (const struct backend_node *node = front->backend.nodes; node != NULL; node = node->next) {
         if (node->is_in_map) {
@@ -275,6 +291,7 @@ static void add_fronts(struct gather *gather)
     for (unsigned i = 0; i < gather->proxy->n_fronts; i++) {
         const struct front_facts *front = &gather->fronts[i];
 
+        facts->is_dry_run = facts->is_dry_run || front->is_dry_run;
         facts->n_links_up += front->n_links_up;
         facts->n_links_down += front->n_links_down;
         facts->is_tracking = facts->is_tracking && front->state.is_tracking;
@@ -332,6 +349,8 @@ static void add_process(struct gather *gather)
     const int64_t now_us = clock_now_us();
 
     cache_stats(proxy->cache, &facts->cache);
+    bans_figures(proxy->cache, &facts->bans);
+    facts->n_jobs = proxy->fleet.jobs != NULL ? unlink_jobs_running(proxy->fleet.jobs) : 0;
     for (unsigned ns = 0; ns < config_namespace_count(); ns++) {
         cache_ns_stats(proxy->cache, ns, &facts->namespaces[ns].n_entries,
                        &facts->namespaces[ns].n_bytes);
@@ -351,11 +370,15 @@ static void add_process(struct gather *gather)
     facts->n_tracked_keys = tracking_count_keys();
     facts->max_clients = atomic_load_explicit(&proxy->max_clients, memory_order_relaxed);
     facts->is_ready = atomic_load_explicit(&proxy->is_reachable, memory_order_relaxed);
+    facts->is_bus_up = bus_is_up(proxy->fleet.bus);
+    facts->n_bus_peers = bus_count_peers(proxy->fleet.bus);
     facts->watermark_age_us = watermark_age_us(proxy->cache, now_us);
     facts->uptime_us = now_us - proxy->started_at_us;
     facts->process_resident_bytes = process_resident_bytes();
     facts->allocated_bytes = allocated_bytes();
     facts->n_log_dropped = log_dropped();
+    facts->n_audits = cache_watch_count(proxy->cache);
+    facts->stale_ratio = audit_stale_ratio();
 }
 
 static void on_all_asked(void *context)

@@ -14,6 +14,7 @@
 #define NC_ADMIN_METRICS_H
 
 #include "admin/coherence_state.h"
+#include "cache/bans.h"
 #include "proxy/front.h"
 
 #include <event2/buffer.h>
@@ -23,6 +24,8 @@
 /* What gauges are read from. */
 struct metrics_facts {
     struct cache_stats cache;
+    struct bans_figures bans;
+    unsigned n_jobs;
     struct {
         uint64_t n_entries, n_bytes;
     } namespaces[STATS_NAMESPACES];
@@ -32,9 +35,11 @@ struct metrics_facts {
     int64_t tls_client_expiry, tls_backend_expiry;
     unsigned n_identities;
     unsigned n_leased_taken, n_leased_idle, n_blocked, n_trackers, n_tracked_keys, n_large;
-    unsigned n_links_up, n_links_down, n_nodes;
-    bool is_tracking, is_ready;
+    unsigned n_links_up, n_links_down, n_nodes, n_bus_peers;
+    bool is_tracking, is_ready, is_dry_run, is_bus_up;
     struct coherence_state state; /* the counts of links and nodes by mode */
+    unsigned n_audits; /* under way */
+    double stale_ratio;
     int64_t staleness_bound_ms, watermark_age_us, uptime_us;
     uint64_t process_resident_bytes, allocated_bytes, n_log_dropped;
 };

@@ -85,6 +85,7 @@ int cache_new(const struct cache_options *options, struct cache **cache)
     made->max_flights = options->max_flights;
     atomic_init(&made->maxmemory, options->maxmemory);
     atomic_init(&made->shard_budget, options->maxmemory / n_shards);
+    bans_init(made);
     made->epochs = epochs_new();
     if (made->epochs == NULL ||
         make_shards(made, n_shards, choose_flight_heads(options, n_shards)) != 0) {
@@ -108,6 +109,7 @@ void cache_free(struct cache **cache)
         shard_fini(&gone->shards[i]);
     }
     free(gone->shards);
+    bans_fini(gone);
     epochs_free(&gone->epochs);
     mem_free(gone);
 }
@@ -157,7 +159,8 @@ static inline struct entry *find_valid_locked(struct cache *cache, struct shard 
                                               struct shard_work *work)
 {
     const uint64_t hash = entry_scoped_hash(query->hash, query->db);
-    const uint32_t *slot = shard_find_locked(shard, hash, query->key, query->db);
+    const uint32_t *slot = shard_find_judged_locked(cache, shard, hash, query->key, query->db,
+                                                    work);
     const uint32_t now_tick = entry_tick(query->now_us);
 
     *miss = CACHE_COLD;
@@ -247,11 +250,13 @@ bool cache_get(struct cache *cache, const struct cache_query *query, unsigned ch
 
 /* ---- flights ---- */
 
-/* It could not fill: its link's incarnation has ended, or its slot has a new owner. */
-static bool has_flight_ended(const struct cache *cache, const struct cache_flight *flight)
+/* It could not fill: its link's incarnation has ended, its slot has a new owner, or it is banned.
+ */
+static bool has_flight_ended(const struct cache *cache, const struct cache_flight *flight, int ns)
 {
     return !epochs_is_live(&cache->incarnations[flight->incarnation]) ||
-           epochs_slot_word(cache->epochs, flight->slot) != flight->slot_word;
+           epochs_slot_word(cache->epochs, flight->slot) != flight->slot_word ||
+           bans_match_flight(cache, flight, ns);
 }
 
 static void void_ended_flights_locked(struct cache *cache, struct shard *shard,
@@ -263,7 +268,7 @@ static void void_ended_flights_locked(struct cache *cache, struct shard *shard,
     while (flight != NULL) {
         struct cache_flight *next = flights_next_of_key(&shard->flights, query->hash, query->key,
                                                         flight);
-        if (has_flight_ended(cache, flight)) {
+        if (has_flight_ended(cache, flight, -1)) {
             flights_void(&shard->flights, flight);
         }
         flight = next;
@@ -290,7 +295,8 @@ static uint16_t home_locked(struct cache *cache, struct shard *shard,
     do {
         const uint64_t hash = entry_scoped_hash(query->hash, db);
         const uint32_t *slot = cache_scope_user(db) == user
-                                   ? shard_find_locked(shard, hash, query->key, db)
+                                   ? shard_find_judged_locked(cache, shard, hash, query->key, db,
+                                                              work)
                                    : NULL;
 
         if (slot != NULL) {
@@ -382,6 +388,7 @@ static bool begin_locked(struct cache *cache, struct shard *shard, const struct 
     flight->incarnation = number;
     flight->worker = is_shared ? offer->worker : worker;
     flight->slot_word = word;
+    flight->ban_serial = shard->ban_serial;
     flights_add(&shard->flights, flight);
     return true;
 }
@@ -471,9 +478,10 @@ static bool invalidate_locked(struct cache *cache, struct shard *shard, struct b
     bool was_live = false;
     uint32_t db = 0;
 
+    watch_touch_locked(shard, key_hash);
     do {
         const uint64_t hash = entry_scoped_hash(key_hash, db);
-        const uint32_t *slot = shard_find_locked(shard, hash, key, db);
+        const uint32_t *slot = shard_find_judged_locked(cache, shard, hash, key, db, work);
         /* Asked before removal: with the last scoped entry gone there is no next one. */
         const uint32_t next = shard_next_db_locked(cache, shard, db);
 
@@ -550,6 +558,7 @@ static bool build(const struct cache_flight *flight, const struct cache_fill *fi
         *built = (struct built){0};
         return false;
     }
+    built->entry->filled = entry_second(flight->t_sent_us);
     built->cost = entry_object_cost(built->entry, false) +
                   (is_get ? 0 : entry_object_cost(built->block, true));
     return true;
@@ -578,15 +587,26 @@ static void set_more(struct entry *entry, struct dropping *dropping, const struc
     entry_limit_views(entry, max_bytes, drop_one, dropping);
 }
 
+/* Of two views; 18 hours apart they never are: the entry would be ENTRY_OLD. */
+static uint16_t older_second(uint16_t a, uint16_t b, int64_t now_us)
+{
+    return entry_age(a, now_us) > entry_age(b, now_us) ? a : b;
+}
+
 /* The key has a valid entry of the same incarnation: the view joins it, or replaces its like. */
 static void update_locked(struct cache *cache, struct shard *shard, uint32_t *slot,
-                          const struct built *built, size_t max_bytes, struct shard_work *work)
+                          const struct built *built, size_t max_bytes, int64_t now_us,
+                          struct shard_work *work)
 {
     struct dropping dropping = {shard, work};
     struct entry *old = entry_at(*slot);
     struct entry *kept = old;
+    const uint16_t filled = older_second(old->filled, built->entry->filled, now_us);
     const size_t old_cost = shard_uncount_locked(cache, shard, old).cost;
 
+    if (built->block != NULL || (old->flags & ENTRY_MORE) != 0) {
+        old->filled = built->entry->filled = filled;
+    }
     if ((old->flags & ENTRY_MORE) != 0) {
         if (built->block != NULL) {
             shard_drop_locked(shard, work, built->entry, false);
@@ -609,11 +629,16 @@ static void update_locked(struct cache *cache, struct shard *shard, uint32_t *sl
 }
 
 static bool insert_locked(struct cache *cache, struct shard *shard, uint64_t hash,
-                          const struct built *built)
+                          const struct built *built, struct shard_work *work)
 {
     struct entry *entry = built->entry;
     const uint32_t db = entry_db(entry);
 
+    /* What stands there is judged first: the bucket's mark will be that of the entry, too. */
+    struct table_bucket *bucket = table_place(&shard->table, hash);
+    if (NC_UNLIKELY(bucket->mark != shard->ban_mark)) {
+        bans_settle_locked(cache, shard, bucket, work);
+    }
     if (!table_insert(&shard->table, hash, arena_ref_of(entry))) {
         return false;
     }
@@ -636,7 +661,7 @@ static uint32_t *find_compatible_locked(struct cache *cache, struct shard *shard
                                         const struct cache_fill *fill, int64_t now_us,
                                         struct shard_work *work)
 {
-    uint32_t *slot = shard_find_locked(shard, hash, flight->key, flight->db);
+    uint32_t *slot = shard_find_judged_locked(cache, shard, hash, flight->key, flight->db, work);
 
     if (slot == NULL) {
         return NULL;
@@ -666,10 +691,10 @@ static bool store_locked(struct cache *cache, struct shard *shard,
             const size_t most = policy_largest(budget);
             const size_t asked = fill->max_key_bytes;
             update_locked(cache, shard, slot, built, asked != 0 && asked < most ? asked : most,
-                          work);
+                          now_us, work);
             is_stored = true;
         } else {
-            is_stored = insert_locked(cache, shard, hash, built);
+            is_stored = insert_locked(cache, shard, hash, built, work);
         }
     }
     if (!is_stored) {
@@ -682,10 +707,10 @@ static bool store_locked(struct cache *cache, struct shard *shard,
     return is_stored;
 }
 
-static bool can_fill_locked(const struct cache *cache, const struct cache_flight *flight,
+static bool can_fill_locked(const struct cache *cache, const struct cache_flight *flight, int ns,
                             int64_t now_us, int64_t max_staleness_us)
 {
-    return !flight_is_void(flight) && !has_flight_ended(cache, flight) &&
+    return !flight_is_void(flight) && !has_flight_ended(cache, flight, ns) &&
            !epochs_has_moved(&cache->incarnations[flight->incarnation], flight->slot) &&
            now_us - flight->t_sent_us <= max_staleness_us;
 }
@@ -714,6 +739,20 @@ static bool lock_with_room(struct cache *cache, struct shard *shard, const struc
         pthread_mutex_lock(&shard->lock);
     }
     return room == ROOM_MADE;
+}
+
+/* By a standing ban. Nothing that was built is not kept anyway. */
+static bool is_kept_out_locked(const struct cache *cache, const struct cache_flight *flight,
+                               const struct cache_fill *fill, const struct built *built,
+                               int64_t now_us)
+{
+    uint32_t *deadline;
+
+    if (built->entry == NULL) {
+        return false;
+    }
+    deadline = built->block != NULL ? &built->block->deadline : &built->entry->deadline;
+    return bans_refuse(cache, flight->key, fill, built->cost, deadline, now_us);
 }
 
 static struct cache_waiter *take_waiters_locked(struct cache_flight *flight)
@@ -745,7 +784,8 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
                           build(ended, fill, now_us, &built);
     const bool has_room = lock_with_room(cache, shard, &built, may_fill && fill->is_negative,
                                          now_us, &work);
-    const bool can_fill = fill != NULL && can_fill_locked(cache, ended, now_us, max_staleness_us);
+    const bool can_fill = fill != NULL &&
+                          can_fill_locked(cache, ended, fill->ns, now_us, max_staleness_us);
     if (!flight_is_void(ended)) {
         flights_remove(&shard->flights, ended);
     }
@@ -755,7 +795,10 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
     }
     if (!can_fill) {
         completion = CACHE_VOIDED;
+    } else if (is_kept_out_locked(cache, ended, fill, &built, now_us)) {
+        completion = CACHE_BANNED;
     } else if (has_room && store_locked(cache, shard, ended, fill, &built, now_us, &work)) {
+        watch_touch_locked(shard, ended->hash);
         completion = CACHE_FILLED;
     } else {
         completion = CACHE_DECLINED;

@@ -24,6 +24,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/stats.h"
 #include "cache/epochs.h"
 
 #include <stdatomic.h>
@@ -150,6 +151,7 @@ struct cache_flight {
     uint8_t worker;       /* whose worker's link that is */
     uint32_t slot_word;
     int64_t t_sent_us;
+    uint64_t ban_serial;          /* of the newest ban when it was begun */
     _Atomic bool is_void;         /* set under the shard lock */
     struct cache_waiter *waiters; /* shard lock; newest first */
     unsigned n_waiters;           /* shard lock */
@@ -206,13 +208,14 @@ struct cache_fill {
     bool is_sole;
 };
 
-enum cache_completion { CACHE_FILLED, CACHE_DECLINED, CACHE_VOIDED };
+enum cache_completion { CACHE_FILLED, CACHE_DECLINED, CACHE_VOIDED, CACHE_BANNED };
 
 /*
  * Ends a flight: its waiters come back in the order they came, and the reply is stored unless the
  * flight is void, an epoch it depends on has ended, it is older than max_staleness_us, or fill is
  * NULL (error, unknown deadline, link lost): then the key is invalidated (CACHE_VOIDED).
- * CACHE_DECLINED: it may have been kept, but the memory tier did not want it. Frees the flight.
+ * CACHE_DECLINED: it may have been kept, but the memory tier did not want it; CACHE_BANNED: a
+ * standing ban did not. Frees the flight.
  */
 enum cache_completion cache_complete(struct cache *cache, struct cache_flight **flight,
                                      const struct cache_fill *fill, int64_t now_us,
@@ -248,9 +251,12 @@ void cache_tick(struct cache *cache);
  * call of cache_tick(). */
 void cache_set_maxmemory(struct cache *cache, size_t maxmemory);
 
-/* Removes every entry of ns (or all with ns < 0) and voids all flights. Returns how many live
- * entries went. */
-uint64_t cache_clear(struct cache *cache, int ns);
+/*
+ * Drops every entry of ns (or all with ns < 0) and voids all flights, at once and without looking
+ * at them: the sweep removes them. Returns how many entries that is, those included that had
+ * expired and were not found out yet. Any thread.
+ */
+uint64_t cache_clear(struct cache *cache, int ns, enum metric reason);
 
 struct cache_stats {
     uint64_t n_entries, n_negative, n_views, n_flights;
@@ -269,6 +275,7 @@ struct cache_view_info {
     struct bytes args;
     size_t reply_bytes;
     int64_t deadline_us; /* CACHE_NO_DEADLINE */
+    int64_t age_s;       /* of the key's oldest view; INT64_MAX: more than 12 hours */
     bool is_negative;
     uint8_t ns, hits;
     uint16_t incarnation;

@@ -58,7 +58,7 @@ uint32_t entry_db(const struct entry *entry)
     uint32_t db = 0;
 
     if ((entry->flags & ENTRY_SCOPED) != 0) {
-        memcpy(&db, (const unsigned char *)(entry + 1) + entry->key_len, sizeof(db));
+        memcpy(&db, entry->key + entry->key_len, sizeof(db));
     }
     return db;
 }
@@ -93,7 +93,7 @@ size_t entry_own_size(const struct entry *entry)
     const size_t reply = (entry->flags & (ENTRY_FIRST | ENTRY_MORE)) == ENTRY_FIRST
                              ? entry_body_length(entry->body)
                              : 0;
-    return sizeof(*entry) + entry->key_len + scope_bytes(entry) + reply;
+    return ENTRY_HEAD + entry->key_len + scope_bytes(entry) + reply;
 }
 
 static struct bytes block_args(const struct entry_block *block)
@@ -235,7 +235,7 @@ unsigned entry_views(const struct entry *entry, struct entry_view *views, unsign
 
 struct entry_sizes entry_measure(const struct entry *entry)
 {
-    const size_t head = sizeof(*entry) + scope_bytes(entry);
+    const size_t head = ENTRY_HEAD + scope_bytes(entry);
     struct entry_sizes sizes = {.cost = arena_cost(entry_own_size(entry)), .metadata = head};
     const struct entry *holder = holder_of(entry);
 
@@ -261,23 +261,51 @@ struct entry_sizes entry_measure(const struct entry *entry)
     return sizes;
 }
 
+static void cap(uint32_t *deadline, uint32_t limit)
+{
+    if (*deadline == 0 || (int32_t)(*deadline - limit) > 0) {
+        *deadline = limit;
+    }
+}
+
+void entry_cap_deadline(struct entry *entry, uint32_t deadline)
+{
+    struct entry *holder = holder_of(entry);
+
+    cap(&entry->deadline, deadline);
+    if ((entry->flags & ENTRY_MORE) == 0) {
+        return;
+    }
+    if (holder != NULL) {
+        cap(&holder->deadline, deadline);
+    }
+    for (arena_ref at = first_block_ref(entry); at != ARENA_NONE;) {
+        struct entry_block *block = arena_at(at);
+
+        cap(&block->deadline, deadline);
+        at = block->next;
+    }
+}
+
 /* ---- building ---- */
 
 static struct entry *new_entry(struct bytes key, uint32_t db, uint16_t incarnation, uint8_t ns,
                                bool is_negative, size_t reply_len)
 {
     const size_t scope = db != 0 ? sizeof(db) : 0;
-    struct entry *entry = arena_alloc(sizeof(*entry) + key.len + scope + reply_len);
+    struct entry *entry = arena_alloc(ENTRY_HEAD + key.len + scope + reply_len);
 
     if (entry == NULL) {
         return NULL;
     }
-    *entry = (struct entry){.incarnation = incarnation,
-                            .key_len = (uint16_t)key.len,
-                            .ns = ns,
-                            .queue = is_negative ? 0x80 : 0,
-                            .flags = db != 0 ? ENTRY_SCOPED : 0};
-    unsigned char *end = (unsigned char *)(entry + 1);
+    /* Not by assignment: the structure may end behind what was allocated. */
+    memset(entry, 0, ENTRY_HEAD);
+    entry->incarnation = incarnation;
+    entry->key_len = (uint16_t)key.len;
+    entry->ns = ns;
+    entry->queue = is_negative ? 0x80 : 0;
+    entry->flags = db != 0 ? ENTRY_SCOPED : 0;
+    unsigned char *end = entry->key;
     memcpy(end, key.ptr, key.len);
     if (db != 0) {
         memcpy(end + key.len, &db, sizeof(db));
@@ -308,7 +336,7 @@ struct entry *entry_new_get(struct bytes key, uint32_t db, uint16_t incarnation,
         entry->body = body_of(reply.len, fill->encoding);
         if (reply.len > 0) {
             const size_t scope = db != 0 ? sizeof(db) : 0;
-            memcpy((unsigned char *)(entry + 1) + key.len + scope, reply.ptr, reply.len);
+            memcpy(entry->key + key.len + scope, reply.ptr, reply.len);
         }
     }
     return entry;

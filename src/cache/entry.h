@@ -47,7 +47,12 @@ struct entry {
     uint8_t hits;
     uint8_t queue; /* the policy's queue; highest bit: the key does not exist */
     uint8_t flags;
+    uint16_t filled;     /* ENTRY_OLD, or when its oldest view was fetched: entry_second() */
+    unsigned char key[]; /* then the scope, then GET's reply */
 };
+
+/* The structure's own size has padding, in which the key begins. */
+#define ENTRY_HEAD offsetof(struct entry, key)
 
 struct entry_block {
     arena_ref next;
@@ -57,7 +62,7 @@ struct entry_block {
     uint16_t word; /* command (11 bits), ENTRY_DETACHED's twin, pins (4 bits) */
 };
 
-_Static_assert(sizeof(struct entry) == 24 && sizeof(struct entry_block) == 16, "compact headers");
+_Static_assert(ENTRY_HEAD == 26 && sizeof(struct entry_block) == 16, "compact headers");
 
 /* A view, wherever it lies. */
 struct entry_view {
@@ -93,6 +98,26 @@ bool entry_deadline(int64_t deadline_us, int64_t now_us, uint32_t *deadline);
 /* The instant that a deadline stands for, near now_us. */
 int64_t entry_deadline_us(uint32_t deadline, int64_t now_us);
 
+/*
+ * When it was fetched, to the second: of any 18 hours. The sweep calls what is older than
+ * ENTRY_AGE_MAX seconds ENTRY_OLD, long before a number could mean another time.
+ */
+#define ENTRY_OLD ((uint16_t)0)
+#define ENTRY_AGE_MAX 43200
+
+static inline uint16_t entry_second(int64_t now_us)
+{
+    return (uint16_t)(1 + now_us / 1000000 % UINT16_MAX);
+}
+
+/* In seconds, rounded up; INT64_MAX: more than ENTRY_AGE_MAX. */
+static inline int64_t entry_age(uint16_t filled, int64_t now_us)
+{
+    const int32_t age = (int32_t)entry_second(now_us) - (int32_t)filled;
+
+    return filled == ENTRY_OLD ? INT64_MAX : (age < 0 ? age + UINT16_MAX : age);
+}
+
 /* ---- fields ---- */
 
 static inline struct entry *entry_at(arena_ref ref)
@@ -102,7 +127,7 @@ static inline struct entry *entry_at(arena_ref ref)
 
 static inline struct bytes entry_key(const struct entry *entry)
 {
-    return bytes_make(entry + 1, entry->key_len);
+    return bytes_make(entry->key, entry->key_len);
 }
 
 uint32_t entry_db(const struct entry *entry);
@@ -121,7 +146,7 @@ static inline bool entry_has(const struct entry *entry, struct bytes key, uint32
     const bool is_scoped = (entry->flags & ENTRY_SCOPED) != 0;
 
     return entry->key_len == key.len && is_scoped == (db != 0) &&
-           memcmp(entry + 1, key.ptr, key.len) == 0 && (!is_scoped || entry_db(entry) == db);
+           memcmp(entry->key, key.ptr, key.len) == 0 && (!is_scoped || entry_db(entry) == db);
 }
 
 /* ---- views ---- */
@@ -136,8 +161,7 @@ static inline struct bytes entry_own_reply(const struct entry *entry)
 {
     const size_t scope = (entry->flags & ENTRY_SCOPED) != 0 ? sizeof(uint32_t) : 0;
 
-    return bytes_make((const unsigned char *)(entry + 1) + entry->key_len + scope,
-                      entry_body_length(entry->body));
+    return bytes_make(entry->key + entry->key_len + scope, entry_body_length(entry->body));
 }
 
 /* False: no such view. */
@@ -176,6 +200,8 @@ void entry_set_block(struct entry *entry, struct entry_block *block, entry_drop_
 void entry_limit_views(struct entry *entry, size_t max_bytes, entry_drop_fn drop, void *context);
 /* Takes one view out; the entry may be left without any. Needs ENTRY_MORE. */
 void entry_drop_view(struct entry *entry, arena_ref object, entry_drop_fn drop, void *context);
+/* No view lasts longer than deadline. */
+void entry_cap_deadline(struct entry *entry, uint32_t deadline);
 /* All objects but the entry itself. */
 void entry_drop_views(struct entry *entry, entry_drop_fn drop, void *context);
 

@@ -39,6 +39,10 @@ struct epochs_incarnation {
     _Atomic uint8_t worker;            /* set when opened: whose link it is */
     _Atomic uint8_t shared;            /* set when opened: epochs_open_shared(), 0 else */
     _Atomic epochs_node node;          /* set when opened */
+    /* Set by the link before anything carries the number: which node showed it, a replica perhaps,
+     * and whether the link hears of writes. */
+    _Atomic epochs_node shown_by;
+    _Atomic bool is_told;
 } __attribute__((aligned(64)));
 
 struct epochs; /* opaque */

@@ -6,6 +6,7 @@
  */
 #include "base/clock.h"
 #include "base/log.h"
+#include "cache/bans.h"
 #include "cache/shard.h"
 
 /* Under one lock: at most 48 entries, which are as many waits for memory. */
@@ -25,26 +26,24 @@
 
 struct visitor {
     uint32_t now_tick;
-    bool
-        is_clearing; /* remove by namespace and void all flights; else: what has expired or ended */
-    int ns;          /* clearing: -1 is all of them */
-    uint64_t n_live; /* clearing: live entries removed */
+    int64_t now_us;
 };
 
 static void visit_entry_locked(struct cache *cache, struct shard *shard, struct entry *entry,
                                struct visitor *visitor, struct shard_work *work)
 {
     const enum entry_state state = shard_state_of(cache, entry, visitor->now_tick);
-    const bool is_chosen = visitor->is_clearing && (visitor->ns < 0 || entry->ns == visitor->ns);
 
-    if (state != STATE_LIVE || is_chosen) {
-        visitor->n_live += state == STATE_LIVE ? 1 : 0;
+    if (state != STATE_LIVE) {
         shard_remove_dead_locked(cache, shard, entry, entry_hash(entry), state, work);
+    } else if (entry->filled != ENTRY_OLD &&
+               entry_age(entry->filled, visitor->now_us) > ENTRY_AGE_MAX) {
+        entry->filled = ENTRY_OLD;
     }
 }
 
 static void visit_flights_locked(struct cache *cache, struct shard *shard,
-                                 const struct shard_walk *walk, const struct visitor *visitor)
+                                 const struct shard_walk *walk)
 {
     const unsigned end = walk->head + WALK_FLIGHT_HEADS;
 
@@ -52,7 +51,8 @@ static void visit_flights_locked(struct cache *cache, struct shard *shard,
         struct cache_flight *flight = shard->flights.heads[i];
         while (flight != NULL) {
             struct cache_flight *next = flight->next;
-            if (visitor->is_clearing || shard_has_ended(cache, flight->incarnation, flight->key)) {
+            if (shard_has_ended(cache, flight->incarnation, flight->key) ||
+                bans_match_flight(cache, flight, -1)) {
                 flights_void(&shard->flights, flight);
             }
             flight = next;
@@ -72,9 +72,14 @@ static void visit_buckets_locked(struct cache *cache, struct shard *shard, struc
     }
     const uint32_t end = walk->bucket + WALK_BUCKETS;
     for (; walk->bucket < end && walk->bucket < shard->table.now.n_buckets; walk->bucket++) {
-        const unsigned n = table_bucket_refs(&shard->table, walk->bucket, refs);
+        struct table_bucket *bucket = &shard->table.now.buckets[walk->bucket];
+        unsigned n = table_bucket_refs(&shard->table, walk->bucket, refs);
         for (unsigned i = 0; i < n; i++) {
             __builtin_prefetch(entry_at(refs[i]));
+        }
+        if (NC_UNLIKELY(bucket->mark != shard->ban_mark)) {
+            bans_settle_locked(cache, shard, bucket, work);
+            n = table_bucket_refs(&shard->table, walk->bucket, refs);
         }
         for (unsigned i = 0; i < n; i++) {
             visit_entry_locked(cache, shard, entry_at(refs[i]), visitor, work);
@@ -90,14 +95,16 @@ static bool walk_step(struct cache *cache, struct shard_walk *walk, struct visit
     bool is_done = false;
 
     pthread_mutex_lock(&shard->lock);
+    const int64_t began_us = bans_section_begin(cache);
     if (walk->head < shard->flights.n_heads) {
-        visit_flights_locked(cache, shard, walk, visitor);
+        visit_flights_locked(cache, shard, walk);
         walk->head += WALK_FLIGHT_HEADS;
     } else if (!table_is_moving(&shard->table)) {
         visit_buckets_locked(cache, shard, walk, visitor, &work);
         is_done = walk->bucket >= shard->table.now.n_buckets;
     }
     shard_plan_locked(cache, shard, TABLE_MOVES_PER_INSERT, &work);
+    bans_section_end(cache, began_us);
     pthread_mutex_unlock(&shard->lock);
     shard_finish(cache, shard, &work);
     if (is_done) {
@@ -110,15 +117,17 @@ static bool walk_step(struct cache *cache, struct shard_walk *walk, struct visit
 
 void cache_sweep(struct cache *cache, size_t n_buckets, int64_t now_us)
 {
-    struct visitor visitor = {.now_tick = entry_tick(now_us)};
+    struct visitor visitor = {.now_tick = entry_tick(now_us), .now_us = now_us};
 
     for (size_t n = 0; n < n_buckets; n += WALK_BUCKETS) {
         if (!cache->is_sweeping) {
             epochs_sweep_begin(cache->epochs);
+            bans_pass_begin(cache);
             cache->is_sweeping = true;
         }
         if (walk_step(cache, &cache->sweep, &visitor) && cache->sweep.shard == cache->n_shards) {
             epochs_sweep_end(cache->epochs);
+            bans_pass_end(cache);
             cache->is_sweeping = false;
             cache->sweep = (struct shard_walk){0};
         }
@@ -131,18 +140,6 @@ size_t cache_sweep_quota(struct cache *cache, int64_t tick_us)
     const uint64_t per_tick = n_buckets * (uint64_t)tick_us / PASS_US + WALK_BUCKETS;
 
     return per_tick * (epochs_wants_sweep(cache->epochs) ? HURRY : 1);
-}
-
-uint64_t cache_clear(struct cache *cache, int ns)
-{
-    struct visitor visitor = {
-        .now_tick = entry_tick(clock_now_us()), .is_clearing = true, .ns = ns};
-    struct shard_walk walk = {0};
-
-    while (walk.shard < cache->n_shards) {
-        (void)walk_step(cache, &walk, &visitor);
-    }
-    return visitor.n_live;
 }
 
 /* ---- budget ---- */
@@ -316,6 +313,8 @@ unsigned cache_inspect(struct cache *cache, struct bytes key, uint32_t db, int64
                                  ? entry_views(entry, views,
                                                max < CACHE_VIEWS_MAX ? max : CACHE_VIEWS_MAX)
                                  : 0;
+    const bool is_banned = slot != NULL &&
+                           bans_match_entry(cache, shard, table_bucket_of(slot), entry, now_us);
     for (unsigned i = 0; i < n_views; i++) {
         infos[n] = (struct cache_view_info){
             .command = views[i].command,
@@ -325,7 +324,8 @@ unsigned cache_inspect(struct cache *cache, struct bytes key, uint32_t db, int64
             .ns = entry->ns,
             .hits = entry->hits,
             .incarnation = entry->incarnation,
-            .is_live = shard_state_of(cache, entry, now_tick) == STATE_LIVE &&
+            .age_s = entry_age(entry->filled, now_us),
+            .is_live = shard_state_of(cache, entry, now_tick) == STATE_LIVE && !is_banned &&
                        !entry_is_past(views[i].deadline, now_tick),
             .entry_bytes = entry_measure(entry).cost,
             .queue = policy_queue_of(entry) == POLICY_MAIN ? "main" : "small",

@@ -202,14 +202,15 @@ static bool is_same(uint32_t ref, const void *what)
     return ref == *(const uint32_t *)what;
 }
 
-static void drop_entry_locked(struct shard *shard, struct entry *entry, uint64_t hash,
-                              struct shard_work *work)
+static void drop_entry_locked(struct cache *cache, struct shard *shard, struct entry *entry,
+                              uint64_t hash, struct shard_work *work)
 {
     struct drop_context drop = {shard, work};
     const uint32_t ref = arena_ref_of(entry);
     const uint32_t *slot = table_find(&shard->table, hash, is_same, &ref);
 
     CHECK(slot != NULL);
+    bans_note_gone_locked(cache, shard, table_bucket_of(slot), entry);
     table_erase(&shard->table, hash, slot);
     entry_drop_views(entry, drop_one, &drop);
     shard_drop_locked(shard, work, entry, false);
@@ -221,13 +222,14 @@ void shard_remove_locked(struct cache *cache, struct shard *shard, struct entry 
     const struct entry_sizes sizes = shard_uncount_locked(cache, shard, entry);
 
     policy_remove(&shard->policy, entry, sizes.cost);
-    drop_entry_locked(shard, entry, hash, work);
+    drop_entry_locked(cache, shard, entry, hash, work);
 }
 
 static void count_dead(const struct entry *entry, enum entry_state state)
 {
     if (state == STATE_EXPIRED) {
         stats_ns_add(entry->ns, NS_METRIC_expirations, 1);
+        stats_add(METRIC_invalidations_ttl, 1);
     } else if (state == STATE_ENDED) {
         stats_add(METRIC_invalidations_epoch, 1);
     }
@@ -259,11 +261,12 @@ static void finish_victim_locked(struct cache *cache, struct shard *shard, struc
 
     if (state == STATE_LIVE) {
         stats_ns_add(victim->ns, NS_METRIC_evictions, 1);
+        stats_add(METRIC_invalidations_capacity, 1);
     } else {
         count_dead(victim, state);
     }
     (void)shard_uncount_locked(cache, shard, victim);
-    drop_entry_locked(shard, victim, entry_hash(victim), work);
+    drop_entry_locked(cache, shard, victim, entry_hash(victim), work);
 }
 
 static bool fits_locked(const struct cache *cache, const struct shard *shard, size_t need)
@@ -313,12 +316,27 @@ enum shard_room shard_make_room_locked(struct cache *cache, struct shard *shard,
 
 /* ---- leaving the lock ---- */
 
+/* What moves next has been judged by every ban, so that it does no harm to its new bucket's mark.
+ */
+static void judge_moving_locked(struct cache *cache, struct shard *shard, unsigned n,
+                                struct shard_work *work)
+{
+    const struct table_half *old = &shard->table.old;
+
+    for (uint32_t i = shard->table.n_moved; n > 0 && i < old->n_buckets; n--, i++) {
+        if (NC_UNLIKELY(old->buckets[i].mark != shard->ban_mark)) {
+            bans_settle_locked(cache, shard, &old->buckets[i], work);
+        }
+    }
+}
+
 void shard_plan_locked(struct cache *cache, struct shard *shard, unsigned n_moves,
                        struct shard_work *work)
 {
     if (n_moves > 0 && table_is_moving(&shard->table) && work->retired_table == NULL) {
         const uint32_t n_buckets = shard->table.old.n_buckets;
 
+        judge_moving_locked(cache, shard, n_moves, work);
         work->retired_table = table_move(&shard->table, n_moves);
         if (work->retired_table != NULL) {
             atomic_fetch_sub_explicit(&cache->n_buckets, n_buckets, memory_order_relaxed);

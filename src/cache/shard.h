@@ -18,6 +18,7 @@
 #include "cache/flight.h"
 #include "cache/policy.h"
 #include "cache/table.h"
+#include "cache/watch.h"
 
 #define SHARDS_MAX 64u
 #define SHARD_NOTES 32u
@@ -40,6 +41,8 @@ struct shard_pins {
 
 struct shard {
     pthread_mutex_t lock;
+    uint32_t ban_mark;      /* lock: buckets with another one hold entries to be judged */
+    uint64_t ban_serial;    /* lock: of the newest ban */
     struct table table;     /* lock */
     struct policy policy;   /* lock: its queues hold what the table holds */
     struct flights flights; /* lock; the pointer itself: init */
@@ -51,8 +54,10 @@ struct shard {
     uint64_t n_views;       /* lock */
     uint64_t n_scoped;      /* lock: entries outside database 0 */
     bool is_resizing;       /* lock: somebody makes a new table or ghost */
-    struct shard_pins *pins[SHARD_PIN_HEADS]; /* lock */
-    struct shard_note notes[SHARD_NOTES];     /* lock */
+    struct shard_pins *pins[SHARD_PIN_HEADS];       /* lock */
+    struct shard_note notes[SHARD_NOTES];           /* lock */
+    struct cache_watch *watches[CACHE_WATCH_HEADS]; /* lock: by hash of the key */
+    unsigned n_watches;                             /* lock */
 } __attribute__((aligned(64)));
 
 /* Where a walk over all entries stands. */
@@ -60,6 +65,31 @@ struct shard_walk {
     unsigned shard, head;
     uint32_t bucket, generation;
     bool has_generation;
+};
+
+struct ban; /* opaque */
+
+/* An immutable set of bans: readers hold a shard's lock, and an old set goes after all of them. */
+struct ban_set {
+    unsigned n, n_standing, n_pending;
+    uint64_t newest;     /* serial of the newest one that is pending */
+    struct ban *items[]; /* newest first */
+};
+
+/* What bans.c keeps. */
+struct bans {
+    pthread_mutex_t lock;          /* taken before a shard's */
+    _Atomic(struct ban_set *) set; /* lock for writing, any shard's for reading; NULL: no bans */
+    uint64_t serial;               /* lock: of the newest ban */
+    uint64_t serial_then,
+        serial_settled;                 /* lock: at the passes of the sweep under way, and before */
+    uint64_t pass;                      /* lock: number of the sweep's pass */
+    unsigned max_bans;                  /* lock */
+    int64_t first_expiry_us;            /* lock */
+    _Atomic int64_t longest_section_us; /* atomic */
+    _Atomic int64_t longest_slice_us;   /* atomic */
+    _Atomic int64_t ns_doomed[256];     /* atomic: entries, dropped by namespace */
+    _Atomic uint64_t ns_serial[256];    /* atomic: of that ban */
 };
 
 struct cache {
@@ -71,14 +101,16 @@ struct cache {
     size_t max_flights;                      /* init */
     _Atomic(cache_slot_fn) slot_of;          /* atomic */
     _Atomic size_t n_flights;                /* atomic: void ones too */
+    _Atomic unsigned n_watches;              /* atomic */
     _Atomic size_t maxmemory;                /* atomic */
     _Atomic size_t shard_budget;             /* atomic: what each shard may use now */
     _Atomic uint64_t n_buckets;              /* atomic: of all tables, for the sweep's pace */
     _Atomic uint64_t dbs[CACHE_DBS / 64];    /* atomic: which have had entries; never cleared */
     _Atomic uint64_t ns_entries[256];        /* atomic */
     _Atomic uint64_t ns_bytes[256];          /* atomic */
-    struct shard_walk sweep, compaction;     /* control thread */
-    bool is_sweeping;                        /* control thread: between begin and end of a pass */
+    struct bans bans;
+    struct shard_walk sweep, compaction; /* control thread */
+    bool is_sweeping;                    /* control thread: between begin and end of a pass */
 };
 
 /* Collected under the lock, done after it. */
@@ -147,6 +179,47 @@ static inline uint32_t *shard_find_locked(const struct shard *shard, uint64_t ha
     const struct shard_wanted wanted = {key, db};
 
     return table_find(&shard->table, hash, shard_match, &wanted);
+}
+
+/* ---- bans (bans.c); under a shard's lock unless they say otherwise ---- */
+
+/* Not under a lock. */
+void bans_init(struct cache *cache);
+void bans_fini(struct cache *cache);
+
+/* Whether a ban that came after it drops the flight; ns: -1 while nobody knows it. */
+bool bans_match_flight(const struct cache *cache, const struct cache_flight *flight, int ns);
+/* Whether a standing ban keeps out what would be filled now; brings *deadline forward otherwise. */
+bool bans_refuse(const struct cache *cache, struct bytes key, const struct cache_fill *fill,
+                 size_t cost, uint32_t *deadline, int64_t now_us);
+/* Whether a ban drops an entry of this bucket. */
+bool bans_match_entry(const struct cache *cache, const struct shard *shard,
+                      const struct table_bucket *bucket, const struct entry *entry, int64_t now_us);
+/* Judges all entries of a bucket that has another mark than the shard; those that match go. */
+void bans_settle_locked(struct cache *cache, struct shard *shard, struct table_bucket *bucket,
+                        struct shard_work *work);
+/* An entry leaves the bucket, and the cache. */
+void bans_note_gone_locked(struct cache *cache, const struct shard *shard,
+                           const struct table_bucket *bucket, const struct entry *entry);
+/* Around a section of the sweep, to know the longest while bans wait. 0: none do. */
+int64_t bans_section_begin(const struct cache *cache);
+void bans_section_end(struct cache *cache, int64_t began_us);
+/* Around a pass of the sweep over everything: the control thread, without a lock. */
+void bans_pass_begin(struct cache *cache);
+void bans_pass_end(struct cache *cache);
+
+/* The place of the entry's reference, or NULL, once every ban that there is has been asked. */
+static inline uint32_t *shard_find_judged_locked(struct cache *cache, struct shard *shard,
+                                                 uint64_t hash, struct bytes key, uint32_t db,
+                                                 struct shard_work *work)
+{
+    uint32_t *slot = shard_find_locked(shard, hash, key, db);
+
+    if (slot != NULL && NC_UNLIKELY(table_bucket_of(slot)->mark != shard->ban_mark)) {
+        bans_settle_locked(cache, shard, table_bucket_of(slot), work);
+        slot = shard_find_locked(shard, hash, key, db);
+    }
+    return slot;
 }
 
 /* The lowest database above db that has had entries and may have some in this shard; 0: no more. */

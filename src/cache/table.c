@@ -51,7 +51,7 @@ static uint32_t next_bucket(const struct table_half *half, uint32_t at, uint32_t
 }
 
 /* There is room: the caller has looked at n_used. */
-static void insert_into(struct table_half *half, uint64_t hash, uint32_t ref)
+static struct table_bucket *insert_into(struct table_half *half, uint64_t hash, uint32_t ref)
 {
     uint32_t at = table_home(half, hash);
 
@@ -64,13 +64,27 @@ static void insert_into(struct table_half *half, uint64_t hash, uint32_t ref)
             bucket->tags[slot] = table_tag(hash);
             bucket->refs[slot] = ref;
             half->n_used++;
-            return;
+            return bucket;
         }
         if (bucket->overflow < UINT16_MAX) {
             bucket->overflow++;
         }
         at = next_bucket(half, at, table_step(half, hash));
     }
+}
+
+struct table_bucket *table_place(const struct table *table, uint64_t hash)
+{
+    const struct table_half *half = &table->now;
+    uint32_t at = table_home(half, hash);
+
+    for (uint32_t left = half->n_buckets; left > 0; left--) {
+        if (table_matches(&half->buckets[at], 0) != 0) {
+            break;
+        }
+        at = next_bucket(half, at, table_step(half, hash));
+    }
+    return &half->buckets[at];
 }
 
 bool table_insert(struct table *table, uint64_t hash, uint32_t ref)
@@ -82,7 +96,7 @@ bool table_insert(struct table *table, uint64_t hash, uint32_t ref)
     if (table_count(table) >= limit + limit / 44) {
         return false;
     }
-    insert_into(&table->now, hash, ref);
+    (void)insert_into(&table->now, hash, ref);
     return true;
 }
 
@@ -158,12 +172,21 @@ static void prefetch_bucket(const struct table_bucket *bucket)
     }
 }
 
+static bool has_one(const struct table_bucket *bucket)
+{
+    return __builtin_popcount(table_matches(bucket, 0)) == TABLE_SLOTS - 1;
+}
+
 static void move_bucket(struct table *table, struct table_bucket *bucket)
 {
     prefetch_bucket(bucket);
     for (unsigned i = 0; i < TABLE_SLOTS; i++) {
         if (bucket->tags[i] != 0) {
-            insert_into(&table->now, table->hash_of(bucket->refs[i]), bucket->refs[i]);
+            struct table_bucket *to = insert_into(&table->now, table->hash_of(bucket->refs[i]),
+                                                  bucket->refs[i]);
+            if (has_one(to)) {
+                to->mark = bucket->mark;
+            }
             /* The counts on its way stay: too high only makes a probe longer, for a while. */
             bucket->tags[i] = 0;
             table->old.n_used--;

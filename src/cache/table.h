@@ -38,7 +38,7 @@
 struct table_bucket {
     uint8_t tags[TABLE_SLOTS]; /* 0: free */
     uint16_t overflow;         /* keys that passed this bucket; stays at its maximum once there */
-    uint16_t unused;
+    uint16_t mark;             /* the caller's; an empty bucket takes that of what moves there */
     uint32_t refs[TABLE_SLOTS];
 } __attribute__((aligned(64)));
 
@@ -78,6 +78,8 @@ static inline size_t table_bytes(const struct table *table)
 
 /* The caller knows that the key is absent. False: full. */
 NC_MUST_CHECK bool table_insert(struct table *table, uint64_t hash, uint32_t ref);
+/* The bucket that table_insert() would take. */
+struct table_bucket *table_place(const struct table *table, uint64_t hash);
 /* slot is what table_find() returned for this hash. */
 void table_erase(struct table *table, uint64_t hash, const uint32_t *slot);
 
@@ -90,8 +92,15 @@ static inline bool table_is_moving(const struct table *table)
 size_t table_wanted_bytes(const struct table *table);
 /* Starts moving into buckets (zeroed). The table must not be moving. */
 void table_install(struct table *table, struct table_bucket *buckets, size_t n_bytes);
-/* Moves n buckets. Returns the old array when it has become empty: the caller frees it. */
+/* Moves n buckets, whose marks are as new as any. Returns the old array when it has become empty:
+ * the caller frees it. */
 NC_MUST_CHECK struct table_bucket *table_move(struct table *table, unsigned n);
+
+/* The bucket that a slot stands in: buckets are aligned to their size. */
+static inline struct table_bucket *table_bucket_of(const uint32_t *slot)
+{
+    return (struct table_bucket *)((uintptr_t)slot & ~(uintptr_t)(sizeof(struct table_bucket) - 1));
+}
 
 /* The references in one bucket of the present table; returns their number. */
 unsigned table_bucket_refs(const struct table *table, uint32_t bucket, uint32_t refs[TABLE_SLOTS]);

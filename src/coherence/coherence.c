@@ -1,6 +1,8 @@
 #include "coherence/coherence.h"
 
 #include "base/clock.h"
+#include "coherence/audit.h"
+#include "coherence/bus.h"
 #include "coherence/ear.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
@@ -23,6 +25,10 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
         }
     }
     fetch_expire(coherence, now_us);
+    if (coherence->fleet->bus != NULL && coherence == coherence->fleet->members[0]) {
+        bus_tick(coherence->fleet->bus, now_us);
+    }
+    auditor_tick(coherence->auditor, now_us);
 }
 
 void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
@@ -37,6 +43,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     coherence->backend = backend;
     coherence->config = config;
     ear_set_prefix_ids(coherence);
+    coherence->auditor = auditor_new(coherence);
     coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
     CHECK(coherence->tick_event != NULL);
     event_priority_set(coherence->tick_event, PRIORITY_LINK);
@@ -46,6 +53,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
 
 void coherence_fini(struct coherence *coherence)
 {
+    auditor_free(&coherence->auditor);
     event_free(coherence->tick_event);
     coherence->tick_event = NULL;
 }

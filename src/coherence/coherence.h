@@ -18,15 +18,20 @@
 #include "resp/command.h"
 #include "upstream/backend.h"
 
+struct auditor;
 struct coherence;
 struct ear_share;
 struct fetch;
 struct recent;
+struct unlink_jobs;
+struct bus;
 
 /* All instances of the process; made once, before the workers start. */
 struct coherence_fleet {
     struct cache *cache;
     struct recent *recent;      /* what was shown lately, for reads from replicas */
+    struct unlink_jobs *jobs;   /* that remove keys at the backend; NULL: there can be none */
+    struct bus *bus;            /* what the proxies of a group tell each other */
     struct coherence **members; /* by worker index */
     unsigned n_members;
     /* A redirection or a loss asks for a fresh map: any thread. */
@@ -49,6 +54,7 @@ struct coherence {
     struct backend *backend;
     const struct config *config;
     struct event *tick_event;
+    struct auditor *auditor;
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
     uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */
     /* Tracking links that are up, by mode; written by the worker, read by who reports them. */

@@ -136,9 +136,17 @@ static void open_incarnation(struct ear *ear, int64_t now_us)
          epochs_is_live(epochs_at(epochs_of(ear), ear->incarnation)))) {
         return;
     }
-    publish(ear,
-            epochs_open_shared(epochs_of(ear), track->node->id, track->coherence->worker->index,
-                               (uint8_t)(ear->kind + 1), now_us));
+    const uint16_t incarnation = epochs_open_shared(epochs_of(ear), track->node->id,
+                                                    track->coherence->worker->index,
+                                                    (uint8_t)(ear->kind + 1), now_us);
+
+    if (incarnation != EPOCHS_NONE) {
+        struct epochs_incarnation *opened = epochs_at(epochs_of(ear), incarnation);
+
+        atomic_store_explicit(&opened->shown_by, track->node->id, memory_order_relaxed);
+        atomic_store_explicit(&opened->is_told, true, memory_order_relaxed);
+    }
+    publish(ear, incarnation);
 }
 
 static void advance(struct ear *ear, int64_t sent_at_us)

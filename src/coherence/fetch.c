@@ -323,6 +323,9 @@ static void take_reply(struct fetch *fetch, struct bytes reply)
     case CACHE_DECLINED:
         stats_ns_add(fetch->ns, NS_METRIC_fills_admission, 1);
         break;
+    case CACHE_BANNED:
+        stats_ns_add(fetch->ns, NS_METRIC_fills_ban, 1);
+        break;
     case CACHE_VOIDED:
         if (reply.len <= fetch->max_value) {
             stats_ns_add(fetch->ns, NS_METRIC_fills_void, 1);

@@ -147,8 +147,13 @@ uint16_t track_incarnation(struct track *track, int64_t now_us)
     track->incarnation = epochs_open(epochs, track->node->owner, track->coherence->worker->index,
                                      now_us);
     if (track->incarnation != EPOCHS_NONE) {
+        struct epochs_incarnation *opened = epochs_at(epochs, track->incarnation);
+
         epochs_advance(epochs, track->incarnation, track->watermark_us);
         track->was_read = true;
+        /* Relaxed: who finds an entry with the number has taken its shard's lock after its fill. */
+        atomic_store_explicit(&opened->shown_by, track->node->id, memory_order_relaxed);
+        atomic_store_explicit(&opened->is_told, track->is_confirmed, memory_order_relaxed);
     }
     return track->incarnation;
 }

@@ -87,6 +87,7 @@ struct config_list {
 #define CONFIG_GLOBAL_tls(...) __VA_ARGS__
 #define CONFIG_GLOBAL_cache(...) __VA_ARGS__
 #define CONFIG_GLOBAL_coherence(...) __VA_ARGS__
+#define CONFIG_GLOBAL_bus(...) __VA_ARGS__
 #define CONFIG_GLOBAL_admin(...) __VA_ARGS__
 #define CONFIG_GLOBAL_log(...) __VA_ARGS__
 #define CONFIG_GLOBAL_namespace(...)
@@ -96,6 +97,7 @@ struct config_list {
 #define CONFIG_LOCAL_tls(...)
 #define CONFIG_LOCAL_cache(...)
 #define CONFIG_LOCAL_coherence(...)
+#define CONFIG_LOCAL_bus(...)
 #define CONFIG_LOCAL_admin(...)
 #define CONFIG_LOCAL_log(...)
 #define CONFIG_LOCAL_namespace(...) __VA_ARGS__
@@ -210,6 +212,8 @@ bool config_reads_replicas(const struct config *config);
  */
 unsigned config_namespace_count(void);
 const char *config_namespace_name(unsigned id);
+/* The id of a name, or -1 when no namespace was ever called so. */
+int config_namespace_find(struct bytes name);
 
 /* --help, --describe config and --describe metrics. */
 void config_usage(FILE *out);

@@ -70,6 +70,16 @@ const char *config_namespace_name(unsigned id)
     return registry.names[id];
 }
 
+int config_namespace_find(struct bytes name)
+{
+    for (unsigned id = 0; id < config_namespace_count(); id++) {
+        if (bytes_equal(name, bytes_of_string(config_namespace_name(id)))) {
+            return (int)id;
+        }
+    }
+    return -1;
+}
+
 int namespace_register(const char *name, const char **kept)
 {
     unsigned id = 0;

@@ -322,6 +322,7 @@ static bool parse_word(const char *words, const char *text, int *out)
 #define EXPECTED_ANNOUNCE CONFIG_ANNOUNCE_EXPECTED ", or nothing"
 #define EXPECTED_UNIX_MODE "permissions in octal from 0000 to 0777"
 #define EXPECTED_TLS_LISTEN "an address as 127.0.0.1:6390, [::1]:6390 or *:6390"
+#define EXPECTED_BUS_GROUP "1 to 64 letters, digits, dots, dashes or underscores"
 #define EXPECTED_MATCH "a glob pattern of 1 to 256 characters"
 
 static const char *check_backend(const char *text)
@@ -390,6 +391,17 @@ static const char *check_unix_mode(const char *text)
     return is_good ? NULL : "expected " EXPECTED_UNIX_MODE;
 }
 
+/* It becomes part of channel names: no braces, and nothing that a pattern means. */
+static const char *check_bus_group(const char *text)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                  "0123456789._-";
+    const size_t len = strlen(text);
+
+    return len >= 1 && len <= 64 && strspn(text, allowed) == len ? NULL
+                                                                 : "expected " EXPECTED_BUS_GROUP;
+}
+
 static const char *check_match(const char *text)
 {
     const size_t len = strlen(text);
@@ -410,6 +422,7 @@ static const struct text_check {
     {"admin", check_admin, EXPECTED_ADMIN},
     {"announce_address", check_announce, EXPECTED_ANNOUNCE},
     {"address_map", check_mapping, CONFIG_MAPPING_EXPECTED},
+    {"bus_group", check_bus_group, EXPECTED_BUS_GROUP},
     {"match", check_match, EXPECTED_MATCH},
 };
 

@@ -218,6 +218,8 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
     }
     stats_add(METRIC_commands_relayed, 1);
     request = request_queue(session, REQUEST_RELAYED, call->command);
+    request->is_dry = front->dry.is_next;
+    request->shadow = front->dry.shadow;
     if (is_apart) {
         large_set_apart(request);
     }

@@ -4,6 +4,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "coherence/audit.h"
+#include "coherence/invalidation.h"
 #include "coherence/recent.h"
 #include "proxy/handshake.h"
 #include "proxy/hub.h"
@@ -77,6 +79,11 @@ static void on_idle_timer(evutil_socket_t fd, short what, void *arg)
 
 /* ---- life ---- */
 
+static int64_t max_staleness_us(const struct config *config)
+{
+    return config->dry_run ? INT64_MIN : config->max_staleness_ms * 1000;
+}
+
 static int init_front(struct front *front, struct proxy *proxy, struct config *config,
                       unsigned index)
 {
@@ -97,6 +104,8 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
     backend_init(&front->backend, &front->worker, proxy->login, config, &coherence_backend_events,
                  &front->coherence);
     coherence_init(&front->coherence, &proxy->fleet, &front->worker, &front->backend, config);
+    front->audit_left = audit_interval(front->coherence.auditor);
+    front->max_staleness_us = max_staleness_us(config);
     front->hub = hub_new(front, &pubsub_hub_events);
     front->tracking = tracking_new(front);
     front->retry_event = event_new(front->worker.base, -1, 0, relay_on_retry_timer, front);
@@ -115,6 +124,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     proxy->cache = cache;
     proxy->control = control;
     proxy->login = login;
+    proxy->config = config;
     proxy->fronts = mem_alloc(n_workers * sizeof(*proxy->fronts));
     proxy->fleet.cache = cache;
     proxy->fleet.recent = recent_new();
@@ -132,6 +142,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
         }
         proxy->n_fronts++;
     }
+    proxy->fleet.bus = bus_new(&proxy->fleet, &invalidation_bus_events, &proxy->fleet);
     return 0;
 }
 
@@ -149,6 +160,7 @@ int proxy_start(struct proxy *proxy)
 
 void proxy_stop(struct proxy *proxy)
 {
+    bus_leave(proxy->fleet.bus);
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         worker_stop(&proxy->fronts[i].worker);
     }
@@ -201,6 +213,7 @@ void proxy_fini(struct proxy *proxy)
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         worker_run_mails(&proxy->fronts[i].worker);
     }
+    bus_free(&proxy->fleet.bus);
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         fini_front(&proxy->fronts[i]);
     }
@@ -297,6 +310,9 @@ static void take_topology(struct front *front, void *context)
 
     backend_set_topology(&front->backend, context);
     hub_move(front->hub);
+    if (front == &front->proxy->fronts[0]) {
+        bus_move(front->proxy->fleet.bus);
+    }
     if (is_moved) {
         tracking_move(front);
     }
@@ -362,6 +378,11 @@ static void take_config(struct front *front, void *context)
     front->config = config_ref(change->config);
     front->config_serial += !change->is_same_policy;
     coherence_set_config(&front->coherence, front->config);
+    if (front == &front->proxy->fronts[0]) {
+        bus_set_config(front->proxy->fleet.bus);
+    }
+    front->audit_left = audit_interval(front->coherence.auditor);
+    front->max_staleness_us = max_staleness_us(front->config);
     config_unref(&former);
 }
 

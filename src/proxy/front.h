@@ -24,6 +24,7 @@ struct subscriber;
 struct session;
 struct tracking;
 struct request;
+struct shadow;
 struct proxy;
 
 /* What CLIENT PAUSE holds back, of all clients; see pause.h. */
@@ -48,6 +49,14 @@ struct front_tally {
     unsigned n_touched;
 };
 
+/* A dry run; see dry.h. */
+struct front_dry {
+    unsigned n_fetches; /* that nobody waits for */
+    /* While a read is dispatched: how its request is to be marked. */
+    bool is_next;
+    struct shadow *shadow;
+};
+
 /* Keys whose replies were large not long ago: their reads go over a connection of their own. */
 #define LARGE_NOTES 256
 struct large_note {
@@ -68,7 +77,11 @@ struct front {
     unsigned n_sessions;
     unsigned n_unwritten; /* sessions whose replies wait for the end of the turn */
     struct front_tally tally;
-    uint64_t n_hits; /* reads answered from tier 1 here */
+    uint64_t n_hits;     /* reads answered from tier 1 here */
+    uint64_t audit_left; /* hits until one is compared with the backend; from 0 on: never */
+    /* max-staleness; in a dry run so low that tier 1 answers nothing: see dry.h. */
+    int64_t max_staleness_us;
+    struct front_dry dry;
     struct resp_reader *spare_reader;
     struct request *spare_requests;
     unsigned n_spare_requests;
@@ -102,6 +115,7 @@ struct proxy {
     struct front *fronts;
     unsigned n_fronts;
     const struct config_backend *login;
+    const struct config *config; /* control thread: the one in force, borrowed */
     struct tls_context *tls_clients, *tls_backend; /* control thread: those in force, or NULL */
     proxy_cache_fn cache_command;                  /* init */
     proxy_info_fn info_section;                    /* init */

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "coherence/bus.h"
 #include "proxy/census.h"
 #include "resp/own.h"
 #include "resp/writer.h"
@@ -657,7 +658,7 @@ static bool on_push(struct link *link, struct bytes frame)
 {
     struct hub_link *at = link->owner;
     struct bytes rest = frame;
-    struct resp_value head, kind, name, channel = {0};
+    struct resp_value head, kind, name, channel = {0}, payload = {0};
 
     if (!resp_next(&rest, &head) || head.n_children < 3 || !resp_next(&rest, &kind) ||
         !resp_next(&rest, &name) || kind.type != '$' || name.type != '$') {
@@ -667,8 +668,12 @@ static bool on_push(struct link *link, struct bytes frame)
         take_message(at, TOPIC_CHANNEL, name.text, name.text, frame);
     } else if (bytes_equal(kind.text, BYTES("smessage"))) {
         take_message(at, TOPIC_SHARD, name.text, name.text, frame);
-    } else if (bytes_equal(kind.text, BYTES("pmessage")) && resp_next(&rest, &channel)) {
-        take_message(at, TOPIC_PATTERN, name.text, channel.text, frame);
+    } else if (bytes_equal(kind.text, BYTES("pmessage")) && resp_next(&rest, &channel) &&
+               resp_next(&rest, &payload)) {
+        /* What proxies tell each other is none of the clients'. */
+        if (!bus_is_message(channel.text, payload.text)) {
+            take_message(at, TOPIC_PATTERN, name.text, channel.text, frame);
+        }
     } else if (bytes_equal(kind.text, BYTES("subscribe")) ||
                bytes_equal(kind.text, BYTES("psubscribe")) ||
                bytes_equal(kind.text, BYTES("ssubscribe"))) {

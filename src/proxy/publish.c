@@ -1,6 +1,7 @@
 /* PUBLISH and PUBSUB: what the backend counts, less the hubs' own subscriptions, plus our clients.
  */
 #include "base/stats.h"
+#include "coherence/bus.h"
 #include "proxy/census.h"
 #include "proxy/fanout.h"
 #include "proxy/group.h"
@@ -92,7 +93,8 @@ static void merge_union(struct group *group, struct resp_writer *reply)
         while (resp_next(&at, &value) && n < n_all) {
             const struct topic_key key = {TOPIC_CHANNEL, 0, value.text};
 
-            if (topic_find(&seen, &key) == NULL) {
+            /* The proxies' own channels are none of the clients'. */
+            if (!bus_is_channel(value.text) && topic_find(&seen, &key) == NULL) {
                 topic_add(&seen, &topics[n++], &key);
             }
         }

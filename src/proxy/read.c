@@ -10,6 +10,8 @@
 
 #include "base/clock.h"
 #include "base/stats.h"
+#include "coherence/audit.h"
+#include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
 #include "proxy/relay.h"
@@ -43,7 +45,7 @@ static struct cache_query query_of(const struct front *front, const struct read_
         .command = read->command->number,
         .args = read->args,
         .now_us = now_us,
-        .max_staleness_us = front->config->max_staleness_ms * 1000,
+        .max_staleness_us = front->max_staleness_us,
     };
 }
 
@@ -84,6 +86,22 @@ static void count_hit(struct front *front, const struct cache_hit *hit)
     stats_ns_add(hit->ns, NS_METRIC_hits, 1);
     if (hit->is_negative) {
         stats_ns_add(hit->ns, NS_METRIC_hits_negative, 1);
+    }
+}
+
+/* One in audit-sample. */
+static void __attribute__((noinline))
+audit(struct front *front, const struct cache_query *query, const struct command *command)
+{
+    front->audit_left = audit_interval(front->coherence.auditor);
+    audit_hit(front->coherence.auditor, query, command);
+}
+
+static inline void sample(struct front *front, const struct cache_query *query,
+                          const struct command *command)
+{
+    if (NC_UNLIKELY(--front->audit_left == 0)) {
+        audit(front, query, command);
     }
 }
 
@@ -144,6 +162,7 @@ bool read_try_hit(struct session *session, const struct read_call *read)
     }
     if (is_put) {
         note_hit(front, &hit);
+        sample(front, &query, read->command);
     }
     return is_put;
 }
@@ -277,6 +296,9 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     enum coherence_refusal refusal;
     enum verdict verdict;
 
+    if (dry_is_on(session->front)) {
+        return dry_dispatch(session, call, read);
+    }
     if (!ns->cache) {
         verdict = dispatch_relay(session, call);
         stats_ns_add(ns->id, NS_METRIC_misses_bypass, verdict == VERDICT_TAKEN);
@@ -331,6 +353,9 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
         return dispatch_relay(session, call);
     }
     if (dispatch_conflicts(session, read.hash, session->relayed_mask, false)) {
+        if (dry_is_on(front)) {
+            return dry_dispatch(session, call, &read);
+        }
         stats_ns_add(config_namespace_of(front->config, read.key)->id, NS_METRIC_misses_order, 1);
         return dispatch_relay(session, call);
     }
@@ -344,11 +369,14 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
             cache_get(front->proxy->cache, &query, room, &hit, &miss)) {
             if (!take_direct_hit(session, &read, &hit, room)) {
                 session_close(session);
+                return VERDICT_TAKEN;
             }
+            sample(front, &query, read.command);
             return VERDICT_TAKEN;
         }
     } else if (cache_get(front->proxy->cache, &query, front->copy, &hit, &miss)) {
         queue_hit(session, &read, &hit);
+        sample(front, &query, read.command);
         return VERDICT_TAKEN;
     }
     return miss_for_session(session, call, &read, miss, &order);

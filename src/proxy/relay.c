@@ -9,6 +9,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "coherence/bus.h"
+#include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
 #include "proxy/read.h"
@@ -46,6 +48,17 @@ static bool is_untold(const struct command *command)
            (strcmp(command->name, "swapdb") == 0 || strcmp(command->name, "exec") == 0);
 }
 
+/* Proxies of the group hear of it, whether the backend tells them or not. */
+static void tell_others(struct coherence *coherence, const struct command *command)
+{
+    const struct bus_record record = {.kind = BUS_FLUSH, .db = -1};
+
+    if (command != NULL &&
+        ((command->flags & COMMAND_FLUSHES) != 0 || strcmp(command->name, "exec") == 0)) {
+        bus_send(coherence->fleet->bus, coherence, &record);
+    }
+}
+
 void relay_drop_keys(struct request *request)
 {
     struct coherence *coherence = &request->front->coherence;
@@ -53,6 +66,7 @@ void relay_drop_keys(struct request *request)
 
     if (request->drops_all) {
         coherence_drop_all(coherence, METRIC_flushes_command);
+        tell_others(coherence, request->command);
         if (is_untold(request->command)) {
             tracking_announce(request->front->proxy, BYTES(""));
         }
@@ -60,7 +74,7 @@ void relay_drop_keys(struct request *request)
         /* Its keys may have belonged to an uncached namespace then, and no longer do. */
         coherence_drop_all(coherence, METRIC_flushes_reload);
     }
-    while (at < request->stored_bytes) {
+    while (at < request->stored_bytes && !request->is_dry) {
         uint32_t len;
 
         memcpy(&len, request->stored + at, sizeof(len));
@@ -631,6 +645,9 @@ static void on_reply(struct link_op *op, struct link *link, unsigned index, stru
 
         if (is_line && follow(request, link, part)) {
             return;
+        }
+        if (NC_UNLIKELY(request->shadow != NULL)) {
+            dry_take_reply(request, is_last ? part : BYTES(""));
         }
         request->is_held = request->needs_fence;
         if (NC_UNLIKELY(request->is_own_write)) {

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
 #include "proxy/relay.h"
@@ -54,6 +55,9 @@ void request_free(struct request *request)
         mem_free(request->stored);
     }
     outq_fini(&request->reply);
+    if (NC_UNLIKELY(request->shadow != NULL)) {
+        dry_forget(request);
+    }
     request->magic = 0;
     if (front->n_spare_requests < SPARE_REQUESTS_MAX) {
         request->next = front->spare_requests;

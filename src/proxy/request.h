@@ -13,6 +13,7 @@
 #include "proxy/session.h"
 
 struct group;
+struct shadow;
 
 enum request_kind { REQUEST_LOCAL, REQUEST_CACHED, REQUEST_RELAYED, REQUEST_GROUP };
 
@@ -33,7 +34,8 @@ struct request {
     const struct command *command;
     struct link_op op;
     struct coherence_waiter waiter;
-    struct outq reply; /* what cannot leave yet */
+    struct outq reply;     /* what cannot leave yet */
+    struct shadow *shadow; /* what its reply is compared with; NULL: nothing. See dry.h */
 
     uint64_t key_hash, key_mask; /* W3: of its key; of all its keys */
     int64_t began_at_us, retry_at_us;
@@ -68,6 +70,7 @@ struct request {
     struct lease *lease;      /* while it needs one and is under way */
     struct link *on_link;     /* where it was sent last; for comparison */
     struct link *paused_link; /* not read, as its client is slow; see large.h */
+    bool is_dry;              /* tier 1 would have answered it: its reply drops nothing */
     bool counts_apart;        /* in its session's n_apart */
     bool counts_large;        /* in the proxy's n_large */
     bool awaits_turn;         /* goes to the retry list when it heads the queue */

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/stats.h"
+#include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
 #include "proxy/read.h"
@@ -20,6 +21,7 @@ struct split {
     struct session *session;
     const struct dispatch_call *call;
     bool is_cluster;
+    bool is_dry;     /* its reads are only looked up beside it */
     unsigned step;   /* 2 for MSET, else 1 */
     unsigned n_keys; /* repeated ones count */
     uint64_t mask;
@@ -138,6 +140,7 @@ static void send_slot(struct split *split, struct group *group, const bool *is_a
         }
     }
     request->slot = slot;
+    request->is_dry = split->is_dry;
     if (error == 0) {
         error = resp_write_request(&frame, argv, argc);
     }
@@ -331,6 +334,7 @@ static void begin_parts(struct split *split, const struct command *view)
     bool any_cached = false, any_asked = false;
 
     owner->key_mask = split->mask;
+    owner->is_dry = split->is_dry;
     if (is_mget(split)) {
         group->places = mem_try_alloc(split->n_keys * sizeof(*group->places));
         group->n_places = split->n_keys;
@@ -380,6 +384,50 @@ static bool has_large_key(const struct split *split)
     return false;
 }
 
+static enum verdict dispatch(struct split *split, const struct command *view)
+{
+    struct session *session = split->session;
+    const struct dispatch_call *call = split->call;
+
+    if (view == NULL && is_one_slot(split)) {
+        return dispatch_relay(session, call);
+    }
+    if (view != NULL && session->first == NULL && try_all_hits(split, view)) {
+        return VERDICT_TAKEN;
+    }
+    if (view != NULL && is_mget(split) && has_large_key(split) && is_one_slot(split)) {
+        /* Put together here, the reply would be held whole. */
+        return dispatch_relay(session, call);
+    }
+    for (unsigned i = 0; i < split->n_keys; i++) {
+        split->mask |= key_bit(cache_hash(key_at(split, i)));
+    }
+    if (!may_begin_now(split)) {
+        stats_add(METRIC_stalls_order, 1);
+        return VERDICT_STALL;
+    }
+    if (NC_UNLIKELY(session->tracker != NULL) && must_wait_for_tracking(split, view)) {
+        return VERDICT_STALL;
+    }
+    begin_parts(split, view);
+    return VERDICT_TAKEN;
+}
+
+/* Its keys are asked for as if none were cached, and looked up beside it. */
+static enum verdict dispatch_dry(struct split *split, const struct command *view)
+{
+    enum verdict verdict;
+
+    split->is_dry = true;
+    verdict = is_one_slot(split) ? dry_relay(split->session, split->call) : dispatch(split, NULL);
+    for (unsigned i = 0; verdict == VERDICT_TAKEN && i < split->n_keys; i++) {
+        const struct read_call read = read_of(split, view, i);
+
+        dry_look_up(split->session, &read);
+    }
+    return verdict;
+}
+
 enum verdict split_dispatch(struct session *session, const struct dispatch_call *call)
 {
     const struct topology *topology = session->front->backend.topology;
@@ -400,26 +448,6 @@ enum verdict split_dispatch(struct session *session, const struct dispatch_call 
     if (view != NULL && split.n_keys == 1 && !is_mget(&split)) {
         return read_dispatch(session, call);
     }
-    if (view == NULL && is_one_slot(&split)) {
-        return dispatch_relay(session, call);
-    }
-    if (view != NULL && session->first == NULL && try_all_hits(&split, view)) {
-        return VERDICT_TAKEN;
-    }
-    if (view != NULL && is_mget(&split) && has_large_key(&split) && is_one_slot(&split)) {
-        /* Put together here, the reply would be held whole. */
-        return dispatch_relay(session, call);
-    }
-    for (unsigned i = 0; i < split.n_keys; i++) {
-        split.mask |= key_bit(cache_hash(key_at(&split, i)));
-    }
-    if (!may_begin_now(&split)) {
-        stats_add(METRIC_stalls_order, 1);
-        return VERDICT_STALL;
-    }
-    if (NC_UNLIKELY(session->tracker != NULL) && must_wait_for_tracking(&split, view)) {
-        return VERDICT_STALL;
-    }
-    begin_parts(&split, view);
-    return VERDICT_TAKEN;
+    return view != NULL && dry_is_on(session->front) ? dispatch_dry(&split, view)
+                                                     : dispatch(&split, view);
 }

@@ -16,7 +16,7 @@ bool own_is_name(struct bytes name)
         return false;
     }
     for (size_t i = 0; i < name.len - 1; i++) {
-        if (name.ptr[i] < 'A' || name.ptr[i] > 'Z') {
+        if ((name.ptr[i] < 'A' || name.ptr[i] > 'Z') && name.ptr[i] != '_') {
             return false;
         }
     }

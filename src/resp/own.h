@@ -26,7 +26,7 @@
 #define OWN_TRACKING_ON "*3\r\n$6\r\nCLIENt\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n"
 
 /* Longest name that own_spell() takes. */
-#define OWN_NAME_MAX 16
+#define OWN_NAME_MAX 24
 
 /* name as the proxy spells it, in `room`; name is in capitals. */
 struct bytes own_spell(unsigned char room[OWN_NAME_MAX], struct bytes name);

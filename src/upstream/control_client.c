@@ -19,6 +19,7 @@
 /* COMMAND with several modules takes 1 MB; beyond this the peer is no server of ours. */
 #define REPLY_BYTES_MAX ((size_t)32 << 20)
 #define READ_BYTES ((size_t)16 * 1024)
+#define ARGC_MAX 8u
 
 enum client_state { CLIENT_CLOSED, CLIENT_CONNECTING, CLIENT_LOGIN, CLIENT_UP };
 
@@ -185,20 +186,21 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
 /* ---- sending ---- */
 
 /* hiredis writes the frame; its argv is not const, but it does not write there. */
-static int format_request(struct control_client *client, const char *const *argv, unsigned argc)
+static int format_request(struct control_client *client, const struct bytes *argv, unsigned argc)
 {
-    const char *words[8];
+    const char *words[ARGC_MAX];
+    size_t lengths[ARGC_MAX];
     unsigned char name[OWN_NAME_MAX + 1] = "";
     char *frame = NULL;
     int error;
 
-    CHECK(argc <= sizeof(words) / sizeof(words[0]));
     for (unsigned i = 0; i < argc; i++) {
-        words[i] = argv[i];
+        words[i] = (const char *)argv[i].ptr;
+        lengths[i] = argv[i].len;
     }
-    (void)own_spell(name, bytes_of_string(argv[0]));
+    (void)own_spell(name, argv[0]);
     words[0] = (const char *)name;
-    const long long n = redisFormatCommandArgv(&frame, (int)argc, words, NULL);
+    const long long n = redisFormatCommandArgv(&frame, (int)argc, words, lengths);
 
     if (n < 0) {
         return -ENOMEM;
@@ -210,7 +212,7 @@ static int format_request(struct control_client *client, const char *const *argv
     return error;
 }
 
-static void queue_request(struct control_client *client, const char *const *argv, unsigned argc,
+static void queue_request(struct control_client *client, const struct bytes *argv, unsigned argc,
                           control_reply_fn on_reply)
 {
     struct request *request;
@@ -234,7 +236,19 @@ static void queue_request(struct control_client *client, const char *const *argv
 void control_client_send(struct control_client *client, const char *const *argv, unsigned argc,
                          control_reply_fn on_reply)
 {
-    CHECK(client->state == CLIENT_UP);
+    struct bytes words[ARGC_MAX];
+
+    CHECK(argc <= ARGC_MAX);
+    for (unsigned i = 0; i < argc; i++) {
+        words[i] = bytes_of_string(argv[i]);
+    }
+    control_client_send_bytes(client, words, argc, on_reply);
+}
+
+void control_client_send_bytes(struct control_client *client, const struct bytes *argv,
+                               unsigned argc, control_reply_fn on_reply)
+{
+    CHECK(client->state == CLIENT_UP && argc <= ARGC_MAX);
     queue_request(client, argv, argc, on_reply);
     if (client->failure[0] == '\0') {
         arm_timer(client);
@@ -243,7 +257,7 @@ void control_client_send(struct control_client *client, const char *const *argv,
 
 static void begin_login(struct control_client *client)
 {
-    const char *argv[3] = {"AUTH"};
+    struct bytes argv[3] = {BYTES("AUTH")};
     unsigned argc = 1;
 
     if (client->password == NULL) {
@@ -254,9 +268,9 @@ static void begin_login(struct control_client *client)
     }
     client->state = CLIENT_LOGIN;
     if (client->user != NULL) {
-        argv[argc++] = client->user;
+        argv[argc++] = bytes_of_string(client->user);
     }
-    argv[argc++] = client->password;
+    argv[argc++] = bytes_of_string(client->password);
     queue_request(client, argv, argc, NULL);
     forget_login(client);
 }

@@ -61,4 +61,8 @@ void control_client_close(struct control_client *client);
 void control_client_send(struct control_client *client, const char *const *argv, unsigned argc,
                          control_reply_fn on_reply);
 
+/* The same with arguments of any bytes; argv[0] is a name in capitals. */
+void control_client_send_bytes(struct control_client *client, const struct bytes *argv,
+                               unsigned argc, control_reply_fn on_reply);
+
 #endif

@@ -250,7 +250,7 @@ def test_clients_that_come_and_go_leave_nothing(proxy, redis_server):
             client.read()
         client.close()
     wait_until(lambda: proxy.metrics().get("subscriptions") == 0, 10, "the census to be empty")
-    wait_until(lambda: redis_server.ask("PUBSUB", "CHANNELS") == []
+    wait_until(lambda: redis_server.ask("PUBSUB", "CHANNELS", "c*") == []
                and redis_server.ask("PUBSUB", "NUMPAT") == 0, 10, "the backend to be left")
 
 

@@ -51,6 +51,17 @@ class TcpRelay:
         """Closes the connections of this kind; how many there were."""
         return self._command(do="cut", kind=kind)["count"]
 
+    def lose_invalidations(self, *keys):
+        """From now on cuts the messages that invalidate one of these keys, and that one alone, out
+        of what tracking links carry; none: no more."""
+        frames = [b">2\r\n$10\r\ninvalidate\r\n*1\r\n$%d\r\n%s\r\n" % (len(key), key)
+                  for key in (key.encode() for key in keys)]
+        self._command(do="lose", frames=[frame.decode("latin-1") for frame in frames])
+
+    def lost(self):
+        """How many messages were cut out so far."""
+        return self._command(do="lost")["count"]
+
     def refuse(self, is_refused=True):
         """Closes new connections at once."""
         self._command(do="refuse", on=is_refused)
@@ -73,6 +84,8 @@ class _State:
         self.modes = dict.fromkeys(KINDS, "flow")
         self.changed = asyncio.Event()
         self.is_refusing = False
+        self.lost_frames = []
+        self.n_lost = 0
 
     def chosen(self, kind):
         return [pair for pair in self.pairs if kind in ("all", pair.kind)]
@@ -97,6 +110,10 @@ class _State:
                 pair.close()
         elif command["do"] == "refuse":
             self.is_refusing = command["on"]
+        elif command["do"] == "lose":
+            self.lost_frames = [frame.encode("latin-1") for frame in command["frames"]]
+        elif command["do"] == "lost":
+            count = self.n_lost
         elif command["do"] == "count":
             count = len(self.chosen(command["kind"]))
         self.changed.set()
@@ -112,6 +129,7 @@ class _Pair:
         self.kind = "other"
         self.has_lost_bytes = False
         self.sniffed = b""
+        self.cut_off = b""  # the beginning of what may become a message that is to be lost
         self.writers = []
         self.tasks = []
 
@@ -121,6 +139,20 @@ class _Pair:
             if (b"CLIENT" in self.sniffed and b"TRACKING" in self.sniffed
                     or b"__KEYSPACE@" in self.sniffed):
                 self.kind = "tracking"
+
+    def without_lost(self, data):
+        if self.kind != "tracking" or not data or not (self.state.lost_frames or self.cut_off):
+            return data
+        data, self.cut_off = self.cut_off + data, b""
+        for frame in self.state.lost_frames:
+            self.state.n_lost += data.count(frame)
+            data = data.replace(frame, b"")
+        for frame in self.state.lost_frames:
+            for length in range(min(len(frame) - 1, len(data)), len(self.cut_off), -1):
+                if data.endswith(frame[:length]):
+                    self.cut_off = data[-length:]
+                    break
+        return data[:len(data) - len(self.cut_off)]
 
     def close(self):
         for task in self.tasks:
@@ -141,6 +173,10 @@ class _Pair:
                 data = b""
             if direction == "to_backend":
                 self.sniff(data)
+            else:
+                data, was_data = self.without_lost(data), data
+                if was_data and not data:
+                    continue
             queue.append((loop.time(), data))
             arrived.set()
             if not data:

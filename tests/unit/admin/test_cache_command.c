@@ -5,6 +5,7 @@
  * that a client which leaves before it does no harm
  */
 #include "admin/cache_command.h"
+#include "cache/bans.h"
 
 #include "admin/info.h"
 #include "admin_testing.h"
@@ -139,13 +140,17 @@ static void help_lists_every_subcommand(void **state)
     char *help = ask(fd, "cache help");
 
     (void)state;
-    assert_memory_equal(help, "*15\r\n+CACHE <subcommand> ", 24);
+    assert_memory_equal(help, "*25\r\n+CACHE <subcommand> ", 24);
+    assert_contains(help, "\r\n+AUDIT [<key>]\r\n+    ");
     assert_contains(help, "\r\n+AUTH <password>\r\n+    ");
     assert_contains(help, "\r\n+CLEAR [<namespace>]\r\n+    ");
     assert_contains(help, "\r\n+GET <key>\r\n+    ");
     assert_contains(help, "\r\n+HELP\r\n+    ");
     assert_contains(help, "\r\n+INFO\r\n+    ");
     assert_contains(help, "\r\n+INVALIDATE <key> [<key> ...]\r\n+    ");
+    assert_contains(help, "\r\n+INVALIDATE [L1|ALL] KEYS <key> ");
+    assert_contains(help, "\r\n+BAN ADD ");
+    assert_contains(help, "\r\n+JOB LIST | CANCEL <id>\r\n+    ");
     assert_contains(help, "\r\n+STATS\r\n+    ");
     free(help);
     close(fd);
@@ -199,6 +204,30 @@ static void get_shows_namespace_policy_and_views(void **state)
     free(reply);
     reply = ask(fd, "CACHE GET elsewhere");
     assert_contains(reply, "$9\r\nnamespace\r\n$7\r\ndefault\r\n");
+    free(reply);
+    close(fd);
+}
+
+/* There is no backend: what is held is named, and nothing is said against it. */
+static void audit_reports_and_takes_a_key(void **state)
+{
+    const int fd = connect_client();
+    char *reply = ask(fd, "CACHE AUDIT");
+
+    (void)state;
+    assert_contains(reply, "*28\r\n$12\r\naudit-sample\r\n:10000\r\n");
+    assert_contains(reply, "$5\r\nstale\r\n:0\r\n");
+    assert_contains(reply, "$11\r\nstale-ratio\r\n$8\r\n0.000000\r\n");
+    assert_contains(reply, "$7\r\ndry-run\r\n$3\r\noff\r\n");
+    free(reply);
+    assert_reply(fd, "CACHE AUDIT none", "*0\r\n");
+    rig_fill("audited", "$1\r\nx\r\n", 0);
+    rig_fill_view("audited", "getrange", "$1\r\n0\r\n$2\r\n-1\r\n", "$1\r\nx\r\n", 0);
+    reply = ask(fd, "CACHE AUDIT audited");
+    assert_contains(reply, "*2\r\n*6\r\n$7\r\ncommand\r\n");
+    assert_contains(reply, "$3\r\nget\r\n$4\r\nargs\r\n*0\r\n$6\r\nresult\r\n$4\r\nlink\r\n");
+    assert_contains(reply, "$8\r\ngetrange\r\n$4\r\nargs\r\n*2\r\n$1\r\n0\r\n$2\r\n-1\r\n"
+                           "$6\r\nresult\r\n$4\r\nlink\r\n");
     free(reply);
     close(fd);
 }
@@ -346,6 +375,7 @@ static void clear_answers_in_its_place_how_many_keys_went(void **state)
     rig_fill("session:2", "$1\r\nx\r\n", 1);
     assert_reply(fd, "PING\r\nCACHE CLEAR session\r\nECHO x\r\nCACHE clear\r\nPING",
                  "+PONG\r\n:2\r\n$1\r\nx\r\n:1\r\n+PONG\r\n");
+    bans_settle_all(rig.cache, clock_now_us());
     assert_int_equal(stat_of(fd, "n_entries"), 0);
     close(fd);
 }
@@ -436,6 +466,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(help_lists_every_subcommand),
         cmocka_unit_test(wrong_subcommands_and_numbers_of_arguments_are_errors),
+        cmocka_unit_test(audit_reports_and_takes_a_key),
         cmocka_unit_test(get_shows_namespace_policy_and_views),
         cmocka_unit_test(get_shows_the_arguments_of_a_view),
         cmocka_unit_test(maps_are_maps_in_resp3),

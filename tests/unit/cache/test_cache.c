@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "base/stats.h"
+#include "cache/bans.h"
 #include "cache_testing.h"
 
 static int set_up(void **state)
@@ -561,15 +562,16 @@ static void clear_removes_one_namespace_or_all(void **state)
     }
     cache_ns_stats(rig->cache, 5, &n_entries, &n_bytes);
     assert_int_equal(n_entries, 1000);
-    assert_int_equal(cache_clear(rig->cache, 5), 1000);
+    assert_int_equal(cache_clear(rig->cache, 5, METRIC_invalidations_admin), 1000);
+    bans_settle_all(rig->cache, rig->now_us);
     cache_ns_stats(rig->cache, 5, &n_entries, &n_bytes);
     assert_int_equal(n_entries, 0);
     assert_int_equal(n_bytes, 0);
     assert_false(rig_get(rig, "key 0"));
     assert_true(rig_get(rig, "key 1"));
     rig_audit(rig);
-    assert_int_equal(cache_clear(rig->cache, -1), 2000);
-    assert_int_equal(cache_clear(rig->cache, -1), 0);
+    assert_int_equal(cache_clear(rig->cache, -1, METRIC_invalidations_admin), 2000);
+    assert_int_equal(cache_clear(rig->cache, -1, METRIC_invalidations_admin), 0);
 }
 
 static void sweep_removes_what_has_expired(void **state)

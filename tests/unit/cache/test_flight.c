@@ -164,7 +164,7 @@ static void end_of_an_epoch_keeps_flights_from_filling(void **state)
             epochs_assign(rig->epochs, 0, 2);
             epochs_assign(rig->epochs, 0, RIG_NODE);
         } else if (way == 4) {
-            cache_clear(rig->cache, -1);
+            cache_clear(rig->cache, -1, METRIC_invalidations_admin);
         } else {
             rig->now_us += SECOND + 1;
         }

@@ -102,7 +102,7 @@ static void accounted_bytes_are_exact_after_any_sequence(void **state)
         }
     }
     assert_int_equal(rig.cache->shards[0].detached_bytes + rig.cache->shards[1].detached_bytes, 0);
-    cache_clear(rig.cache, -1);
+    cache_clear(rig.cache, -1, METRIC_invalidations_admin);
     for (unsigned i = 0; i < 20; i++) {
         cache_sweep(rig.cache, 1000, rig.now_us);
     }
@@ -239,7 +239,7 @@ static void table_shrinks_after_a_clear(void **state)
     rig_init(&rig, 32 * MIB, 1);
     fill_keys(&rig, "a", 100000, 10);
     assert_true(rig.cache->shards[0].table.now.n_bytes > 500000);
-    assert_int_equal(cache_clear(rig.cache, -1), 100000);
+    assert_int_equal(cache_clear(rig.cache, -1, METRIC_invalidations_admin), 100000);
     for (unsigned i = 0; i < 20; i++) {
         cache_sweep(rig.cache, 10000, rig.now_us);
     }

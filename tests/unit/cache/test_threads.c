@@ -179,7 +179,7 @@ static void *control(void *arg)
             cache_stats(cache, &stats);
         }
         if (i % 110 == 0) {
-            (void)cache_clear(cache, i % 220 == 0 ? -1 : 0);
+            (void)cache_clear(cache, i % 220 == 0 ? -1 : 0, METRIC_invalidations_admin);
         }
         usleep(500);
     }
@@ -275,7 +275,7 @@ static void table_grows_under_several_threads(void **state)
         pthread_join(threads[i], NULL);
     }
     rig_audit(&rig);
-    cache_clear(rig.cache, -1);
+    cache_clear(rig.cache, -1, METRIC_invalidations_admin);
     rig_audit(&rig);
     rig_fini(&rig);
 }

@@ -15,6 +15,7 @@ static void the_last_letter_is_small(void **state)
     (void)state;
     assert_true(bytes_equal(name, BYTES("HELLo")));
     assert_true(own_is_name(name));
+    assert_true(own_is_name(own_spell(room, BYTES("GEORADIUSBYMEMBER_RO"))));
 }
 
 static void no_client_writes_so(void **state)

@@ -1,0 +1,28 @@
+/*
+ * cache_call.h - one CACHE request on its way to its answer
+ *
+ * Purpose:    what the files that implement subcommands of CACHE share.
+ * Ownership:  everything is borrowed for the call.
+ * Threading:  the session's worker.
+ * Errors:     answered, worded as Redis words them.
+ */
+#ifndef NC_ADMIN_CACHE_CALL_H
+#define NC_ADMIN_CACHE_CALL_H
+
+#include "proxy/session.h"
+
+struct cache_call {
+    struct session *session;
+    struct front *front;
+    const struct bytes *args; /* behind the subcommand */
+    unsigned n_args;
+    struct resp_writer *reply;
+};
+
+/* admin/invalidate_command.c */
+void cache_run_invalidate(struct cache_call *call);
+void cache_run_clear(struct cache_call *call);
+void cache_run_ban(struct cache_call *call);
+void cache_run_job(struct cache_call *call);
+
+#endif

@@ -1,0 +1,402 @@
+/*
+ * On the bus a namespace goes by its name, as every process numbers its own. A name that is not
+ * known here means everything: too much is dropped rather than too little.
+ *
+ * A standing ban travels as text: "<id> <ttl ms> <age ms> <bytes> <kind> <name>", its namespace in
+ * b; "<id> -" ends it.
+ */
+#include "coherence/invalidation.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "coherence/recent.h"
+#include "coherence/unlink.h"
+
+#define BAN_HEAD_MAX 96
+
+/* ---- telling ---- */
+
+/* One record on its way from the control thread to a worker that can send it. */
+struct telling {
+    struct mail mail;
+    struct coherence_fleet *fleet;
+    struct bus_record record;
+    unsigned char text[];
+};
+
+static void on_telling(struct mail *mail)
+{
+    struct telling *telling = CONTAINER_OF(mail, struct telling, mail);
+    struct coherence_fleet *fleet = telling->fleet;
+
+    bus_send(fleet->bus, fleet->members[0], &telling->record);
+    mem_free(telling);
+}
+
+static void copy(struct bytes *to, struct bytes from, unsigned char *room)
+{
+    if (from.len > 0) {
+        memcpy(room, from.ptr, from.len);
+    }
+    *to = bytes_make(room, from.len);
+}
+
+static void tell(struct coherence_fleet *fleet, struct coherence *from, enum bus_kind kind,
+                 struct bytes a, struct bytes b)
+{
+    const struct bus_record record = {.kind = (uint8_t)kind, .db = -1, .a = a, .b = b};
+    struct telling *telling;
+
+    if (fleet->bus == NULL || a.len + b.len > BUS_RECORD_MAX) {
+        return;
+    }
+    if (from != NULL) {
+        bus_send(fleet->bus, from, &record);
+        return;
+    }
+    telling = mem_alloc(sizeof(*telling) + a.len + b.len);
+    telling->mail.run = on_telling;
+    telling->fleet = fleet;
+    telling->record = record;
+    copy(&telling->record.a, a, telling->text);
+    copy(&telling->record.b, b, telling->text + a.len);
+    worker_post(fleet->members[0]->worker, &telling->mail);
+}
+
+static unsigned count_peers(const struct coherence_fleet *fleet)
+{
+    return fleet->bus != NULL ? bus_count_peers(fleet->bus) : 0;
+}
+
+static struct bytes name_of(int ns)
+{
+    return ns < 0 ? (struct bytes){0} : bytes_of_string(config_namespace_name((unsigned)ns));
+}
+
+/* ---- here ---- */
+
+/* Clients that keep values are told too: of keys, or that anything may have changed. */
+static void announce(struct coherence_fleet *fleet, const struct bytes *keys, size_t n)
+{
+    struct buffer array;
+
+    if (fleet->on_changed == NULL) {
+        return;
+    }
+    buffer_init(&array);
+    /* A request is an array of bulk strings. */
+    if (n > 0 && resp_write_request(&array, keys, (unsigned)n) != 0) {
+        buffer_consume(&array, buffer_len(&array));
+    }
+    fleet->on_changed(fleet->changed_context, buffer_bytes(&array));
+    buffer_fini(&array);
+}
+
+static uint64_t drop_keys(struct coherence_fleet *fleet, const struct bytes *keys, size_t n,
+                          enum metric reason)
+{
+    const int64_t now_us = clock_now_us();
+    uint64_t n_held = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        /* Who says so may know of a write that no replica has. */
+        recent_note(fleet->recent, cache_hash(keys[i]), now_us);
+        n_held += cache_invalidate(fleet->cache, keys[i]);
+    }
+    stats_add(reason, n_held);
+    announce(fleet, keys, n);
+    return n_held;
+}
+
+static enum ban_outcome set_ban(struct coherence_fleet *fleet, const struct ban_order *order,
+                                uint64_t *n_held)
+{
+    const int64_t now_us = clock_now_us();
+    enum ban_outcome outcome;
+
+    recent_note_all(fleet->recent, now_us);
+    outcome = bans_add(fleet->cache, order, now_us, n_held);
+    if (outcome != BAN_FULL) {
+        announce(fleet, NULL, 0);
+    }
+    return outcome;
+}
+
+static uint64_t drop_by_rule(struct coherence_fleet *fleet, const struct ban_rule *rule,
+                             enum metric reason)
+{
+    const struct ban_order order = {.rule = *rule, .reason = reason};
+    uint64_t n_held;
+
+    (void)set_ban(fleet, &order, &n_held);
+    return n_held;
+}
+
+static enum ban_name ban_name_of(enum invalidation_kind kind)
+{
+    return kind == INVALIDATE_PREFIX ? BAN_PREFIX
+                                     : (kind == INVALIDATE_GLOB ? BAN_GLOB : BAN_ANY_NAME);
+}
+
+static const char *fault_of(const struct invalidation *what, int *ns)
+{
+    *ns = -1;
+    switch (what->kind) {
+    case INVALIDATE_KEYS:
+    case INVALIDATE_EVERYTHING:
+        return NULL;
+    case INVALIDATE_PREFIX:
+    case INVALIDATE_GLOB:
+        return what->name.len > BAN_NAME_MAX ? "prefix or pattern is longer than 1024 bytes" : NULL;
+    case INVALIDATE_NAMESPACE:
+        *ns = config_namespace_find(what->name);
+        return *ns < 0 ? "no such namespace" : NULL;
+    }
+    return "unknown kind";
+}
+
+static void run_keys(struct coherence_fleet *fleet, struct coherence *from,
+                     const struct invalidation *what, struct invalidation_answer *answer)
+{
+    answer->is_counted = true;
+    answer->n_entries = drop_keys(fleet, what->keys, what->n_keys, METRIC_invalidations_admin);
+    for (size_t i = 0; i < what->n_keys; i++) {
+        tell(fleet, from, BUS_KEY, what->keys[i], (struct bytes){0});
+    }
+    stats_add(METRIC_orders_keys, 1);
+}
+
+static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
+                     const struct invalidation *what, int ns, struct invalidation_answer *answer)
+{
+    const bool is_pattern = what->kind == INVALIDATE_PREFIX || what->kind == INVALIDATE_GLOB;
+    const struct ban_rule rule = {.kind = ban_name_of(what->kind),
+                                  .name = is_pattern ? what->name : (struct bytes){0},
+                                  .ns = ns};
+
+    answer->is_counted = !is_pattern;
+    answer->n_entries = drop_by_rule(
+        fleet, &rule, is_pattern ? METRIC_invalidations_pattern : METRIC_invalidations_admin);
+    if (is_pattern) {
+        tell(fleet, from, what->kind == INVALIDATE_PREFIX ? BUS_PREFIX : BUS_GLOB, what->name,
+             (struct bytes){0});
+    } else {
+        tell(fleet, from, BUS_FLUSH, name_of(ns), (struct bytes){0});
+    }
+    stats_add(is_pattern ? METRIC_orders_pattern : METRIC_orders_namespace, 1);
+}
+
+bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
+                      const struct invalidation *what, struct invalidation_answer *answer)
+{
+    int ns;
+
+    *answer = (struct invalidation_answer){.error = fault_of(what, &ns)};
+    if (answer->error == NULL && what->is_all) {
+        answer->job = fleet->jobs != NULL ? unlink_jobs_start(fleet->jobs, what, ns) : 0;
+        answer->error = answer->job == 0 ? "as many jobs as unlink-jobs allows are under way"
+                                         : NULL;
+    }
+    if (answer->error != NULL) {
+        stats_add(METRIC_orders_refused, 1);
+        return false;
+    }
+    if (what->kind == INVALIDATE_KEYS) {
+        run_keys(fleet, from, what, answer);
+    } else {
+        run_rule(fleet, from, what, ns, answer);
+    }
+    answer->n_proxies = count_peers(fleet);
+    return true;
+}
+
+/* ---- standing bans ---- */
+
+/* Never 0. */
+static uint64_t new_id(void)
+{
+    uint64_t id = 0;
+
+    if (getrandom(&id, sizeof(id), 0) != (ssize_t)sizeof(id)) {
+        id = (uint64_t)clock_now_us();
+    }
+    return id | 1;
+}
+
+bool invalidation_ban(struct coherence_fleet *fleet, struct coherence *from,
+                      const struct ban_rule *rule, int64_t ttl_ms, uint64_t *id,
+                      struct invalidation_answer *answer)
+{
+    const int64_t now_us = clock_now_us();
+    const struct ban_order order = {
+        .rule = *rule,
+        .reason = METRIC_invalidations_ban,
+        .is_standing = true,
+        .id = new_id(),
+        .expires_at_us = ttl_ms > 0 ? now_us + ttl_ms * 1000 : CACHE_NO_DEADLINE,
+    };
+    char text[BAN_HEAD_MAX + BAN_NAME_MAX];
+    size_t length;
+
+    *answer = (struct invalidation_answer){.n_proxies = count_peers(fleet)};
+    if (rule->name.len > BAN_NAME_MAX) {
+        answer->error = "prefix or pattern is longer than 1024 bytes";
+    } else if (set_ban(fleet, &order, &answer->n_entries) == BAN_FULL) {
+        answer->error = "as many bans as max-bans allows stand already";
+    }
+    if (answer->error != NULL) {
+        stats_add(METRIC_orders_refused, 1);
+        return false;
+    }
+    length = (size_t)snprintf(text, BAN_HEAD_MAX, "%016" PRIx64 " %" PRId64 " %" PRId64 " %zu %d ",
+                              order.id, ttl_ms, rule->min_age_ms, rule->min_bytes, (int)rule->kind);
+    if (rule->name.len > 0) {
+        memcpy(text + length, rule->name.ptr, rule->name.len);
+    }
+    tell(fleet, from, BUS_BAN, bytes_make(text, length + rule->name.len), name_of(rule->ns));
+    stats_add(METRIC_orders_ban, 1);
+    *id = order.id;
+    return true;
+}
+
+bool invalidation_unban(struct coherence_fleet *fleet, struct coherence *from, uint64_t id,
+                        struct invalidation_answer *answer)
+{
+    char text[32];
+    const int length = snprintf(text, sizeof(text), "%016" PRIx64 " -", id);
+
+    *answer = (struct invalidation_answer){.n_proxies = count_peers(fleet)};
+    tell(fleet, from, BUS_BAN, bytes_make(text, (size_t)length), (struct bytes){0});
+    stats_add(METRIC_orders_ban, 1);
+    return bans_remove(fleet->cache, id);
+}
+
+/* ---- what the bus received ---- */
+
+/* Takes a word off the front. */
+static bool take_number(struct bytes *text, int base, uint64_t *number)
+{
+    char word[24];
+    char *end;
+    size_t n = 0;
+
+    while (n < text->len && text->ptr[n] != ' ') {
+        n++;
+    }
+    if (n == 0 || n >= sizeof(word) || n == text->len) {
+        return false;
+    }
+    memcpy(word, text->ptr, n);
+    word[n] = '\0';
+    *number = strtoull(word, &end, base);
+    *text = bytes_make(text->ptr + n + 1, text->len - n - 1);
+    return *end == '\0';
+}
+
+/* -1: any, or not known here. */
+static int namespace_of(struct bytes name)
+{
+    return name.len > 0 ? config_namespace_find(name) : -1;
+}
+
+/* False: not as above. */
+static bool apply_ban(struct coherence_fleet *fleet, const struct bus_record *record)
+{
+    struct bytes text = record->a;
+    uint64_t id, ttl_ms, age_ms, n_bytes, kind, n_held;
+
+    if (!take_number(&text, 16, &id)) {
+        return false;
+    }
+    if (bytes_equal(text, BYTES("-"))) {
+        (void)bans_remove(fleet->cache, id);
+        return true;
+    }
+    if (!take_number(&text, 10, &ttl_ms) || !take_number(&text, 10, &age_ms) ||
+        !take_number(&text, 10, &n_bytes) || !take_number(&text, 10, &kind) || kind > BAN_GLOB ||
+        text.len > BAN_NAME_MAX || ttl_ms > INT64_MAX / 2000 || age_ms > INT64_MAX / 2000) {
+        return false;
+    }
+    const int64_t now_us = clock_now_us();
+    const struct ban_order order = {
+        .rule = {.kind = (enum ban_name)kind,
+                 .name = text,
+                 .ns = namespace_of(record->b),
+                 .min_age_ms = (int64_t)age_ms,
+                 .min_bytes = (size_t)n_bytes},
+        .reason = METRIC_invalidations_bus,
+        .is_standing = true,
+        .id = id,
+        .expires_at_us = ttl_ms > 0 ? now_us + (int64_t)ttl_ms * 1000 : CACHE_NO_DEADLINE,
+    };
+    return set_ban(fleet, &order, &n_held) != BAN_FULL;
+}
+
+static void apply_pattern(struct coherence_fleet *fleet, const struct bus_record *record)
+{
+    struct ban_rule rule = {.kind = record->kind == BUS_PREFIX ? BAN_PREFIX : BAN_GLOB,
+                            .name = record->a,
+                            .ns = namespace_of(record->b)};
+
+    if (record->a.len > BAN_NAME_MAX) {
+        rule = (struct ban_rule){.ns = -1};
+    }
+    (void)drop_by_rule(fleet, &rule, METRIC_invalidations_bus);
+}
+
+/* What the group could have told may be anything. */
+static void drop_everything(struct coherence_fleet *fleet, enum metric reason)
+{
+    coherence_drop_all(fleet->members[0], reason);
+    announce(fleet, NULL, 0);
+}
+
+static void apply_flush(struct coherence_fleet *fleet, struct bytes name)
+{
+    const struct ban_rule rule = {.ns = namespace_of(name)};
+
+    if (rule.ns < 0) {
+        drop_everything(fleet, METRIC_flushes_bus);
+    } else {
+        (void)drop_by_rule(fleet, &rule, METRIC_invalidations_bus);
+    }
+}
+
+static void on_record(void *context, const struct bus_record *record)
+{
+    struct coherence_fleet *fleet = context;
+
+    switch (record->kind) {
+    case BUS_KEY:
+        (void)drop_keys(fleet, &record->a, 1, METRIC_invalidations_bus);
+        return;
+    case BUS_PREFIX:
+    case BUS_GLOB:
+        apply_pattern(fleet, record);
+        return;
+    case BUS_FLUSH:
+        apply_flush(fleet, record->a);
+        return;
+    case BUS_BAN:
+        if (apply_ban(fleet, record)) {
+            return;
+        }
+        break;
+    default:
+        break;
+    }
+    /* Not understood. */
+    drop_everything(fleet, METRIC_flushes_bus);
+}
+
+static void on_gap(void *context)
+{
+    drop_everything(context, METRIC_flushes_bus_gap);
+}
+
+const struct bus_events invalidation_bus_events = {on_record, on_gap};

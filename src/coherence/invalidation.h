@@ -1,0 +1,61 @@
+/*
+ * invalidation.h - dropping from tier 1 what somebody names: here, and at the other proxies
+ *
+ * Purpose:    one way for CACHE, the admin port and the bus: apply it here, tell the bus, and for
+ *             the scope ALL begin a job that removes the keys at the backend as well (unlink.h).
+ *             When invalidation_run() returns, no client of this proxy is shown any more what was
+ *             in memory before, and no fetch that was under way is kept. Clients that keep values
+ *             themselves are told, too; a rule tells them that anything may have changed.
+ * Ownership:  arguments are borrowed for the call.
+ * Threading:  any worker (from: its coherence), or the control thread (from: NULL).
+ * Errors:     false, and answer->error says why in a fixed phrase; then nothing has happened.
+ *
+ * Tags, dependencies and events: each is one more kind here, its record on the bus, and a reason.
+ */
+#ifndef NC_COHERENCE_INVALIDATION_H
+#define NC_COHERENCE_INVALIDATION_H
+
+#include "cache/bans.h"
+#include "coherence/bus.h"
+#include "coherence/coherence.h"
+
+enum invalidation_kind {
+    INVALIDATE_KEYS,
+    INVALIDATE_PREFIX,
+    INVALIDATE_GLOB,
+    INVALIDATE_NAMESPACE,
+    INVALIDATE_EVERYTHING,
+};
+
+struct invalidation {
+    enum invalidation_kind kind;
+    const struct bytes *keys; /* of INVALIDATE_KEYS */
+    size_t n_keys;
+    struct bytes name; /* prefix, pattern, or the namespace's name */
+    bool is_all;       /* scope ALL: at the backend, too */
+    unsigned db;       /* where ALL removes; tier 1 drops a name in every database */
+};
+
+struct invalidation_answer {
+    bool is_counted;    /* n_entries is known; else they are matched as they are met */
+    uint64_t n_entries; /* that were held here */
+    unsigned n_proxies; /* others that were told */
+    uint64_t job;       /* of scope ALL; 0: none */
+    const char *error;
+};
+
+bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
+                      const struct invalidation *what, struct invalidation_answer *answer);
+
+/* A standing ban, here and at the other proxies; *id is new. ttl_ms: 0 is "until it is removed". */
+bool invalidation_ban(struct coherence_fleet *fleet, struct coherence *from,
+                      const struct ban_rule *rule, int64_t ttl_ms, uint64_t *id,
+                      struct invalidation_answer *answer);
+/* Returns whether it stood here; the others are told in any case. */
+bool invalidation_unban(struct coherence_fleet *fleet, struct coherence *from, uint64_t id,
+                        struct invalidation_answer *answer);
+
+/* What the bus received is applied here, reason bus; a kind that is not known drops everything. */
+extern const struct bus_events invalidation_bus_events; /* context: the coherence_fleet */
+
+#endif
