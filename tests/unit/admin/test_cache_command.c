@@ -215,7 +215,7 @@ static void audit_reports_and_takes_a_key(void **state)
     char *reply = ask(fd, "CACHE AUDIT");
 
     (void)state;
-    assert_contains(reply, "*28\r\n$12\r\naudit-sample\r\n:10000\r\n");
+    assert_contains(reply, "*30\r\n$12\r\naudit-sample\r\n:10000\r\n");
     assert_contains(reply, "$5\r\nstale\r\n:0\r\n");
     assert_contains(reply, "$11\r\nstale-ratio\r\n$8\r\n0.000000\r\n");
     assert_contains(reply, "$7\r\ndry-run\r\n$3\r\noff\r\n");
