@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "config/dependency_rules.h"
 #include "config/namespaces.h"
 #include "config/tls.h"
 
@@ -29,6 +30,11 @@ struct draft_namespace {
     struct origin origins[OPTIONS_MAX]; /* by index in the option table */
 };
 
+struct draft_dependency {
+    struct config_dependency values;
+    struct origin origins[OPTIONS_MAX]; /* by index in the option table */
+};
+
 struct config_draft {
     struct config *config;
     char *file_name;
@@ -37,6 +43,8 @@ struct config_draft {
     struct origin origins[OPTIONS_MAX];                    /* by index in the option table */
     struct draft_namespace *spaces[CONFIG_NAMESPACES_MAX]; /* in the file's order */
     unsigned n_spaces;
+    struct draft_dependency *dependencies[CONFIG_DEPENDENCIES_MAX]; /* in the file's order */
+    unsigned n_dependencies;
 };
 
 static unsigned index_of(const struct config_option *option)
@@ -151,6 +159,10 @@ void draft_free(struct config_draft **draft)
     for (unsigned i = 0; i < (*draft)->n_spaces; i++) {
         free_space((*draft)->spaces[i]);
     }
+    for (unsigned i = 0; i < (*draft)->n_dependencies; i++) {
+        config_dependency_fini(&(*draft)->dependencies[i]->values);
+        mem_free((*draft)->dependencies[i]);
+    }
     draft_discard_config((*draft)->config);
     mem_free((*draft)->file_name);
     mem_free(*draft);
@@ -175,6 +187,10 @@ void draft_discard_config(struct config *config)
         mem_free(config->namespaces[i].match);
     }
     mem_free(config->namespaces);
+    for (unsigned i = 0; i < config->n_dependencies; i++) {
+        config_dependency_fini(&config->dependencies[i]);
+    }
+    mem_free(config->dependencies);
     config_backend_fini(&config->target);
     tls_context_unref(&config->tls_clients);
     tls_context_unref(&config->tls_backend);
@@ -254,6 +270,52 @@ void draft_set_in_namespace(struct config_draft *draft, struct draft_namespace *
     }
     *origin = now;
     if (!config_option_set(option, &space->values, value, why)) {
+        value_error(draft, option, now, value, why);
+    }
+}
+
+struct draft_dependency *draft_add_dependency(struct config_draft *draft, const char *name,
+                                              unsigned line)
+{
+    if (!namespace_name_is_valid(name)) {
+        draft_error(draft, LAYER_FILE, line,
+                    "dependency %s: expected a name of 1 to %d letters, digits and . _ - :",
+                    log_quote(bytes_of_string(name)), NAMESPACE_NAME_MAX);
+        return NULL;
+    }
+    for (unsigned i = 0; i < draft->n_dependencies; i++) {
+        if (strcmp(draft->dependencies[i]->values.name, name) == 0) {
+            draft_error(draft, LAYER_FILE, line, "dependency %s is given twice, first on line %u",
+                        name, draft->dependencies[i]->values.line);
+            return NULL;
+        }
+    }
+    if (draft->n_dependencies == CONFIG_DEPENDENCIES_MAX) {
+        draft_error(draft, LAYER_FILE, line, "dependency %s: expected at most %d of them", name,
+                    CONFIG_DEPENDENCIES_MAX);
+        return NULL;
+    }
+
+    struct draft_dependency *const rule = mem_alloc(sizeof(*rule));
+
+    rule->values.name = mem_strdup(name);
+    rule->values.line = line;
+    draft->dependencies[draft->n_dependencies++] = rule;
+    return rule;
+}
+
+void draft_set_in_dependency(struct config_draft *draft, struct draft_dependency *rule,
+                             const struct config_option *option, unsigned line, const char *value)
+{
+    struct origin *const origin = &rule->origins[index_of(option)];
+    const struct origin now = {LAYER_FILE, line};
+    char why[OPTION_TEXT_MAX];
+
+    if (!is_first_in_file(draft, option, *origin, line)) {
+        return;
+    }
+    *origin = now;
+    if (!config_option_set(option, &rule->values, value, why)) {
         value_error(draft, option, now, value, why);
     }
 }
@@ -435,7 +497,8 @@ static void resolve(const struct config *config, struct draft_namespace *space)
         const struct config_option *const option = &options[i];
         char why[OPTION_TEXT_MAX];
 
-        if (!option->is_local || space->origins[i].layer != LAYER_DEFAULT) {
+        if (!option->is_local || config_option_is_dependency(option) ||
+            space->origins[i].layer != LAYER_DEFAULT) {
             continue;
         }
         if (option->is_override) {
@@ -535,6 +598,38 @@ static void take_namespaces(struct config_draft *draft)
     config->matcher = config_matcher_new(config->namespaces, config->n_namespaces);
 }
 
+/* -- Dependencies ----------------------------------------------------------------------------- */
+
+/* The patterns are made ready; errors name the line of the option, or of the section. */
+static void take_dependencies(struct config_draft *draft)
+{
+    struct config *const config = draft->config;
+    struct config_rule_fault fault;
+
+    config->dependencies = mem_alloc((draft->n_dependencies + 1) * sizeof(*config->dependencies));
+    for (unsigned i = 0; i < draft->n_dependencies; i++) {
+        struct draft_dependency *const rule = draft->dependencies[i];
+
+        config->dependencies[config->n_dependencies++] = rule->values;
+        memset(&rule->values, 0, sizeof(rule->values));
+        if (!config_dependency_take(&config->dependencies[i], &fault)) {
+            const unsigned at = index_of(config_option_of_dependency(fault.option));
+            const unsigned line = rule->origins[at].line;
+
+            draft_error(draft, LAYER_FILE, line != 0 ? line : config->dependencies[i].line, "%s",
+                        fault.text);
+        }
+    }
+    if (draft->n_errors == 0 &&
+        !config_dependencies_check(config->dependencies, config->n_dependencies, &fault)) {
+        const struct draft_dependency *const rule = draft->dependencies[fault.rule];
+
+        draft_error(draft, LAYER_FILE,
+                    rule->origins[index_of(config_option_of_dependency("scope"))].line, "%s",
+                    fault.text);
+    }
+}
+
 /* -- The end ---------------------------------------------------------------------------------- */
 
 static void check_restart(struct config_draft *draft, const struct config *in_force)
@@ -572,6 +667,7 @@ struct config *draft_finish(struct config_draft *draft, const struct config *in_
     if (in_force != NULL && draft->n_errors == 0) {
         check_restart(draft, in_force);
     }
+    take_dependencies(draft);
     take_tls(draft);
     if (draft->n_errors == 0) {
         take_ids(draft);
