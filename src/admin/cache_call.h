@@ -25,4 +25,9 @@ void cache_run_clear(struct cache_call *call);
 void cache_run_ban(struct cache_call *call);
 void cache_run_job(struct cache_call *call);
 
+/* admin/dependency_command.c */
+void cache_run_depend(struct cache_call *call);
+void cache_run_undepend(struct cache_call *call);
+void cache_run_depends(struct cache_call *call);
+
 #endif

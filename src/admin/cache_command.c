@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "coherence/bus.h"
+#include "coherence/dependency_orders.h"
 #include "coherence/track.h"
 #include "proxy/request.h"
 
@@ -389,6 +390,11 @@ static const struct subcommand subcommands[] = {
      cache_run_ban},
     {"CLEAR", "[<namespace>]", "Drop everything, or all of a namespace. Returns how many keys.", 0,
      1, true, cache_run_clear},
+    {"DEPEND", "<derived> <source> [<source> ...]",
+     "Drop what is held of derived whenever a source is written, whoever writes it.", 2,
+     1 + DEPENDENCY_SOURCES_MAX, true, cache_run_depend},
+    {"DEPENDS", "<key>", "Show what a key is derived from, and what is derived from it.", 1, 1,
+     false, cache_run_depends},
     {"GET", "<key>", "Show a key's namespace and policy, and what tier 1 holds for it.", 1, 1,
      false, run_get},
     {"HELP", "", "Print this help.", 0, 0, false, run_help},
@@ -402,6 +408,9 @@ static const struct subcommand subcommands[] = {
     {"JOB", "LIST | CANCEL <id>", "Show what INVALIDATE ALL is doing at the backend, or end it.", 1,
      2, true, cache_run_job},
     {"STATS", "", "Show counters and sizes as a map of integers.", 0, 0, false, run_stats},
+    {"UNDEPEND", "<derived> [<source> ...]",
+     "Forget that derived depends on these sources, or on any. Returns how many it forgot.", 1,
+     1 + DEPENDENCY_SOURCES_MAX, true, cache_run_undepend},
 };
 
 #define N_SUBCOMMANDS (sizeof(subcommands) / sizeof(subcommands[0]))

@@ -26,6 +26,8 @@ struct metrics_facts {
     struct cache_stats cache;
     struct bans_figures bans;
     unsigned n_jobs;
+    size_t n_dependencies, n_dependency_bytes, n_sources_watched, n_sources_unheard;
+    bool are_dependencies_incomplete;
     struct {
         uint64_t n_entries, n_bytes;
     } namespaces[STATS_NAMESPACES];

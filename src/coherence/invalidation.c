@@ -14,6 +14,8 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "coherence/dependencies.h"
+#include "coherence/dependency_orders.h"
 #include "coherence/recent.h"
 #include "coherence/unlink.h"
 
@@ -97,8 +99,17 @@ static void announce(struct coherence_fleet *fleet, const struct bytes *keys, si
     buffer_fini(&array);
 }
 
-static uint64_t drop_keys(struct coherence_fleet *fleet, const struct bytes *keys, size_t n,
-                          enum metric reason)
+/* What is derived from what was named goes as well; only in memory, as nobody wrote it. */
+static void drop_derived(struct coherence_fleet *fleet, struct coherence *from,
+                         const struct bytes *keys, size_t n)
+{
+    for (size_t i = 0; i < n && dependencies_are_used(fleet); i++) {
+        dependencies_cascade(fleet, from, keys[i], DEPENDENCY_ORDERED);
+    }
+}
+
+static uint64_t drop_keys(struct coherence_fleet *fleet, struct coherence *from,
+                          const struct bytes *keys, size_t n, enum metric reason)
 {
     const int64_t now_us = clock_now_us();
     uint64_t n_held = 0;
@@ -110,6 +121,7 @@ static uint64_t drop_keys(struct coherence_fleet *fleet, const struct bytes *key
     }
     stats_add(reason, n_held);
     announce(fleet, keys, n);
+    drop_derived(fleet, from, keys, n);
     return n_held;
 }
 
@@ -135,6 +147,28 @@ static uint64_t drop_by_rule(struct coherence_fleet *fleet, const struct ban_rul
 
     (void)set_ban(fleet, &order, &n_held);
     return n_held;
+}
+
+/* The same for what a prefix or a pattern stands for. */
+static void drop_derived_like(struct coherence_fleet *fleet, struct coherence *from, bool is_prefix,
+                              struct bytes name)
+{
+    unsigned char glob[2 * BAN_NAME_MAX + 1];
+    size_t n = 0;
+
+    if (!dependencies_are_used(fleet) || name.len > BAN_NAME_MAX) {
+        return;
+    }
+    for (size_t i = 0; i < name.len; i++) {
+        if (is_prefix && memchr("*?[]\\", name.ptr[i], 5) != NULL) {
+            glob[n++] = '\\';
+        }
+        glob[n++] = name.ptr[i];
+    }
+    if (is_prefix) {
+        glob[n++] = '*';
+    }
+    dependencies_cascade_glob(fleet, from, bytes_make(glob, n));
 }
 
 static enum ban_name ban_name_of(enum invalidation_kind kind)
@@ -164,7 +198,7 @@ static void run_keys(struct coherence_fleet *fleet, struct coherence *from,
                      const struct invalidation *what, struct invalidation_answer *answer)
 {
     answer->is_counted = true;
-    answer->n_entries = drop_keys(fleet, what->keys, what->n_keys, METRIC_invalidations_admin);
+    answer->n_entries = drop_keys(fleet, from, what->keys, what->n_keys, METRIC_invalidations_admin);
     for (size_t i = 0; i < what->n_keys; i++) {
         tell(fleet, from, BUS_KEY, what->keys[i], (struct bytes){0});
     }
@@ -183,6 +217,7 @@ static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
     answer->n_entries = drop_by_rule(
         fleet, &rule, is_pattern ? METRIC_invalidations_pattern : METRIC_invalidations_admin);
     if (is_pattern) {
+        drop_derived_like(fleet, from, what->kind == INVALIDATE_PREFIX, what->name);
         tell(fleet, from, what->kind == INVALIDATE_PREFIX ? BUS_PREFIX : BUS_GLOB, what->name,
              (struct bytes){0});
     } else {
@@ -337,6 +372,12 @@ static bool apply_ban(struct coherence_fleet *fleet, const struct bus_record *re
     return set_ban(fleet, &order, &n_held) != BAN_FULL;
 }
 
+static enum metric reason_of(const struct bus_record *record)
+{
+    return (record->flags & BUS_IS_DEPENDENCY) != 0 ? METRIC_invalidations_dependency
+                                                    : METRIC_invalidations_bus;
+}
+
 static void apply_pattern(struct coherence_fleet *fleet, const struct bus_record *record)
 {
     struct ban_rule rule = {.kind = record->kind == BUS_PREFIX ? BAN_PREFIX : BAN_GLOB,
@@ -346,7 +387,8 @@ static void apply_pattern(struct coherence_fleet *fleet, const struct bus_record
     if (record->a.len > BAN_NAME_MAX) {
         rule = (struct ban_rule){.ns = -1};
     }
-    (void)drop_by_rule(fleet, &rule, METRIC_invalidations_bus);
+    (void)drop_by_rule(fleet, &rule, reason_of(record));
+    drop_derived_like(fleet, fleet->members[0], record->kind == BUS_PREFIX, record->a);
 }
 
 /* What the group could have told may be anything. */
@@ -373,7 +415,7 @@ static void on_record(void *context, const struct bus_record *record)
 
     switch (record->kind) {
     case BUS_KEY:
-        (void)drop_keys(fleet, &record->a, 1, METRIC_invalidations_bus);
+        (void)drop_keys(fleet, fleet->members[0], &record->a, 1, reason_of(record));
         return;
     case BUS_PREFIX:
     case BUS_GLOB:
@@ -381,6 +423,9 @@ static void on_record(void *context, const struct bus_record *record)
         return;
     case BUS_FLUSH:
         apply_flush(fleet, record->a);
+        return;
+    case BUS_DEPEND:
+        dependency_desk_take_record(fleet, record);
         return;
     case BUS_BAN:
         if (apply_ban(fleet, record)) {
@@ -396,7 +441,10 @@ static void on_record(void *context, const struct bus_record *record)
 
 static void on_gap(void *context)
 {
-    drop_everything(context, METRIC_flushes_bus_gap);
+    struct coherence_fleet *fleet = context;
+
+    drop_everything(fleet, METRIC_flushes_bus_gap);
+    dependency_desk_reload(fleet);
 }
 
 const struct bus_events invalidation_bus_events = {on_record, on_gap};

@@ -5,8 +5,10 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "coherence/audit.h"
+#include "coherence/dependencies.h"
 #include "coherence/invalidation.h"
 #include "coherence/recent.h"
+#include "config/dependency_rules.h"
 #include "proxy/handshake.h"
 #include "proxy/hub.h"
 #include "proxy/large.h"
@@ -132,6 +134,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     proxy->fleet.n_members = n_workers;
     proxy->fleet.on_changed = tracking_announce;
     proxy->fleet.changed_context = proxy;
+    proxy->fleet.dependencies = dependencies_new(&proxy->fleet, config);
     proxy->started_at_us = clock_now_us();
     atomic_store_explicit(&proxy->next_session_id, 1, memory_order_relaxed);
     for (unsigned i = 0; i < n_workers; i++) {
@@ -217,6 +220,7 @@ void proxy_fini(struct proxy *proxy)
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         fini_front(&proxy->fronts[i]);
     }
+    dependencies_free(&proxy->fleet.dependencies);
     mem_free(proxy->fleet.members);
     recent_free(&proxy->fleet.recent);
     mem_free(proxy->fronts);
@@ -355,7 +359,7 @@ static bool are_same_policies(const struct config *a, const struct config *b)
                    a->coherence == b->coherence &&
                    a->keyspace_mode_max_ms == b->keyspace_mode_max_ms &&
                    a->hash_ttl_cap_ms == b->hash_ttl_cap_ms &&
-                   a->acl_max_age_ms == b->acl_max_age_ms;
+                   a->acl_max_age_ms == b->acl_max_age_ms && config_dependencies_equal(a, b);
 
     for (unsigned i = 0; is_same && i < a->n_namespaces; i++) {
         is_same = is_same_policy(&a->namespaces[i], &b->namespaces[i]);
@@ -409,6 +413,7 @@ void proxy_set_config(struct proxy *proxy, const struct config *former, struct c
     change->proxy = proxy;
     change->config = config_ref(config);
     change->is_same_policy = are_same_policies(former, config);
+    dependencies_set_config(proxy->fleet.dependencies, config);
     proxy_on_all_workers(proxy, take_config, on_config_taken, change);
 }
 
