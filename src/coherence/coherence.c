@@ -4,6 +4,7 @@
 #include "coherence/audit.h"
 #include "coherence/bus.h"
 #include "coherence/ear.h"
+#include "coherence/ledger.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
 
@@ -29,6 +30,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
         bus_tick(coherence->fleet->bus, now_us);
     }
     auditor_tick(coherence->auditor, now_us);
+    ledger_tick(coherence->ledger, now_us);
 }
 
 void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
@@ -44,6 +46,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     coherence->config = config;
     ear_set_prefix_ids(coherence);
     coherence->auditor = auditor_new(coherence);
+    coherence->ledger = ledger_new(coherence);
     coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
     CHECK(coherence->tick_event != NULL);
     event_priority_set(coherence->tick_event, PRIORITY_LINK);
@@ -54,6 +57,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
 void coherence_fini(struct coherence *coherence)
 {
     auditor_free(&coherence->auditor);
+    ledger_free(&coherence->ledger);
     event_free(coherence->tick_event);
     coherence->tick_event = NULL;
 }

@@ -56,7 +56,7 @@ struct coherence {
     const struct config *config;
     struct event *tick_event;
     struct auditor *auditor;
-    struct ledger *ledger; /* what applications told us, kept at the backend */
+    struct ledger *ledger;                  /* what applications told us, kept at the backend */
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
     uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */
     /* Tracking links that are up, by mode; written by the worker, read by who reports them. */

@@ -24,19 +24,14 @@
 #include "config/address.h"
 #include "config/address_map.h"
 #include "config/backend_url.h"
+#include "config/tag_rules.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
 
 /* In the order of WORDS() in tables/options.def; log_level holds an enum log_level (base/log.h). */
 enum { PRESENT_AS_STANDALONE, PRESENT_AS_CLUSTER };
-enum {
-    COHERENCE_AUTO,
-    COHERENCE_TRACKING,
-    COHERENCE_BROADCAST,
-    COHERENCE_KEYSPACE,
-    COHERENCE_TTL
-};
+enum { COHERENCE_AUTO, COHERENCE_TRACKING, COHERENCE_BROADCAST, COHERENCE_KEYSPACE, COHERENCE_TTL };
 enum { AUTH_AUTO, AUTH_PROXY, AUTH_BACKEND };
 enum { SCRIPT_KEYS_UNDECLARED, SCRIPT_KEYS_DECLARED };
 enum { CONFIG_COMMAND_ON, CONFIG_COMMAND_GET, CONFIG_COMMAND_OFF };
@@ -108,8 +103,9 @@ struct config_namespace {
     const char *name;
     uint8_t id; /* stable for the life of the process, by name; 0 is "default" */
     /*
-     * match (NULL for "default"), cache, and the options that a namespace may override, resolved:
-     * max_ttl_ms, negative_ttl_ms, max_value, replica_reads, coherence.
+     * match (NULL for "default"; without captures), tags (NULL: none), cache, and the options that
+     * a namespace may override, resolved: max_ttl_ms, negative_ttl_ms, max_value, replica_reads,
+     * coherence.
      */
 #define WORDS(list, words)
 #define OPTION(section, name, type, def, min, max, reload, help)                                   \
@@ -153,6 +149,8 @@ struct config {
 
     struct config_namespace *namespaces; /* [0] is "default"; then longest pattern first */
     unsigned n_namespaces;
+    struct config_namespace ledger_namespace; /* of the ledger's own keys: default, but not kept */
+    struct tag_rules *tag_rules;
     struct config_matcher *matcher;
     struct config_source *source;
     _Atomic unsigned n_refs;
@@ -198,7 +196,8 @@ void config_unref(struct config **config);
 /*
  * The namespace of a key: that of the longest matching pattern (in characters, as written; of
  * equals the one with the longer part before its first wildcard, then the one that stands first),
- * else "default". Never NULL.
+ * else "default". Keys that begin with `ledger_prefix` are in one that is like "default", but never
+ * cached. Never NULL.
  */
 const struct config_namespace *config_namespace_of(const struct config *config, struct bytes key);
 
