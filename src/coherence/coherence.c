@@ -7,6 +7,7 @@
 #include "coherence/dependency_orders.h"
 #include "coherence/dependency_watch.h"
 #include "coherence/ear.h"
+#include "coherence/ledger.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
 
@@ -34,6 +35,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     dependency_watches_tick(coherence->watches, now_us);
     dependency_desk_tick(coherence->desk, now_us);
     auditor_tick(coherence->auditor, now_us);
+    ledger_tick(coherence->ledger, now_us);
 }
 
 void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
@@ -49,6 +51,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     coherence->config = config;
     ear_set_prefix_ids(coherence);
     coherence->auditor = auditor_new(coherence);
+    coherence->ledger = ledger_new(coherence);
     coherence->watches = dependency_watches_new(coherence);
     coherence->desk = dependency_desk_new(coherence);
     coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
@@ -63,6 +66,7 @@ void coherence_fini(struct coherence *coherence)
     dependency_desk_free(&coherence->desk);
     dependency_watches_free(&coherence->watches);
     auditor_free(&coherence->auditor);
+    ledger_free(&coherence->ledger);
     event_free(coherence->tick_event);
     coherence->tick_event = NULL;
 }

@@ -62,7 +62,7 @@ struct coherence {
     struct auditor *auditor;
     struct dependency_desk *desk;       /* CACHE DEPEND */
     struct dependency_watches *watches; /* sources that it hears of */
-    struct ledger *ledger; /* what applications told us, kept at the backend */
+    struct ledger *ledger;                  /* what applications told us, kept at the backend */
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
     uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */
     /* Tracking links that are up, by mode; written by the worker, read by who reports them. */
