@@ -33,11 +33,11 @@ struct ledger;
 /* All instances of the process; made once, before the workers start. */
 struct coherence_fleet {
     struct cache *cache;
-    struct recent *recent;      /* what was shown lately, for reads from replicas */
-    struct unlink_jobs *jobs;   /* that remove keys at the backend; NULL: there can be none */
-    struct bus *bus;            /* what the proxies of a group tell each other */
+    struct recent *recent;    /* what was shown lately, for reads from replicas */
+    struct unlink_jobs *jobs; /* that remove keys at the backend; NULL: there can be none */
+    struct bus *bus;          /* what the proxies of a group tell each other */
     struct dependencies *dependencies; /* what is derived from which; NULL: of nothing */
-    struct coherence **members; /* by worker index */
+    struct coherence **members;        /* by worker index */
     unsigned n_members;
     /* A redirection or a loss asks for a fresh map: any thread. */
     void (*request_refresh)(void *context);
@@ -60,8 +60,8 @@ struct coherence {
     const struct config *config;
     struct event *tick_event;
     struct auditor *auditor;
-    struct dependency_desk *desk;       /* CACHE DEPEND */
-    struct dependency_watches *watches; /* sources that it hears of */
+    struct dependency_desk *desk;           /* CACHE DEPEND */
+    struct dependency_watches *watches;     /* sources that it hears of */
     struct ledger *ledger;                  /* what applications told us, kept at the backend */
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
     uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */

@@ -62,7 +62,7 @@ struct cascade {
     unsigned n_slots;
     struct buffer texts;
     bool has_overflowed;
-    unsigned at;         /* the item that is followed */
+    unsigned at; /* the item that is followed */
 };
 
 static struct bytes text_of(const struct cascade *cascade, const struct item *item)
@@ -549,7 +549,9 @@ static void finish(struct cascade *cascade, enum dependency_cause cause)
         if (cause == DEPENDENCY_WRITTEN) {
             tell_others(cascade);
         }
-        if (cause == DEPENDENCY_WRITTEN || cause == DEPENDENCY_HEARD) {
+        if (cause == DEPENDENCY_HEARD ||
+            (cause == DEPENDENCY_WRITTEN &&
+             !atomic_load_explicit(&cascade->dependencies->is_told, memory_order_relaxed))) {
             unlink_items(cascade);
         }
     }
@@ -632,9 +634,8 @@ static void note_sizes(struct dependencies *dependencies)
 /* After either of them has changed. */
 static void note_use(struct dependencies *dependencies)
 {
-    atomic_store(&dependencies->is_used,
-                 atomic_load(&dependencies->has_rules) ||
-                     atomic_load(&dependencies->has_relations));
+    atomic_store(&dependencies->is_used, atomic_load(&dependencies->has_rules) ||
+                                             atomic_load(&dependencies->has_relations));
 }
 
 bool dependencies_add(struct coherence *from, unsigned shard, struct bytes derived,

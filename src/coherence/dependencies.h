@@ -21,18 +21,19 @@
 
 struct dependencies {
     struct coherence_fleet *fleet;
-    _Atomic bool is_used; /* atomic: there are relations or rules */
-    pthread_rwlock_t lock; /* a leaf */
+    _Atomic bool is_used;           /* atomic: there are relations or rules */
+    pthread_rwlock_t lock;          /* a leaf */
     struct dependency_graph *graph; /* lock */
     struct config *config;          /* control thread */
     _Atomic uint64_t *filter;       /* atomic: bits of sources, by hash; never cleared */
     _Atomic size_t n_relations, n_sources, n_bytes; /* atomic: for the metrics */
     _Atomic uint64_t serial;               /* atomic: another one after each change of the graph */
     _Atomic bool has_rules, has_relations; /* atomic */
-    _Atomic bool is_incomplete;                     /* atomic: the ledger has more than fit */
-    pthread_mutex_t globs_lock;                     /* a leaf */
-    struct dependency_glob *globs;                  /* globs_lock: to be removed at the backend */
-    unsigned n_globs;                               /* globs_lock */
+    _Atomic bool is_told;                  /* atomic: all masters tell of rules' sources */
+    _Atomic bool is_incomplete;            /* atomic: the ledger has more than fit */
+    pthread_mutex_t globs_lock;            /* a leaf */
+    struct dependency_glob *globs;         /* globs_lock: to be removed at the backend */
+    unsigned n_globs;                      /* globs_lock */
 };
 
 struct dependencies *dependencies_new(struct coherence_fleet *fleet, struct config *config);
@@ -56,7 +57,8 @@ enum dependency_cause {
 
 /*
  * Drops what is derived from the key, not the key itself. from: on its worker; or NULL: the control
- * thread. At the backend only what rules of scope ALL derive, and only of a write (the first two).
+ * thread. At the backend only what rules of scope ALL derive, and only when the backend says that
+ * something was written; where it does not, every command that writes counts, in vain perhaps.
  */
 void dependencies_cascade(struct coherence_fleet *fleet, struct coherence *from, struct bytes key,
                           enum dependency_cause cause);

@@ -276,9 +276,8 @@ const char *dependency_order_begin(struct coherence *from, const struct dependen
         return "out of memory";
     }
     for (unsigned i = 0; i < order->n_sources && order->error == NULL; i++) {
-        order->error = (what->is_undo ? ledger_remove
-                                      : ledger_add)(from->ledger, LEDGER_DEPENDENCY,
-                                                    order->sources[i], &member, 1, on_ledger, order);
+        order->error = (what->is_undo ? ledger_remove : ledger_add)(
+            from->ledger, LEDGER_DEPENDENCY, order->sources[i], &member, 1, on_ledger, order);
         order->n_left += order->error == NULL;
     }
     error = order->error;
@@ -331,8 +330,7 @@ static void end_load(struct dependency_desk *desk)
         dependencies_end_load(table_of(desk), desk->shard);
         desk->was_logged = false;
     }
-    atomic_store_explicit(&table_of(desk)->is_incomplete, is_any_short(desk),
-                          memory_order_relaxed);
+    atomic_store_explicit(&table_of(desk)->is_incomplete, is_any_short(desk), memory_order_relaxed);
     buffer_consume(&desk->subjects, buffer_len(&desk->subjects));
     buffer_release(&desk->subjects);
     if (desk->error == NULL && !desk->is_torn) {

@@ -68,8 +68,8 @@ struct watch {
     unsigned index; /* among items */
     uint64_t hash, serial;
     bool is_armed, is_sent, is_due, is_gone;
-    bool is_missing;      /* said the last answer */
-    bool was_told;        /* it is armed anew since a message came, not since the way was deaf */
+    bool is_missing; /* said the last answer */
+    bool was_told;   /* it is armed anew since a message came, not since the way was deaf */
     int64_t armed_at_us, tried_at_us;
     int64_t unheard_since_us; /* 0: it is heard of */
     int64_t dropped_at_us;
@@ -118,9 +118,8 @@ static bool is_ear_open(const struct track *track, enum ear_kind kind, int64_t n
     if (number == EPOCHS_NONE) {
         return false;
     }
-    const int64_t watermark_us =
-        atomic_load_explicit(&epochs_at(cache_epochs(coherence->cache), number)->watermark_us,
-                             memory_order_acquire);
+    const int64_t watermark_us = atomic_load_explicit(
+        &epochs_at(cache_epochs(coherence->cache), number)->watermark_us, memory_order_acquire);
     return now_us - watermark_us <= coherence->config->max_staleness_ms * 1000;
 }
 
@@ -608,13 +607,17 @@ static int ear_mode(const struct track *track)
     return mode == COHERENCE_TRACKING ? COHERENCE_BROADCAST : mode;
 }
 
-/* True when every master's ear hears. *sign: another one when any of them may have missed some. */
-static bool are_rules_heard(const struct dependency_watches *watches, uint64_t *sign,
+/*
+ * True when every master's ear hears. *sign: another one when any of them may have missed some.
+ * *is_told: none of them is in mode ttl.
+ */
+static bool are_rules_heard(const struct dependency_watches *watches, uint64_t *sign, bool *is_told,
                             int64_t now_us)
 {
     const struct coherence *home = watches->home;
     bool are_heard = home->backend->topology != NULL;
 
+    *is_told = home->config->coherence != COHERENCE_TTL;
     *sign = 1;
     for (const struct backend_node *node = home->backend->nodes; node != NULL; node = node->next) {
         const struct track *track = node->track;
@@ -633,6 +636,7 @@ static bool are_rules_heard(const struct dependency_watches *watches, uint64_t *
         const int mode = ear_mode(track);
 
         if (mode == COHERENCE_TTL) {
+            *is_told = false;
             continue;
         }
         way = way_of_ear(watches, track, mode == COHERENCE_BROADCAST ? EAR_BROADCAST : EAR_KEYSPACE,
@@ -648,12 +652,14 @@ static void tick_rules(struct dependency_watches *watches, int64_t now_us)
 {
     struct coherence *home = watches->home;
     uint64_t sign;
-    bool are_heard;
+    bool are_heard, is_told;
 
     if (home->config->n_dependencies == 0) {
         return;
     }
-    are_heard = are_rules_heard(watches, &sign, now_us);
+    are_heard = are_rules_heard(watches, &sign, &is_told, now_us);
+    atomic_store_explicit(&home->fleet->dependencies->is_told, are_heard && is_told,
+                          memory_order_relaxed);
     if ((are_heard && (sign != watches->rules_sign || watches->were_rules_deaf)) ||
         (!are_heard &&
          now_us - watches->rules_dropped_at_us >= home->config->max_staleness_ms * 1000)) {

@@ -199,7 +199,8 @@ static void run_keys(struct coherence_fleet *fleet, struct coherence *from,
                      const struct invalidation *what, struct invalidation_answer *answer)
 {
     answer->is_counted = true;
-    answer->n_entries = drop_keys(fleet, from, what->keys, what->n_keys, METRIC_invalidations_admin);
+    answer->n_entries = drop_keys(fleet, from, what->keys, what->n_keys,
+                                  METRIC_invalidations_admin);
     for (size_t i = 0; i < what->n_keys; i++) {
         tell(fleet, from, BUS_KEY, what->keys[i], (struct bytes){0});
     }
