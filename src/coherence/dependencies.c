@@ -527,6 +527,11 @@ static void unlink_items(const struct cascade *cascade)
 
 static void begin(struct cascade *cascade, struct coherence_fleet *fleet, struct coherence *from)
 {
+    const struct worker *self = worker_self();
+
+    if (from == NULL && self != NULL && self->index < fleet->n_members) {
+        from = fleet->members[self->index];
+    }
     *cascade = (struct cascade){
         .dependencies = fleet->dependencies,
         .from = from,
@@ -615,6 +620,17 @@ void dependencies_cascade_rules(struct coherence *from)
     finish(&cascade, DEPENDENCY_MISSED);
 }
 
+/* With what is derived from it in turn. */
+static void drop_derived(struct coherence *from, struct bytes derived)
+{
+    struct cascade cascade;
+
+    begin(&cascade, from->fleet, from);
+    (void)add(&cascade, BYTES(""), (struct item){0});
+    (void)add(&cascade, derived, (struct item){0});
+    finish(&cascade, DEPENDENCY_MISSED);
+}
+
 /* ---- relations ---- */
 
 static void note_sizes(struct dependencies *dependencies)
@@ -631,11 +647,12 @@ static void note_sizes(struct dependencies *dependencies)
     atomic_store_explicit(&dependencies->has_relations, n > 0, memory_order_relaxed);
 }
 
-/* After either of them has changed. */
+/* For good: who watches sources must not miss a message because there were none for a moment. */
 static void note_use(struct dependencies *dependencies)
 {
-    atomic_store(&dependencies->is_used, atomic_load(&dependencies->has_rules) ||
-                                             atomic_load(&dependencies->has_relations));
+    if (atomic_load(&dependencies->has_rules) || atomic_load(&dependencies->has_relations)) {
+        atomic_store(&dependencies->is_used, true);
+    }
 }
 
 bool dependencies_add(struct coherence *from, unsigned shard, struct bytes derived,
@@ -656,7 +673,7 @@ bool dependencies_add(struct coherence *from, unsigned shard, struct bytes deriv
     }
     pthread_rwlock_unlock(&dependencies->lock);
     if (added == DEPENDENCY_ADDED) {
-        dependencies_cascade(from->fleet, from, source, DEPENDENCY_MISSED);
+        drop_derived(from, derived);
     }
     return added != DEPENDENCY_FULL;
 }

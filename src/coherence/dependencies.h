@@ -21,7 +21,7 @@
 
 struct dependencies {
     struct coherence_fleet *fleet;
-    _Atomic bool is_used;           /* atomic: there are relations or rules */
+    _Atomic bool is_used;           /* atomic: there are relations or rules, or were */
     pthread_rwlock_t lock;          /* a leaf */
     struct dependency_graph *graph; /* lock */
     struct config *config;          /* control thread */
@@ -56,8 +56,8 @@ enum dependency_cause {
 };
 
 /*
- * Drops what is derived from the key, not the key itself. from: on its worker; or NULL: the control
- * thread. At the backend only what rules of scope ALL derive, and only when the backend says that
+ * Drops what is derived from the key, not the key itself. from: on its worker; or NULL: whoever
+ * calls. At the backend only what rules of scope ALL derive, and only when the backend says that
  * something was written; where it does not, every command that writes counts, in vain perhaps.
  */
 void dependencies_cascade(struct coherence_fleet *fleet, struct coherence *from, struct bytes key,

@@ -30,8 +30,11 @@
 #define TICKS_PER_ROUND 20u
 #define ARMS_MAX 512u
 #define SOURCES_PER_TICK 512u
-/* A source that is written all the time is not asked for more often. */
-#define REARM_US 10000
+/*
+ * A source that is written all the time is asked for once a tick. Else at once: the request then
+ * stands before the PING of any fence that begins behind the message, and is answered before it.
+ */
+#define REARM_US 1000
 #define RETRY_US 100000
 #define UNLINKS_MAX 10000u
 /* Who asks waits so long. */
@@ -704,12 +707,14 @@ void dependency_watch_heard(const struct coherence *coherence, struct bytes key)
 
     dependencies_cascade(coherence->fleet, watches->home, key, DEPENDENCY_HEARD);
     watch = find(watches, key, cache_hash(key));
-    /* Under way: the answer is behind the message, and arms it. */
-    if (watch == NULL || watch->is_sent || watch->way.mode != COHERENCE_TRACKING) {
+    if (watch == NULL || watch->way.mode != COHERENCE_TRACKING) {
         return;
     }
     watch->is_armed = false;
     watch->was_told = true;
+    if (watch->is_sent) {
+        return; /* the answer is behind the message, and arms it */
+    }
     if (now_us - watch->tried_at_us >= REARM_US) {
         (void)visit(watch, now_us);
         if (watch->is_gone) {
