@@ -249,14 +249,14 @@ def test_rules_follow_a_reload(start_proxy, redis_server):
     warm(proxy, keys)
     proxy.write_config({"namespace job": {"match": "job:{n}", "tags": "user:{n}"}})
     proxy.signal(1)
-    proxy.wait_metric("reloads_total", 1)
+    proxy.wait_metric("config_reloads_total", 1)
     proxy.wait_metric("flushes_total", 1, reason="reload")
     warm(proxy, keys)
     cache(proxy, "INVALIDATE", "TAG", "user:42")
     assert held(proxy, keys) == ["session:42:a"]
     proxy.write_config({"namespace job": {"match": "job:{n}", "tags": "user:{m}"}})
     proxy.signal(1)
-    proxy.wait_metric("reload_failures_total", 1)
+    proxy.wait_metric("config_reload_failures_total", 1)
     assert "{m} is no capture of job:{n}" in proxy.log()
 
 
