@@ -25,6 +25,8 @@ SECTIONS = {
     "log": "What is written to stderr.",
     "namespace": "One section for each kind of key. Given as `[namespace \"NAME\"]`, any number of "
                  "times; an option that is not given there is as in `[cache]`.",
+    "dependency": "One section for each rule that says what is derived from what. Given as "
+                  "`[dependency \"NAME\"]`, any number of times.",
 }
 
 
@@ -113,7 +115,8 @@ def configuration_page():
     for option in options:
         if option.section != section:
             section = option.section
-            title = '[namespace "NAME"]' if section == "namespace" else f"[{section}]"
+            title = (f'[{section} "NAME"]' if section in ("namespace", "dependency")
+                     else f"[{section}]")
             lines += ["", f"### {title}", "", SECTIONS[section], "",
                       "| option | accepts | default | change by | meaning |",
                       "| --- | --- | --- | --- | --- |"]
@@ -152,7 +155,8 @@ def manual_page():
     for option in options:
         if option.section != section:
             section = option.section
-            title = '[namespace "NAME"]' if section == "namespace" else f"[{section}]"
+            title = (f'[{section} "NAME"]' if section in ("namespace", "dependency")
+                     else f"[{section}]")
             lines += [".SS " + title.replace('"', "\\(dq"),
                       roff(SECTIONS[section].replace("`", ""))]
         initial = f"default {option.initial}" if option.initial else "none by default"
