@@ -31,10 +31,11 @@
 #define ARMS_MAX 512u
 #define SOURCES_PER_TICK 512u
 /*
- * A source that is written all the time is asked for once a tick. Else at once: the request then
- * stands before the PING of any fence that begins behind the message, and is answered before it.
+ * So often at once, in one tick: a source that is written all the time waits for the next one then.
+ * Asked for at once, the request stands before the PING of any fence that begins behind the
+ * message, and is answered before it.
  */
-#define REARM_US 1000
+#define REARMS_PER_TICK 20u
 #define RETRY_US 100000
 #define UNLINKS_MAX 10000u
 /* Who asks waits so long. */
@@ -74,6 +75,8 @@ struct watch {
     bool is_missing; /* said the last answer */
     bool was_told;   /* it is armed anew since a message came, not since the way was deaf */
     int64_t armed_at_us, tried_at_us;
+    uint64_t tick; /* of the last try, and how many there were in it */
+    unsigned n_in_tick;
     int64_t unheard_since_us; /* 0: it is heard of */
     int64_t dropped_at_us;
     struct bytes key;
@@ -90,6 +93,7 @@ struct dependency_watches {
     struct buffer cursor; /* the last source that was looked at */
     uint64_t round_serial, seen_serial;
     unsigned n_arms; /* in this tick */
+    uint64_t tick;
     struct prefixes prefixes[N_EARS];
     uint64_t rules_sign; /* of the ways by which the sources of rules are heard of */
     int64_t rules_dropped_at_us;
@@ -386,6 +390,8 @@ static void arm(struct watch *watch, const struct way *way, int64_t now_us)
     struct link *link = &node->links[LINK_TRACKING];
 
     watch->tried_at_us = now_us;
+    watch->n_in_tick = watch->tick == watches->tick ? watch->n_in_tick + 1 : 1;
+    watch->tick = watches->tick;
     watch->way = *way;
     if (way->mode != COHERENCE_TRACKING) {
         set_armed(watch, now_us);
@@ -462,10 +468,13 @@ static bool wants_recheck(const struct watch *watch, int64_t now_us)
 
 static bool may_arm(const struct watch *watch, int64_t now_us)
 {
-    const int64_t pause_us = watch->was_told ? REARM_US : RETRY_US;
-
-    return !watch->is_sent && watch->watches->n_arms < ARMS_MAX &&
-           (watch->tried_at_us == 0 || now_us - watch->tried_at_us >= pause_us);
+    if (watch->is_sent || watch->watches->n_arms >= ARMS_MAX) {
+        return false;
+    }
+    if (watch->was_told) {
+        return watch->tick != watch->watches->tick || watch->n_in_tick < REARMS_PER_TICK;
+    }
+    return watch->tried_at_us == 0 || now_us - watch->tried_at_us >= RETRY_US;
 }
 
 static void note_heard(struct watch *watch, bool is_heard, int64_t now_us)
@@ -685,6 +694,7 @@ void dependency_watches_tick(struct dependency_watches *watches, int64_t now_us)
     }
     errands_tick(watches->errands, now_us);
     watches->n_arms = 0;
+    watches->tick++;
     if (atomic_load_explicit(&home->fleet->dependencies->has_relations, memory_order_relaxed) ||
         watches->n > 0) {
         look_for_sources(watches, now_us);
@@ -715,14 +725,11 @@ void dependency_watch_heard(const struct coherence *coherence, struct bytes key)
     if (watch->is_sent) {
         return; /* the answer is behind the message, and arms it */
     }
-    if (now_us - watch->tried_at_us >= REARM_US) {
-        (void)visit(watch, now_us);
-        if (watch->is_gone) {
-            free_if_unused(watch);
-            return;
-        }
+    if (visit(watch, now_us)) {
+        set_due(watch);
+    } else {
+        free_if_unused(watch);
     }
-    set_due(watch);
 }
 
 static void on_ask(struct mail *mail)
