@@ -189,8 +189,8 @@ static void thousands_are_found_again(void **state)
         snprintf(source, sizeof(source), "s:%u", i * 104729 % N);
         assert_true(has(derived, source));
         if (i % 2 == 0) {
-            assert_true(dependency_graph_remove(graph, bytes_of_string(derived),
-                                                bytes_of_string(source)));
+            assert_true(
+                dependency_graph_remove(graph, bytes_of_string(derived), bytes_of_string(source)));
         }
     }
     assert_int_equal(dependency_graph_count(graph), N / 2);
