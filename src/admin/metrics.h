@@ -25,7 +25,7 @@
 struct metrics_facts {
     struct cache_stats cache;
     struct bans_figures bans;
-    unsigned n_jobs;
+    unsigned n_jobs, n_ledger_operations;
     struct {
         uint64_t n_entries, n_bytes;
     } namespaces[STATS_NAMESPACES];
@@ -38,7 +38,7 @@ struct metrics_facts {
     unsigned n_links_up, n_links_down, n_nodes, n_bus_peers;
     bool is_tracking, is_ready, is_dry_run, is_bus_up;
     struct coherence_state state; /* the counts of links and nodes by mode */
-    unsigned n_audits; /* under way */
+    unsigned n_audits;            /* under way */
     double stale_ratio;
     int64_t staleness_bound_ms, watermark_age_us, uptime_us;
     uint64_t process_resident_bytes, allocated_bytes, n_log_dropped;

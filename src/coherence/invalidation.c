@@ -206,11 +206,10 @@ unsigned invalidation_count_proxies(const struct coherence_fleet *fleet)
     return count_peers(fleet);
 }
 
-/* The end of a job: what it removed may have been read meanwhile. */
+/* The end of a job: what it removed may have been read meanwhile. Keys went batch by batch. */
 static void run_tags(struct coherence_fleet *fleet, struct coherence *from,
                      const struct invalidation *what)
 {
-    (void)invalidation_drop_keys(fleet, from, what->keys, what->n_keys, METRIC_invalidations_tag);
     for (size_t i = 0; i < what->n_tags; i++) {
         (void)invalidation_drop_tag(fleet, from, what->tags[i], false);
     }

@@ -46,6 +46,7 @@ struct unlink_job {
     bool is_connected, is_node_done;
     bool has_rules, are_keys_done; /* of INVALIDATE_TAGS: there is something to SCAN for; so far */
     size_t key_at;
+    size_t dropped_at; /* of INVALIDATE_TAGS: what is in front of it has left tier 1 again */
     char cursor[24];
     unsigned n_waiting, n_batch; /* UNLINKs that are not answered; sent in this batch */
     uint64_t n_seen;             /* by the SCAN of this batch */
@@ -198,6 +199,7 @@ static void finish(struct unlink_job *job)
     state = is_cancelled ? UNLINK_CANCELLED : state;
     release(job);
     again.is_all = false;
+    again.n_keys = again.kind == INVALIDATE_TAGS ? 0 : again.n_keys;
     (void)invalidation_run(jobs->fleet, NULL, &again, &answer);
     stats_add(state == UNLINK_DONE
                   ? METRIC_jobs
@@ -221,8 +223,34 @@ static void end_node(struct unlink_job *job)
     step_in(job, 0);
 }
 
+static bool is_here(const struct unlink_job *job, struct bytes key)
+{
+    return !job->topology->is_cluster ||
+           topology_owner(job->topology, command_key_slot(key)) == node_of(job);
+}
+
+/* There may be very many: tier 1 drops them batch by batch. */
+static void drop_tagged(struct unlink_job *job)
+{
+    struct bytes batch[BATCH_KEYS];
+    size_t n = 0;
+
+    if (job->what.kind != INVALIDATE_TAGS) {
+        return;
+    }
+    for (; job->dropped_at < job->key_at; job->dropped_at++) {
+        if (is_here(job, job->what.keys[job->dropped_at]) && n < BATCH_KEYS) {
+            batch[n++] = job->what.keys[job->dropped_at];
+        }
+    }
+    if (n > 0) {
+        (void)invalidation_drop_keys(job->jobs->fleet, NULL, batch, n, METRIC_invalidations_tag);
+    }
+}
+
 static void pause_after_batch(struct unlink_job *job)
 {
+    drop_tagged(job);
     const uint64_t rate = (uint64_t)job->jobs->config->unlink_rate;
     const uint64_t cost = job->n_batch + job->n_seen / SCAN_CHEAPER;
 
@@ -253,12 +281,6 @@ static void send_unlink(struct unlink_job *job, struct bytes key)
     control_client_send_bytes(job->client, argv, 2, on_unlinked);
     job->n_waiting++;
     job->n_batch++;
-}
-
-static bool is_here(const struct unlink_job *job, struct bytes key)
-{
-    return !job->topology->is_cluster ||
-           topology_owner(job->topology, command_key_slot(key)) == node_of(job);
 }
 
 /* Of tags, what has them by a rule is looked for then. */
@@ -400,6 +422,7 @@ static void on_down(const char *reason, bool is_refused, void *context)
     (void)is_refused;
     note_error(job, bytes_of_string(reason));
     job->n_waiting = 0;
+    drop_tagged(job);
     end_node(job);
 }
 
@@ -418,7 +441,7 @@ static void connect_to(struct unlink_job *job, const struct topology_node *node)
 
     job->is_connected = job->is_node_done = job->are_keys_done = false;
     job->cursor[0] = '\0';
-    job->key_at = 0;
+    job->key_at = job->dropped_at = 0;
     if (!node->is_resolved) {
         note_error(job, BYTES("its name has no address"));
         end_node(job);
