@@ -45,7 +45,7 @@ struct gather {
 struct bus_channel {
     uint64_t seq;     /* the last number given */
     bool is_unproven; /* no heartbeat was executed behind it yet */
-    bool has_skipped; /* a number was left out since the last message */
+    bool has_skipped; /* a number was left out since the last message or heartbeat */
     struct bus_batch *first, *last;
 };
 
@@ -246,6 +246,7 @@ static void publish(struct bus *bus, unsigned index, struct bytes records, unsig
     int error;
 
     channel->seq = header.seq;
+    channel->has_skipped = false;
     buffer_init(&message);
     error = bus_message_write(&message, &header, records, secret_of(bus), name);
     if (error == 0) {
@@ -260,7 +261,6 @@ static void publish(struct bus *bus, unsigned index, struct bytes records, unsig
         return;
     }
     channel->is_unproven = true;
-    channel->has_skipped = false;
     stats_add(METRIC_bus_messages_sent, 1);
     stats_add(METRIC_bus_records_sent, n);
 }
@@ -449,6 +449,9 @@ void bus_send(struct bus *bus, struct coherence *from, const struct bus_record *
 {
     struct gather *gather;
 
+    if (bus == NULL) {
+        return;
+    }
     if (!atomic_load_explicit(&bus->is_on, memory_order_relaxed)) {
         /* When it is on again, the others are to know that something was said meanwhile. */
         atomic_store_explicit(&bus->has_dropped, true, memory_order_relaxed);

@@ -13,7 +13,6 @@
 #include <sys/random.h>
 
 #include "base/clock.h"
-#include "base/mem.h"
 #include "coherence/recent.h"
 #include "coherence/unlink.h"
 
@@ -21,51 +20,12 @@
 
 /* ---- telling ---- */
 
-/* One record on its way from the control thread to a worker that can send it. */
-struct telling {
-    struct mail mail;
-    struct coherence_fleet *fleet;
-    struct bus_record record;
-    unsigned char text[];
-};
-
-static void on_telling(struct mail *mail)
-{
-    struct telling *telling = CONTAINER_OF(mail, struct telling, mail);
-    struct coherence_fleet *fleet = telling->fleet;
-
-    bus_send(fleet->bus, fleet->members[0], &telling->record);
-    mem_free(telling);
-}
-
-static void copy(struct bytes *to, struct bytes from, unsigned char *room)
-{
-    if (from.len > 0) {
-        memcpy(room, from.ptr, from.len);
-    }
-    *to = bytes_make(room, from.len);
-}
-
 static void tell(struct coherence_fleet *fleet, struct coherence *from, enum bus_kind kind,
                  struct bytes a, struct bytes b)
 {
     const struct bus_record record = {.kind = (uint8_t)kind, .db = -1, .a = a, .b = b};
-    struct telling *telling;
 
-    if (fleet->bus == NULL || a.len + b.len > BUS_RECORD_MAX) {
-        return;
-    }
-    if (from != NULL) {
-        bus_send(fleet->bus, from, &record);
-        return;
-    }
-    telling = mem_alloc(sizeof(*telling) + a.len + b.len);
-    telling->mail.run = on_telling;
-    telling->fleet = fleet;
-    telling->record = record;
-    copy(&telling->record.a, a, telling->text);
-    copy(&telling->record.b, b, telling->text + a.len);
-    worker_post(fleet->members[0]->worker, &telling->mail);
+    bus_send(fleet->bus, from, &record);
 }
 
 static unsigned count_peers(const struct coherence_fleet *fleet)
