@@ -108,12 +108,14 @@ def test_what_one_flushes_the_others_forget(start_proxy, redis_server, n):
     fleet = start_fleet(start_proxy, redis_server.url(), n)
     clients = [each.client() for each in fleet]
     for name in ("SWAPDB", "FLUSHALL", "FLUSHDB", "EXEC", "CLEAR", "namespace"):
-        before = [flushes(each) for each in fleet]
+        for client in clients:
+            fill(client, "k")
+        before = flushes(fleet[0])
         for command in commands_of(name):
             clients[0].ok(*command)
-        for number, each in enumerate(fleet[1:], 1):
-            wait_until(lambda: flushes(each) > before[number], 10, f"{name} to arrive")
-        assert flushes(fleet[0]) == before[0], "its own message came back to it"
+        for client in clients[1:]:
+            wait_until(lambda client=client: not is_kept(client, "k"), 10, f"{name} to arrive")
+        assert flushes(fleet[0]) == before, "its own message came back to it"
     assert all(gaps(each) == 0 for each in fleet)
     for client in clients:
         client.close()
@@ -237,7 +239,7 @@ def test_a_newcomer_is_told_the_numbers(start_proxy, redis_server):
     assert gaps(first) == 0
 
 
-@pytest.mark.parametrize("kind", [PREFIX, 5, 7, 200])
+@pytest.mark.parametrize("kind", [5, 7, 200])
 def test_what_is_not_known_flushes(listener, kind):
     own, client, publish = listener
     fill(client, "kept")
@@ -580,11 +582,13 @@ def test_reloads_are_followed(start_proxy, redis_server):
     reload(bus="off")
     for each in fleet:
         wait_until(lambda: bus_info(each)["bus"] == "off", 10, "the bus to be off")
-    wait_until(lambda: redis_server.ask("PUBSUB", "CHANNELS", "nc:*") == [], 10, "no subscription")
+    wait_until(lambda: CHANNEL not in redis_server.ask("PUBSUB", "CHANNELS", "nc:*"), 10,
+               "no subscription")
     reload(**{"bus-group": "other", "bus-secret": "sesame", "bus-window": "2ms"})
     wait_peers(fleet, 1)
     assert bus_info(fleet[0])["bus_group"] == "other"
-    assert redis_server.ask("PUBSUB", "CHANNELS", "nc:*") == [b"nc:other:inv"]
+    channels = redis_server.ask("PUBSUB", "CHANNELS", "nc:*")
+    assert b"nc:other:inv" in channels and CHANNEL not in channels
     before = fleet[1].metrics().get("bus_messages_total", direction="received")
     with fleet[0].client() as client:
         for reply in client.pipeline([["CACHE", "CLEAR"]] * 50):
