@@ -708,11 +708,12 @@ def test_servers_without_resp3_are_compared_in_resp2(tmp_path, start_proxy, star
     proxy = start_proxy(server.url(), {**ALL, "ttl-mode-max": "1h"})
     server.ask("SET", "k", "1")
     server.ask("ZADD", "z", "1.5", "a")
-    views = (("GET", "k"), ("GET", "none"), ("ZRANGE", "z", "0", "-1", "WITHSCORES"),
-             ("HGETALL", "none"), ("ZSCORE", "z", "a"))
+    views = (("GET", "k"), ("HGETALL", "none"), ("ZRANGE", "z", "0", "-1", "WITHSCORES"),
+             ("GET", "none"), ("ZSCORE", "z", "a"))
     with proxy.client() as client:
-        for view in views * 3:
-            client.ok(*view)
+        for view in views:  # in this mode a key has one view
+            for _ in range(4):
+                client.ok(*view)
         found = settled(proxy)
         assert found.get("audits_total", result="same") >= 10
         assert found.get("stale_total") == 0

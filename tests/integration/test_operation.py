@@ -554,7 +554,7 @@ def test_cache_invalidate_and_clear_count(start_proxy, redis_server):
         assert client.ok("CACHE", "CLEAR", "user") == 0
         fill()
         assert client.ok("CACHE", "CLEAR") == 7
-        assert proxy.metrics().get("entries") == 0
+        wait_until(lambda: proxy.metrics().get("entries") == 0, 10, "the entries to go")
         assert isinstance(client.value("CACHE", "CLEAR", "nosuch"), RespError)
         fill()
         assert direct.ok("GET", "user:0") == b"v"
