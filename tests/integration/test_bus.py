@@ -231,16 +231,18 @@ def test_a_missing_number_flushes(listener, how):
     assert not is_kept(client, "kept")
 
 
-def test_who_spoke_before_it_was_heard_flushes_once(listener):
+def test_who_spoke_before_it_was_heard_flushes(listener):
     own, client, publish = listener
     fill(client, "kept")
     publish(message(next(_origins), 0, flags=IS_HEARTBEAT))
     seen(own, "bus_heartbeats_total", 1, direction="received")
     assert gaps(own) == 0 and is_kept(client, "kept")
-    for _ in range(3):
+    # Each of them, as soon after the start as it may be: what it said last may have been lost.
+    for number in range(3):
+        fill(client, "kept")
         publish(message(next(_origins), 9, flags=IS_HEARTBEAT))
-    seen(own, "bus_heartbeats_total", 4, direction="received")
-    wait_until(lambda: not is_kept(client, "kept"), 10, "the flush")
+        seen(own, "bus_gaps_total", number + 1, cause="first")
+        wait_until(lambda: not is_kept(client, "kept"), 10, "the flush")
 
 
 def test_a_newcomer_is_told_the_numbers(start_proxy, redis_server):
