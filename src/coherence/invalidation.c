@@ -128,7 +128,6 @@ static void run_keys(struct coherence_fleet *fleet, struct coherence *from,
     for (size_t i = 0; i < what->n_keys; i++) {
         tell(fleet, from, BUS_KEY, what->keys[i], (struct bytes){0});
     }
-    stats_add(METRIC_orders_keys, 1);
 }
 
 static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
@@ -148,7 +147,31 @@ static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
     } else {
         tell(fleet, from, BUS_FLUSH, name_of(ns), (struct bytes){0});
     }
-    stats_add(is_pattern ? METRIC_orders_pattern : METRIC_orders_namespace, 1);
+}
+
+static void run(struct coherence_fleet *fleet, struct coherence *from,
+                const struct invalidation *what, int ns, struct invalidation_answer *answer)
+{
+    if (what->kind == INVALIDATE_KEYS) {
+        run_keys(fleet, from, what, answer);
+    } else {
+        run_rule(fleet, from, what, ns, answer);
+    }
+}
+
+static enum metric order_metric(enum invalidation_kind kind)
+{
+    switch (kind) {
+    case INVALIDATE_KEYS:
+        return METRIC_orders_keys;
+    case INVALIDATE_PREFIX:
+    case INVALIDATE_GLOB:
+        return METRIC_orders_pattern;
+    case INVALIDATE_NAMESPACE:
+    case INVALIDATE_EVERYTHING:
+        break;
+    }
+    return METRIC_orders_namespace;
 }
 
 bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
@@ -166,13 +189,20 @@ bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
         stats_add(METRIC_orders_refused, 1);
         return false;
     }
-    if (what->kind == INVALIDATE_KEYS) {
-        run_keys(fleet, from, what, answer);
-    } else {
-        run_rule(fleet, from, what, ns, answer);
-    }
+    run(fleet, from, what, ns, answer);
+    stats_add(order_metric(what->kind), 1);
     answer->n_proxies = count_peers(fleet);
     return true;
+}
+
+void invalidation_repeat(struct coherence_fleet *fleet, const struct invalidation *what)
+{
+    struct invalidation_answer answer = {0};
+    int ns;
+
+    if (fault_of(what, &ns) == NULL) {
+        run(fleet, NULL, what, ns, &answer);
+    }
 }
 
 /* ---- standing bans ---- */
