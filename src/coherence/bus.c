@@ -752,12 +752,12 @@ void bus_leave(struct bus *bus)
 
 unsigned bus_count_peers(const struct bus *bus)
 {
-    return atomic_load_explicit(&bus->n_peers, memory_order_relaxed);
+    return bus != NULL ? atomic_load_explicit(&bus->n_peers, memory_order_relaxed) : 0;
 }
 
 bool bus_is_up(const struct bus *bus)
 {
-    return atomic_load_explicit(&bus->state, memory_order_relaxed) == BUS_UP;
+    return bus != NULL && atomic_load_explicit(&bus->state, memory_order_relaxed) == BUS_UP;
 }
 
 const char *bus_state_name(const struct bus *bus)

@@ -20,7 +20,11 @@
 #include "coherence/bus_record.h"
 #include "coherence/coherence.h"
 
-struct bus; /* opaque; the process's is coherence->fleet->bus */
+/*
+ * Opaque; the process's is coherence->fleet->bus. At the end of the process it goes before requests
+ * and scrapes that are under way: bus_send(), bus_count_peers() and bus_is_up() accept NULL.
+ */
+struct bus;
 
 /* On the bus's worker. Both may be called for any message of another proxy. */
 struct bus_events {
@@ -37,7 +41,7 @@ void bus_free(struct bus **bus);
 /*
  * Any worker: what was applied here already is told to the other proxies of the group, at the end
  * of the turn (batched, duplicates merged). The record is copied. Does nothing while the bus is
- * off. from NULL: any other thread. bus NULL: the process ends, and its bus has gone before.
+ * off. from NULL: any other thread.
  */
 void bus_send(struct bus *bus, struct coherence *from, const struct bus_record *record);
 

@@ -28,11 +28,6 @@ static void tell(struct coherence_fleet *fleet, struct coherence *from, enum bus
     bus_send(fleet->bus, from, &record);
 }
 
-static unsigned count_peers(const struct coherence_fleet *fleet)
-{
-    return fleet->bus != NULL ? bus_count_peers(fleet->bus) : 0;
-}
-
 static struct bytes name_of(int ns)
 {
     return ns < 0 ? (struct bytes){0} : bytes_of_string(config_namespace_name((unsigned)ns));
@@ -191,7 +186,7 @@ bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
     }
     run(fleet, from, what, ns, answer);
     stats_add(order_metric(what->kind), 1);
-    answer->n_proxies = count_peers(fleet);
+    answer->n_proxies = bus_count_peers(fleet->bus);
     return true;
 }
 
@@ -233,7 +228,7 @@ bool invalidation_ban(struct coherence_fleet *fleet, struct coherence *from,
     char text[BAN_HEAD_MAX + BAN_NAME_MAX];
     size_t length;
 
-    *answer = (struct invalidation_answer){.n_proxies = count_peers(fleet)};
+    *answer = (struct invalidation_answer){.n_proxies = bus_count_peers(fleet->bus)};
     if (rule->name.len > BAN_NAME_MAX) {
         answer->error = "prefix or pattern is longer than 1024 bytes";
     } else if (set_ban(fleet, &order, &answer->n_entries) == BAN_FULL) {
@@ -260,7 +255,7 @@ bool invalidation_unban(struct coherence_fleet *fleet, struct coherence *from, u
     char text[32];
     const int length = snprintf(text, sizeof(text), "%016" PRIx64 " -", id);
 
-    *answer = (struct invalidation_answer){.n_proxies = count_peers(fleet)};
+    *answer = (struct invalidation_answer){.n_proxies = bus_count_peers(fleet->bus)};
     tell(fleet, from, BUS_BAN, bytes_make(text, (size_t)length), (struct bytes){0});
     stats_add(METRIC_orders_ban, 1);
     return bans_remove(fleet->cache, id);
