@@ -442,9 +442,11 @@ def test_a_paused_proxy_is_missed_and_comes_back(start_proxy, redis_server):
     wait_until(lambda: bus_info(fleet[0])["bus_peers"] == "0", 10, "the silence")
     with fleet[0].client() as client:
         client.ok("CACHE", "CLEAR")
+    before = gaps(fleet[0], cause="silence")
     fleet[1].resume()
     wait_until(lambda: flushes(fleet[1]) + gaps(fleet[1]) >= 1, 10, "the news, or their loss")
     wait_peers(fleet, 1)
+    assert before == 1, "its silence is noticed once"
 
 
 def test_a_proxy_that_is_started_again_is_heard(start_proxy, redis_server):
@@ -488,10 +490,13 @@ def wait_subscribed(cluster, channel, n):
 
 
 def must_arrive(fleet):
-    before = flushes(fleet[1])
+    def news():
+        return flushes(fleet[1]) + gaps(fleet[1], cause="number")
+
+    before = news()
     with fleet[0].client() as client:
         client.ok("CACHE", "CLEAR")
-    wait_until(lambda: flushes(fleet[1]) + gaps(fleet[1], cause="number") > before, 10, "the news")
+    wait_until(lambda: news() > before, 10, "the news")
 
 
 def test_a_channel_whose_slot_moves_is_followed(start_proxy, cluster):
