@@ -29,6 +29,7 @@ struct unlink_job {
     struct mail mail;
     uint64_t id;                                     /* init, and so on to started_at_us */
     struct invalidation what;                        /* its name and keys are the job's */
+    struct bytes *keys;                              /* room for what.keys; gone at the end */
     struct bytes match;                              /* for SCAN; empty: none */
     int ns;                                          /* -1: any */
     int64_t started_at_us;                           /* init */
@@ -191,6 +192,8 @@ static void finish(struct unlink_job *job)
     }
     release(job);
     invalidation_repeat(jobs->fleet, &job->what);
+    mem_free(job->keys);
+    job->keys = NULL;
     stats_add(state == UNLINK_DONE
                   ? METRIC_jobs
                   : (state == UNLINK_FAILED ? METRIC_jobs_failed : METRIC_jobs_cancelled),
@@ -479,9 +482,9 @@ static void begin(struct mail *mail)
 
 /* ---- any thread ---- */
 
-static size_t room_for(const struct invalidation *what)
+static size_t room_for_keys(const struct invalidation *what)
 {
-    size_t n = 3 * what->name.len + 1 + what->n_keys * sizeof(struct bytes);
+    size_t n = what->n_keys * sizeof(struct bytes);
 
     for (size_t i = 0; i < what->n_keys; i++) {
         n += what->keys[i].len;
@@ -500,28 +503,42 @@ static struct bytes keep(unsigned char **room, struct bytes bytes)
     return kept;
 }
 
+/* False: no memory. There may be a great many, so they do not stay with a job that has ended. */
+static bool keep_keys(struct unlink_job *job, const struct invalidation *what)
+{
+    unsigned char *room;
+
+    if (what->n_keys == 0) {
+        return true;
+    }
+    job->keys = mem_try_alloc(room_for_keys(what));
+    if (job->keys == NULL) {
+        return false;
+    }
+    room = (unsigned char *)(job->keys + what->n_keys);
+    for (size_t i = 0; i < what->n_keys; i++) {
+        job->keys[i] = keep(&room, what->keys[i]);
+    }
+    return true;
+}
+
 static struct unlink_job *job_new(struct unlink_jobs *jobs, const struct invalidation *what, int ns)
 {
-    const size_t room_bytes = room_for(what);
-    struct unlink_job *job = mem_try_alloc(sizeof(*job) + room_bytes);
+    struct unlink_job *job = mem_alloc(sizeof(*job) + 3 * what->name.len + 1);
+    unsigned char *room = (unsigned char *)(job + 1);
 
-    if (job == NULL) {
+    if (!keep_keys(job, what)) {
+        mem_free(job);
         return NULL;
     }
-    memset(job, 0, sizeof(*job));
-    struct bytes *keys = (struct bytes *)(job + 1);
-    unsigned char *room = (unsigned char *)(keys + what->n_keys);
     job->magic = JOB_MAGIC;
     job->jobs = jobs;
     job->mail.run = begin;
     job->what = *what;
     job->what.name = keep(&room, what->name);
-    job->what.keys = keys;
+    job->what.keys = job->keys;
     job->ns = ns;
     job->started_at_us = clock_now_us();
-    for (size_t i = 0; i < what->n_keys; i++) {
-        keys[i] = keep(&room, what->keys[i]);
-    }
     if (what->kind == INVALIDATE_PREFIX) {
         job->match = bytes_make(room, pattern_of_prefix(what->name, room));
     } else if (what->kind == INVALIDATE_GLOB) {
@@ -666,6 +683,7 @@ void unlink_jobs_free(struct unlink_jobs **jobs)
     }
     while (gone->first != NULL) {
         struct unlink_job *next = gone->first->next;
+        mem_free(gone->first->keys);
         mem_free(gone->first);
         gone->first = next;
     }
