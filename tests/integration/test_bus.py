@@ -405,7 +405,7 @@ def test_a_lost_subscription_is_made_again_and_flushes(start_proxy, redis_server
         fill(reader, "kept")
         assert redis_server.ask("CLIENT", "KILL", "TYPE", "pubsub") >= 2
         for each in fleet:
-            wait_until(lambda: gaps(each, cause="link") >= 1, 10, "the loss")
+            wait_until(lambda: gaps(each, cause="link") >= 2, 10, "the loss and the return")
         wait_until(lambda: not is_kept(reader, "kept"), 10, "the flush")
         wait_peers(fleet, 1)
         before = flushes(fleet[1])
