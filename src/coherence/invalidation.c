@@ -13,6 +13,7 @@
 #include <sys/random.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "coherence/recent.h"
 #include "coherence/unlink.h"
 
@@ -319,6 +320,11 @@ static bool apply_ban(struct coherence_fleet *fleet, const struct bus_record *re
         .id = id,
         .expires_at_us = ttl_ms > 0 ? now_us + (int64_t)ttl_ms * 1000 : CACHE_NO_DEADLINE,
     };
+    if (record->b.len > 0 && order.rule.ns < 0) {
+        log_warn("coherence", "a ban concerns a namespace that is not known here",
+                 "id=%016" PRIx64 " namespace=%s effect=\"keys of every namespace are kept out\"",
+                 id, log_quote(record->b));
+    }
     return set_ban(fleet, &order, &n_held) != BAN_FULL;
 }
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.needs_proxy
 GROUP = {"bus-group": "tests"}
 HEARTBEAT = {"bus-heartbeat": "100ms", **GROUP}
 CHANNEL = b"nc:tests:inv"
-KEY, FLUSH = 1, 6
+KEY, FLUSH, BAN = 1, 6, 9
 SIGNED, IS_HEARTBEAT = 1, 2
 _origins = itertools.count(int.from_bytes(os.urandom(6), "big") << 8)
 
@@ -257,12 +257,24 @@ def test_a_newcomer_is_told_the_numbers(start_proxy, redis_server):
     assert gaps(first) == 0
 
 
-@pytest.mark.parametrize("kind", [5, 7, 200])
+@pytest.mark.parametrize("kind", [5, 7, BAN, 200])
 def test_what_is_not_known_flushes(listener, kind):
     own, client, publish = listener
     fill(client, "kept")
     publish(message(next(_origins), 1, record(kind, b"x", b"y")))
     wait_until(lambda: not is_kept(client, "kept"), 10, "the flush")
+
+
+def test_a_ban_by_a_namespace_that_is_not_known_holds_for_all(listener):
+    own, client, publish = listener
+    fill(client, "kept")
+    publish(message(next(_origins), 1, record(BAN, b"0123456789abcdef 0 0 0 0 ", b"nowhere")))
+    wait_until(lambda: not is_kept(client, "kept"), 10, "the ban")
+    assert own.metrics().get("bans", state="standing") == 1 and gaps(own) == 0
+    assert 'msg="a ban concerns a namespace that is not known here"' in own.log()
+    publish(message(next(_origins), 1, record(BAN, b"0123456789abcdef -")))
+    wait_until(lambda: own.metrics().get("bans", state="standing") == 0, 10, "its end")
+    fill(client, "kept")
 
 
 def test_another_version_flushes(listener):
