@@ -75,9 +75,13 @@ void ear_forget(struct ear *ear, enum metric reason);
 
 /* keyspace.c */
 void keyspace_subscribe(struct ear *ear);
+/* All of its patterns are confirmed, on the connection as it is. */
+bool keyspace_is_subscribed(const struct ear *ear);
 /* A message or a confirmation. False: its shape is unknown. */
 bool keyspace_take(struct ear *ear, struct bytes frame);
 void keyspace_tick(struct ear *ear, int64_t now_us);
+/* The watermark that a PING sent then proves: none that polls have not kept up with. */
+int64_t keyspace_limit(const struct ear *ear, int64_t sent_at_us);
 void keyspace_init_poll(struct track *track);
 
 #endif

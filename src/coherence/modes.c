@@ -171,6 +171,6 @@ void modes_renew(struct track *track)
         stats_add(METRIC_mode_changes, 1);
         track_forget(track);
     }
-    say_untold(track, is_up && !track->is_confirmed && track->link->tracking_asked);
+    say_untold(track, is_up && !track->is_confirmed && track->link->settings.wants_tracking);
     count_in(track, count_of(track));
 }

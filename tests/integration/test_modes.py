@@ -15,7 +15,7 @@ import pytest
 
 from harness import consistency
 from harness.consistency import Workload
-from harness.resp import encode
+from harness.resp import RespError, encode
 from harness.servers import key_slot
 from harness.waiting import wait_until
 
@@ -148,6 +148,40 @@ def test_backend_stopped(in_front, mode):
 
 # --- broadcast ------------------------------------------------------------------------------------
 
+def test_a_pong_overtakes_the_message_of_a_script(in_front):
+    """Its reply waits for two of them, so that nobody is shown what was before."""
+    proxy, _, relay = in_front("broadcast", has_relay=True)
+    relay.overtake()
+    with proxy.client() as reader, proxy.client() as writer:
+        for number in range(20):
+            writer.ok("EVAL", f"return redis.call('SET', 'k', {number})", 0)
+            assert reader.ok("GET", "k") == str(number).encode()
+            proxy.wait_metric("invalidation_messages_total", number + 1)
+            hit(proxy, "GET", "k")
+
+
+def test_every_pong_overtakes(in_front):
+    proxy, server, relay = in_front("broadcast", has_relay=True)
+    relay.overtake()
+    run(proxy, workload(proxy, server, ops=consistency.SIMPLE + consistency.SCRIPTED), SECONDS,
+        least_share=0.02)
+    assert_hits_again(proxy)
+
+
+def test_the_longest_pause_between_proofs_is_no_gap(in_front):
+    """A proof takes two PINGs; still it is as young as in tracking."""
+    proxy, server, _ = in_front("broadcast", {"fence-interval": "900ms", "max-staleness": "1500ms"})
+    server.ask("SET", "k", "v")
+    hit(proxy, "GET", "k")
+    misses = proxy.metrics().get("misses_total")
+    until = time.monotonic() + 3
+    with proxy.client() as client:
+        while time.monotonic() < until:
+            assert client.ok("GET", "k") == b"v"
+            time.sleep(0.01)
+    assert proxy.metrics().get("misses_total") == misses
+
+
 NAMESPACES = {'namespace "default"': {"cache": "off"}, 'namespace "user"': {"match": "user:*"},
               'namespace "one"': {"match": "user:1:*"}, 'namespace "item"': {"match": "item:?"}}
 
@@ -229,6 +263,73 @@ def test_keyspace_mode_ends_where_notifications_do(in_front):
     assert hit(proxy, "GET", "k") == b"$1\r\nw\r\n"
 
 
+def test_a_poll_that_is_answered_late_vouches_for_no_lost_link(in_front):
+    """The polls and what is subscribed to travel on two connections."""
+    proxy, server, relay = in_front("keyspace", has_relay=True)
+    with proxy.client() as client:
+        client.ok("EVAL", "return 1", 0)
+        relay.hold("other")
+        time.sleep(0.5)  # a poll is under way now, at the latest
+        relay.refuse()
+        relay.cut("tracking")
+        proxy.wait_metric("coherence_nodes", 0, mode="keyspace")
+        polls = server.info("commandstats")["cmdstat_config|get"]
+        relay.flow("other")
+        wait_until(lambda: server.info("commandstats")["cmdstat_config|get"] != polls, 5,
+                   "the poll to arrive")
+        # The fence does not wait for a link that is not there.
+        assert client.ok("EVAL", "return 1", 0) == 1
+        assert proxy.metrics().get("coherence_nodes", mode="keyspace") == 0
+        relay.refuse(False)
+        hit(proxy, "GET", "k")
+
+
+def test_fences_end_with_keyspace_mode(in_front):
+    """Nothing is left that they could prove."""
+    proxy, server, relay = in_front("keyspace", {"max-staleness": "10s", "link-timeout": "10s"},
+                                    has_relay=True)
+    with proxy.client() as first, proxy.client() as second:
+        relay.hold("tracking")
+        time.sleep(0.1)  # a PING is under way
+        first.send(encode("EVAL", "return 1", 0))
+        second.send(encode("EVAL", "return 2", 0))
+        wait_until(lambda: proxy.metrics().get("fences_total") == 2, 5, "both fences")
+        server.ask("CONFIG", "SET", "notify-keyspace-events", "")
+        assert first.read() == b":1\r\n" and second.read() == b":2\r\n"
+
+
+def test_a_refused_subscription_is_tried_again(in_front):
+    proxy, server, _ = in_front("keyspace")
+    server.ask("ACL", "SETUSER", "default", "resetchannels")
+    server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+    wait_until(lambda: proxy.metrics().get("coherence_nodes", mode="keyspace") == 0, 10,
+               "the refusal")
+    wait_until(lambda: "does not tell of writes" in proxy.log(), 10, "the reason")
+    server.ask("ACL", "SETUSER", "default", "allchannels")
+    assert hit(proxy, "GET", "k") == b"$-1\r\n"
+
+
+def test_a_flush_is_not_shown_beyond_the_bound_when_polls_are_not_answered(in_front):
+    proxy, server, relay = in_front("keyspace", {
+        "keyspace-poll": "1s", "max-staleness": "300ms", "link-timeout": "20s"}, has_relay=True)
+    server.ask("SET", "k", "v")
+    hit(proxy, "GET", "k")
+    bound = proxy.metrics().get("staleness_bound_seconds")
+    assert bound == 1.3
+    relay.hold("other")
+    flushed = shown = time.monotonic()
+    server.ask("FLUSHALL")
+    with proxy.client(timeout=1) as client:
+        try:
+            while time.monotonic() < flushed + 5:
+                assert client.ok("GET", "k") == b"v"
+                shown = time.monotonic()
+        except (TimeoutError, RespError):
+            pass  # it is asked of the backend, and waits
+    assert shown < flushed + bound + 0.5
+    relay.flow("other")
+
+
 def test_entries_of_keyspace_mode_live_for_its_limit(in_front):
     proxy, server, _ = in_front("keyspace", {"keyspace-mode-max": "300ms"})
     server.ask("SET", "k", "v")
@@ -275,6 +376,19 @@ def test_auto_goes_down_to_what_the_node_offers_and_up_again(in_front):
     server.ask("ACL", "SETUSER", "default", "+client|tracking")
     comes_to("tracking")
     assert proxy.metrics().get("coherence_mode_changes_total") > 0
+
+
+def test_auto_comes_to_notifications_where_there_is_no_resp3(tmp_path, start_proxy, start_redis):
+    (tmp_path / "no-hello.conf").write_text('rename-command HELLO ""\n')
+    server = start_redis([("include", tmp_path / "no-hello.conf")])
+    server.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
+    proxy = start_proxy(server.url(), {"keyspace-poll": "200ms"})
+    wait_until(lambda: proxy.metrics().get("coherence_links", mode="keyspace") == 2, 10, "keyspace")
+    server.ask("SET", "k", "v")
+    assert hit(proxy, "GET", "k") == b"$1\r\nv\r\n"
+    server.ask("SET", "k", "w")
+    with proxy.client() as client:
+        wait_until(lambda: client.ok("GET", "k") == b"w", 5, "the new value")
 
 
 class DeafRelay:
