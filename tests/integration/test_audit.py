@@ -118,6 +118,19 @@ def test_no_staleness_is_reported_where_there_is_none(start_proxy, redis_server)
     assert_silent(settled(proxy))
 
 
+@pytest.mark.parametrize("mode", ("broadcast", "keyspace"))
+def test_nor_in_other_modes(start_proxy, start_redis, start_relay, mode):
+    """What is heard comes late, over a link of its own; with BCAST a PONG overtakes it."""
+    server = start_redis()
+    server.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
+    relay, proxy = behind_relay(start_proxy, start_relay, server, {**ALL, "coherence": mode})
+    proxy.wait_metric("coherence_nodes", 1, mode=mode)
+    relay.overtake()
+    relay.delay("tracking", to_proxy=0.005)
+    Load(proxy, server.client).run(2)
+    assert_silent(settled(proxy))
+
+
 def test_nor_on_a_cluster(start_proxy, cluster):
     proxy = start_proxy(cluster.url(), ALL)
     Load(proxy, cluster.client).run(4)
@@ -232,6 +245,27 @@ def test_a_lost_invalidation_is_found_and_the_entry_goes(start_proxy, redis_serv
         info = client.value("INFO", "nearcached")
         info = info.decode() if isinstance(info, bytes) else info
         assert re.search(r"nearcached_audits_stale:1\r", info)
+
+
+@pytest.mark.parametrize("mode, cause", [("broadcast", "tracking"), ("keyspace", "keyspace")])
+def test_a_message_lost_on_the_link_for_all_workers_is_found(start_proxy, start_redis, start_relay,
+                                                             mode, cause):
+    server = start_redis()
+    server.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
+    server.ask("SET", "k", "old")
+    relay, proxy = behind_relay(start_proxy, start_relay, server, {
+        **ALL, "coherence": mode, "keyspace-mode-max": "1m"})
+    proxy.wait_metric("coherence_nodes", 1, mode=mode)
+    with proxy.client() as reader:
+        make_stale(proxy, server, relay, "k", reader)
+        assert reader.ok("GET", "k") == b"old"
+        proxy.wait_metric("stale_total", 1, cause=cause)
+        assert reader.ok("GET", "k") == b"new"
+    found = settled(proxy)
+    assert found.get("stale_total") == 1
+    assert found.get("invalidations_total", reason="audit") == 1
+    if mode == "keyspace":
+        assert found.get("stale_age_seconds_bucket", cause=cause, le="10") == 1
 
 
 def test_the_age_that_is_told_contains_the_true_one(start_proxy, redis_server, start_relay):
