@@ -66,6 +66,22 @@ void ear_share_put(struct coherence_fleet *fleet, struct ear_share **share)
     *share = NULL;
 }
 
+void ear_survey_untold(const struct coherence_fleet *fleet, bool *is_heard, bool *is_not)
+{
+    pthread_mutex_lock(&share_lock);
+    for (const struct ear_share *share = fleet->shares; share != NULL; share = share->next) {
+        if (atomic_load_explicit(&share->n_untold, memory_order_relaxed) > 0) {
+            bool *const which = atomic_load_explicit(&share->is_heard[EAR_KEYSPACE],
+                                                     memory_order_relaxed)
+                                    ? is_heard
+                                    : is_not;
+
+            *which = true;
+        }
+    }
+    pthread_mutex_unlock(&share_lock);
+}
+
 uint16_t ear_incarnation(const struct track *track, enum ear_kind kind)
 {
     const struct coherence *coherence = track->coherence;

@@ -33,6 +33,8 @@ struct ear_share {
 /* The one of this node, made by who asks first. */
 struct ear_share *ear_share_get(struct coherence_fleet *fleet, epochs_node node);
 void ear_share_put(struct coherence_fleet *fleet, struct ear_share **share);
+/* Of the nodes that refuse tracking: some, or none, are heard of by notifications. Any thread. */
+void ear_survey_untold(const struct coherence_fleet *fleet, bool *is_heard, bool *is_not);
 /* Under which the worker may fetch a key; EPOCHS_NONE: nobody hears of all that it keeps. */
 uint16_t ear_incarnation(const struct track *track, enum ear_kind kind);
 

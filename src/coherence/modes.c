@@ -158,7 +158,7 @@ static void log_mode(const struct track *track, int former)
 
 void modes_renew(struct track *track)
 {
-    const int coherence = track->coherence->config->coherence;
+    const int coherence = config_main_coherence(track->coherence->config);
     const bool is_up = link_is_up(track->link) && !is_first_probe(track);
     const int former = track->mode;
 

@@ -519,6 +519,48 @@ def test_namespaces_have_modes_of_their_own(start_proxy, start_redis):
         assert b"nearcached_coherence:mixed\r\n" in client.ok("INFO", "nearcached")
 
 
+def test_a_mode_that_no_namespace_has_is_none(start_proxy, start_redis):
+    """Nothing is kept as the rest of the configuration says: nothing is said of it either."""
+    proxy = start_proxy(start_redis().url(), config={
+        'namespace "default"': {"cache": "off"},
+        'namespace "told"': {"match": "told:*", "coherence": "broadcast"}})
+    proxy.wait_metric("coherence_nodes", 1, mode="broadcast")
+    hit(proxy, "GET", "told:1")
+    found = proxy.metrics()
+    assert found.get("coherence_links", mode="broadcast") == 2
+    assert found.get("coherence_links", mode="ttl") == 0
+    with proxy.client() as client:
+        assert b"nearcached_coherence:broadcast\r\n" in client.ok("INFO", "nearcached")
+    assert "refuses tracking" not in proxy.log()
+
+
+def test_clients_keep_what_the_proxy_does_not(start_proxy, start_redis):
+    """Nothing is cached here, and tracking is not asked for by any namespace."""
+    server = start_redis()
+    proxy = start_proxy(server.url(), config={'namespace "default"': {"cache": "off"}})
+    with proxy.client(3) as client:
+        wait_until(lambda: client.ask("CLIENT", "TRACKING", "ON") == b"+OK\r\n", 5, "tracking")
+        client.ok("GET", "k")
+        server.ask("SET", "k", "v")
+        assert client.read() == b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
+
+
+def test_the_bound_of_a_namespace_in_auto_follows_what_it_comes_to(start_proxy, start_redis):
+    server = start_redis()
+    server.ask("ACL", "SETUSER", "default", "-client|tracking")
+    proxy = start_proxy(server.url(), config={
+        "coherence": {"coherence": "ttl", "ttl-mode-max": "300ms", "keyspace-poll": "200ms"},
+        'namespace "a"': {"match": "a:*", "coherence": "auto"}})
+
+    def bound_is(seconds):
+        wait_until(lambda: proxy.metrics().get("staleness_bound_seconds") == seconds, 10,
+                   f"the bound to be {seconds}")
+
+    bound_is(1)  # as in tracking, which may come
+    server.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
+    bound_is(1.2)
+
+
 def test_a_reload_changes_the_mode_under_load(in_front):
     """Each change ends what was kept before; nothing is old at any moment."""
     proxy, server, _ = in_front(None, config={"coherence": {"coherence": "tracking"}})
