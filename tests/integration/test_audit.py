@@ -203,8 +203,7 @@ def behind_relay(start_proxy, start_relay, server, options, **keywords):
 
 def make_stale(proxy, server, relay, key, reader, how=("SET", "new")):
     """Tier 1 holds what `reader` saw last, and nothing will tell it."""
-    reader.ok("GET", key)
-    wait_until(lambda: held(proxy, key), 10, f"{key} to be held")
+    hold(proxy, key, reader)
     lost = relay.lost()
     relay.lose_invalidations(key)
     server.ask(how[0], key, *how[1:])
@@ -214,6 +213,14 @@ def make_stale(proxy, server, relay, key, reader, how=("SET", "new")):
 def held(proxy, key):
     with proxy.client(3) as client:
         return len(client.value("CACHE", "GET", key)[b"views"]) > 0
+
+
+def hold(proxy, key, reader):
+    """Read until tier 1 holds it: the links of a proxy that has just started may not be up."""
+    def is_held():
+        reader.ok("GET", key)
+        return held(proxy, key)
+    wait_until(is_held, 10, f"{key} to be held")
 
 
 def test_a_lost_invalidation_is_found_and_the_entry_goes(start_proxy, redis_server, start_relay):
@@ -321,8 +328,7 @@ def test_a_message_that_is_only_late_is_no_staleness(start_proxy, redis_server, 
     relay, proxy = behind_relay(start_proxy, start_relay, redis_server, {
         **ALL, "max-staleness": "10s", "link-timeout": "10s"})
     with proxy.client() as reader:
-        reader.ok("GET", "k")
-        wait_until(lambda: held(proxy, "k"), 10, "k to be held")
+        hold(proxy, "k", reader)
         relay.hold("tracking")
         redis_server.ask("SET", "k", "new")
         before = proxy.metrics()
@@ -342,8 +348,7 @@ def test_a_link_that_dies_takes_the_suspicion_with_it(start_proxy, redis_server,
     relay, proxy = behind_relay(start_proxy, start_relay, redis_server, {
         **ALL, "max-staleness": "10s", "link-timeout": "10s"})
     with proxy.client() as reader:
-        reader.ok("GET", "k")
-        wait_until(lambda: held(proxy, "k"), 10, "k to be held")
+        hold(proxy, "k", reader)
         relay.hold("tracking")
         redis_server.ask("SET", "k", "new")
         assert reader.ok("GET", "k") == b"old"
@@ -475,7 +480,8 @@ def test_not_more_than_audit_rate(start_proxy, redis_server):
     found = settled(proxy)
     seconds = time.monotonic() - began + 1
     assert 0 < found.get("audits_total") <= 10 * (seconds + 1)
-    assert found.get("audits_skipped_total", reason="rate") >= 1000 - 10 * (seconds + 1)
+    assert found.get("audits_skipped_total", reason="rate") >= \
+        found.get("hits_total") - 10 * (seconds + 1) > 500
 
 
 def test_one_in_audit_sample(start_proxy, redis_server):
@@ -702,8 +708,7 @@ def test_clients_that_leave_a_dry_run_leave_nothing(start_proxy, redis_server, s
     redis_server.ask("SET", "k", "1")
     relay, proxy = behind_relay(start_proxy, start_relay, redis_server, DRY, threads=1)
     with proxy.client() as client:
-        client.ok("GET", "k")
-        wait_until(lambda: held(proxy, "k"), 10, "k to be held")
+        hold(proxy, "k", client)
     relay.hold("other")
     clients = [proxy.client() for _ in range(10)]
     for client in clients:
