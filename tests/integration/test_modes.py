@@ -15,7 +15,7 @@ import pytest
 
 from harness import consistency
 from harness.consistency import Workload
-from harness.resp import RespError, encode
+from harness.resp import RawClient, RespError, encode
 from harness.servers import key_slot
 from harness.waiting import wait_until
 
@@ -226,6 +226,26 @@ def test_broadcast_refused_keeps_nothing(in_front):
     assert proxy.metrics().get("hits_total") == hits
     server.ask("ACL", "SETUSER", "default", "+client|tracking")
     assert hit(proxy, "GET", "k") == b"$-1\r\n"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_all_users_and_databases_are_heard_of(in_front, mode):
+    proxy, server, _ = in_front(mode)
+    server.ask("ACL", "SETUSER", "alice", "on", ">secret", "~*", "&*", "+@all")
+    with RawClient(proxy.address, user="alice", password="secret") as alice, \
+            proxy.client() as other, server.client() as around:
+        for client in (other, around):
+            client.ok("SELECT", 3)
+        for value in ("1", "2"):
+            for client in (alice, other):
+                client.ok("SET", "k", value)
+                hits = proxy.metrics().get("hits_total")
+                wait_until(lambda: client.ok("GET", "k") and  # pylint: disable=cell-var-from-loop
+                           proxy.metrics().get("hits_total") > hits, 10, "a hit")
+            around.ok("SET", "k", "around")
+            wait_until(lambda: other.ok("GET", "k") == b"around", 5, "the new value")
+            server.ask("SET", "k", "around")
+            wait_until(lambda: alice.ok("GET", "k") == b"around", 5, "the new value")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -480,8 +500,8 @@ def test_each_node_of_a_cluster_is_probed(start_proxy, cluster):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_cluster(start_proxy, cluster, mode):
-    """Each node has a link that hears; a slot that moves and a lost master are no gap."""
-    for node in cluster.masters():
+    """Each node has a link that hears; slots that move and a failover are no gap."""
+    for node in cluster.nodes:
         node.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
     proxy = start_proxy(cluster.url(), {**CLUSTER_OPTIONS, "coherence": mode})
     proxy.wait_metric("coherence_nodes", 3, mode=mode)
@@ -493,11 +513,15 @@ def test_a_cluster(start_proxy, cluster, mode):
         for node in cluster.masters():
             node.ask("CLIENT", "KILL", "TYPE", "pubsub" if mode == "keyspace" else "normal",
                      "SKIPME", "yes")
+        heir = cluster.replicas_of(cluster.owner(slot))[0]
+        heir.ask("CLUSTER", "FAILOVER")
+        wait_until(lambda: heir in cluster.masters(), 20, "the failover")
 
     load = cluster_workload(proxy, cluster, are_errors_allowed=True, ops=tuple(
         op for op in CLUSTER_OPS if op.name not in ("RENAME", "COPY")))
-    run(proxy, load, SECONDS + 0.5, faults, least_share=0.02, settle=1.0)
+    run(proxy, load, SECONDS + 1.5, faults, least_share=0.02, settle=1.0)
     assert_all_slots_served(proxy, cluster)
+    proxy.wait_metric("coherence_nodes", 3, mode=mode)
 
 
 MIXED = {"coherence": {"coherence": "tracking", "ttl-mode-max": "300ms"},
