@@ -213,10 +213,6 @@ static bool add_derived(struct cascade *cascade, unsigned rule, unsigned of,
         }
         return add(cascade, bytes_make(room, n), made);
     }
-    if (captures_is_template(pattern) && found->n == captures_count(which->source_pattern) &&
-        found->n > 0) {
-        return true; /* longer than names can be */
-    }
     if ((item->rules >> rule & 1) != 0) {
         return true;
     }
@@ -278,6 +274,18 @@ static void follow_rules(struct cascade *cascade, const struct item *item, struc
     }
 }
 
+static bool is_source_of_rule(const struct config *config, struct bytes key)
+{
+    struct captures found;
+
+    for (unsigned i = 0; i < config->n_dependencies; i++) {
+        if (captures_match(config->dependencies[i].source_pattern, key, &found)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Adding moves items and texts: what is followed is a copy. */
 static void follow(struct cascade *cascade, unsigned at)
 {
@@ -288,7 +296,9 @@ static void follow(struct cascade *cascade, unsigned at)
     cascade->items[at].is_queued = false;
     cascade->at = at;
     if (!fits) {
-        return; /* no name of a relation or a rule is so long */
+        /* No relation has such a name; what a rule would make of it does not fit either. */
+        cascade->has_overflowed = is_source_of_rule(cascade->config, text_of(cascade, &item));
+        return;
     }
     if (item.len > 0) {
         memcpy(copy, text_of(cascade, &item).ptr, item.len);
@@ -569,17 +579,7 @@ static void finish(struct cascade *cascade, enum dependency_cause cause)
 static bool may_have_derived(const struct coherence_fleet *fleet, const struct config *config,
                              struct bytes key)
 {
-    struct captures found;
-
-    if (may_be_source(fleet->dependencies, cache_hash(key))) {
-        return true;
-    }
-    for (unsigned i = 0; i < config->n_dependencies; i++) {
-        if (captures_match(config->dependencies[i].source_pattern, key, &found)) {
-            return true;
-        }
-    }
-    return false;
+    return may_be_source(fleet->dependencies, cache_hash(key)) || is_source_of_rule(config, key);
 }
 
 void dependencies_cascade(struct coherence_fleet *fleet, struct coherence *from, struct bytes key,
@@ -783,11 +783,16 @@ bool dependencies_next_name(struct bytes *list, struct bytes *name)
 struct dependencies *dependencies_new(struct coherence_fleet *fleet, struct config *config)
 {
     struct dependencies *dependencies = mem_alloc(sizeof(*dependencies));
+    pthread_rwlockattr_t attributes;
 
     dependencies->fleet = fleet;
     dependencies->graph = dependency_graph_new();
     dependencies->filter = mem_alloc(FILTER_BITS / 8);
-    pthread_rwlock_init(&dependencies->lock, NULL);
+    /* Else writes to sources, which only read it, could keep CACHE DEPEND waiting. */
+    pthread_rwlockattr_init(&attributes);
+    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&dependencies->lock, &attributes);
+    pthread_rwlockattr_destroy(&attributes);
     pthread_mutex_init(&dependencies->globs_lock, NULL);
     dependencies_set_config(dependencies, config);
     return dependencies;

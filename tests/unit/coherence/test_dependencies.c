@@ -179,6 +179,27 @@ static void too_many_names_drop_everything(void **state)
     stop();
 }
 
+static void a_name_too_long_to_be_followed_drops_everything(void **state)
+{
+    char key[4000];
+
+    (void)state;
+    start("[dependency \"r\"]\nsource = user:{1}\nderived = profile:{1}\n");
+    memset(key, 'x', sizeof(key) - 1);
+    key[sizeof(key) - 1] = '\0';
+    assert_cascade(key, "");
+    memcpy(key, "user:", 5);
+    assert_cascade(key, "everything ");
+    /* What it derives is longer than a name that is made of a rule: a pattern takes its place. */
+    key[1024] = '\0';
+    assert_cascade(key, "everything ");
+    key[100] = '\0';
+    rig.changed[0] = '\0';
+    dependencies_cascade(&rig.fleet, NULL, bytes_of_string(key), DEPENDENCY_HEARD);
+    assert_int_equal(strncmp(rig.changed, "profile:x", 9), 0);
+    stop();
+}
+
 static void a_new_relation_drops_what_it_derives(void **state)
 {
     (void)state;
@@ -204,6 +225,7 @@ int main(void)
         cmocka_unit_test(names_that_grow_end),
         cmocka_unit_test(a_name_reached_on_two_ways_is_followed_for_both),
         cmocka_unit_test(too_many_names_drop_everything),
+        cmocka_unit_test(a_name_too_long_to_be_followed_drops_everything),
         cmocka_unit_test(a_new_relation_drops_what_it_derives),
     };
 
