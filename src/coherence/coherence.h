@@ -50,6 +50,7 @@ struct coherence_fleet {
     void *changed_context;
     struct ear_share *shares;             /* ear.c: what the workers share of each node */
     _Atomic unsigned n_ledger_operations; /* under way, of all workers */
+    _Atomic unsigned n_gathering;         /* invalidations by tag that remove at the backend, too */
     _Atomic unsigned n_ears[2]; /* by enum ear_kind: nodes heard of over one link for all workers */
 };
 
