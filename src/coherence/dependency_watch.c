@@ -35,7 +35,7 @@
  * Asked for at once, the request stands before the PING of any fence that begins behind the
  * message, and is answered before it.
  */
-#define REARMS_PER_TICK 20u
+#define REARMS_PER_TICK 100u
 #define RETRY_US 100000
 #define UNLINKS_MAX 10000u
 /* Who asks waits so long. */
