@@ -1,5 +1,6 @@
 #include "admin/coherence_state.h"
 
+#include "coherence/bus.h"
 #include "coherence/ear.h"
 #include "coherence/modes.h"
 
@@ -19,6 +20,8 @@ static void add_links(const struct proxy *proxy, struct coherence_state *state)
                                                          memory_order_relaxed);
         state->n_keyspace_links += atomic_load_explicit(&coherence->n_keyspace_links,
                                                         memory_order_relaxed);
+        state->n_pubsub_links += atomic_load_explicit(&coherence->n_pubsub_links,
+                                                      memory_order_relaxed);
         state->n_ttl_links += atomic_load_explicit(&coherence->n_ttl_links, memory_order_relaxed);
     }
     state->n_broadcast_nodes = atomic_load_explicit(&proxy->fleet.n_ears[EAR_BROADCAST],
@@ -33,6 +36,7 @@ static void survey_links(const struct coherence_state *state, const struct confi
     survey->is_in_use[COHERENCE_TRACKING] = state->n_tracking_links > 0;
     survey->is_in_use[COHERENCE_BROADCAST] = state->n_broadcast_links > 0;
     survey->is_in_use[COHERENCE_KEYSPACE] = state->n_keyspace_links > 0;
+    survey->is_in_use[COHERENCE_PUBSUB] = state->n_pubsub_links > 0;
     survey->is_in_use[COHERENCE_TTL] = state->n_ttl_links > 0 || config->coherence == COHERENCE_TTL;
     for (int mode = COHERENCE_TRACKING; mode <= COHERENCE_TTL; mode++) {
         if (survey->is_in_use[mode]) {
@@ -44,13 +48,19 @@ static void survey_links(const struct coherence_state *state, const struct confi
                                                           : config->coherence] = true;
 }
 
-static void survey_namespaces(const struct config *config, struct survey *survey)
+static void survey_namespaces(const struct proxy *proxy, const struct config *config,
+                              struct survey *survey)
 {
+    const struct bus *bus = proxy->fleet.bus;
+    const bool is_bus_up = bus != NULL && bus_is_up(bus);
+
     for (unsigned i = 0; i < config->n_namespaces; i++) {
         const struct config_namespace *ns = &config->namespaces[i];
 
         if (ns->cache && ns->coherence != config->coherence && ns->coherence != COHERENCE_AUTO) {
-            survey->is_in_use[ns->coherence] = true;
+            survey->is_in_use[ns->coherence == COHERENCE_PUBSUB && !is_bus_up ? COHERENCE_TTL
+                                                                              : ns->coherence] =
+                true;
         }
     }
 }
@@ -65,6 +75,8 @@ static int64_t bound_of(int mode, const struct config *config)
     switch (mode) {
     case COHERENCE_KEYSPACE:
         return config->max_staleness_ms + config->keyspace_poll_ms;
+    case COHERENCE_PUBSUB:
+        return config->pubsub_mode_max_ms;
     case COHERENCE_TTL:
         return config->ttl_mode_max_ms;
     default:
@@ -80,7 +92,7 @@ struct coherence_state coherence_state_of(const struct proxy *proxy, const struc
 
     add_links(proxy, &state);
     survey_links(&state, config, &survey);
-    survey_namespaces(config, &survey);
+    survey_namespaces(proxy, config, &survey);
     for (int mode = COHERENCE_TRACKING; mode <= COHERENCE_TTL; mode++) {
         if (survey.is_in_use[mode]) {
             const int64_t bound_ms = bound_of(mode, config);

@@ -391,7 +391,10 @@ static int64_t age_at_most_us(const struct audit *audit, int64_t now_us)
         life_ms = earlier(life_ms, config->acl_max_age_ms);
     }
     if (!is_told(incarnation_of(audit))) {
-        life_ms = earlier(life_ms, config->ttl_mode_max_ms);
+        /* Which of the two modes it was is not kept. */
+        life_ms = earlier(life_ms, config->ttl_mode_max_ms > config->pubsub_mode_max_ms
+                                       ? config->ttl_mode_max_ms
+                                       : config->pubsub_mode_max_ms);
     }
     if (has_field_ttl(audit)) {
         life_ms = earlier(life_ms, config->hash_ttl_cap_ms);

@@ -4,6 +4,7 @@
 #include "coherence/audit.h"
 #include "coherence/bus.h"
 #include "coherence/ear.h"
+#include "coherence/modes.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
 
@@ -43,6 +44,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     coherence->backend = backend;
     coherence->config = config;
     ear_set_prefix_ids(coherence);
+    coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
     coherence->auditor = auditor_new(coherence);
     coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
     CHECK(coherence->tick_event != NULL);
@@ -62,6 +64,7 @@ void coherence_set_config(struct coherence *coherence, const struct config *conf
 {
     coherence->config = config;
     ear_set_prefix_ids(coherence);
+    coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
     backend_set_config(coherence->backend, config);
     for (struct backend_node *node = coherence->backend->nodes; node != NULL; node = node->next) {
         track_set_config(node->track);
@@ -94,6 +97,33 @@ void coherence_drop_key(struct coherence *coherence, struct bytes key)
     }
     if (cache_invalidate(coherence->cache, key)) {
         stats_add(METRIC_invalidations_write, 1);
+    }
+}
+
+/* Nobody but this proxy can tell the others of it. */
+static bool is_untold(const struct coherence *coherence, struct bytes key)
+{
+    const struct config_namespace *ns = config_namespace_of(coherence->config, key);
+    const struct topology *topology = coherence->backend->topology;
+    const struct backend_node *node;
+
+    if (!ns->cache || ns->coherence != COHERENCE_AUTO) {
+        return ns->cache && ns->coherence == COHERENCE_PUBSUB;
+    }
+    node = backend_owner(coherence->backend,
+                         topology != NULL && topology->is_cluster ? command_key_slot(key) : 0);
+    return node != NULL && modes_is_untold(node->track);
+}
+
+void coherence_drop_written(struct coherence *coherence, struct bytes key)
+{
+    const struct bus_record record = {.kind = BUS_KEY, .db = -1, .a = key};
+
+    coherence_drop_key(coherence, key);
+    if (NC_UNLIKELY(coherence->tells_writes || coherence->n_untold > 0) &&
+        coherence->fleet->bus != NULL && is_untold(coherence, key)) {
+        stats_add(METRIC_bus_writes, 1);
+        bus_send(coherence->fleet->bus, coherence, &record);
     }
 }
 

@@ -57,8 +57,11 @@ struct coherence {
     struct auditor *auditor;
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
     uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */
+    unsigned n_untold;    /* nodes that, in mode auto, offered no tracking when asked last */
+    bool tells_writes;    /* some namespace is of mode pubsub */
     /* Tracking links that are up, by mode; written by the worker, read by who reports them. */
-    _Atomic unsigned n_tracking_links, n_broadcast_links, n_keyspace_links, n_ttl_links;
+    _Atomic unsigned n_tracking_links, n_broadcast_links, n_keyspace_links, n_pubsub_links;
+    _Atomic unsigned n_ttl_links;
 };
 
 void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
@@ -116,6 +119,8 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
 
 /* Drops key in every database, for a reply that named it. */
 void coherence_drop_key(struct coherence *coherence, struct bytes key);
+/* The same, where the key was perhaps written: in mode pubsub the other proxies are told. */
+void coherence_drop_written(struct coherence *coherence, struct bytes key);
 /* Ends every incarnation: FLUSHALL, FLUSHDB, SWAPDB, a reload. */
 void coherence_drop_all(struct coherence *coherence, enum metric reason);
 

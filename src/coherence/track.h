@@ -52,6 +52,7 @@ struct track {
     struct probe probe;
     int mode;                    /* what `coherence` comes to here; modes.h */
     bool is_untold;              /* counted in its share's n_untold */
+    bool was_untold;             /* so it was when the link was up last; counted in n_untold */
     struct fence_leg *legs_next; /* wait for the next PING */
     struct fence_leg *legs_sent; /* wait for the PONG under way */
 };

@@ -354,6 +354,7 @@ static bool are_same_policies(const struct config *a, const struct config *b)
     bool is_same = a->n_namespaces == b->n_namespaces && a->ttl_mode_max_ms == b->ttl_mode_max_ms &&
                    a->coherence == b->coherence &&
                    a->keyspace_mode_max_ms == b->keyspace_mode_max_ms &&
+                   a->pubsub_mode_max_ms == b->pubsub_mode_max_ms &&
                    a->hash_ttl_cap_ms == b->hash_ttl_cap_ms &&
                    a->acl_max_age_ms == b->acl_max_age_ms;
 

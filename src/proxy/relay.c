@@ -59,9 +59,19 @@ static void tell_others(struct coherence *coherence, const struct command *comma
     }
 }
 
+/* Scripts too, and EXEC with all that it names; but no read. */
+static bool may_write(const struct request *request)
+{
+    const struct command *command = request->command;
+
+    return command == NULL || (command->flags & COMMAND_WRITES) != 0 ||
+           (command->class == CLASS_PINNED && strcmp(command->name, "exec") == 0);
+}
+
 void relay_drop_keys(struct request *request)
 {
     struct coherence *coherence = &request->front->coherence;
+    const bool is_write = may_write(request);
     size_t at = 0;
 
     if (request->drops_all) {
@@ -79,7 +89,11 @@ void relay_drop_keys(struct request *request)
 
         memcpy(&len, request->stored + at, sizeof(len));
         at += sizeof(len);
-        coherence_drop_key(coherence, bytes_make(request->stored + at, len));
+        if (is_write) {
+            coherence_drop_written(coherence, bytes_make(request->stored + at, len));
+        } else {
+            coherence_drop_key(coherence, bytes_make(request->stored + at, len));
+        }
         at += len;
     }
 }

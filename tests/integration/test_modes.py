@@ -254,7 +254,7 @@ def test_patterns_take_names_literally(in_front):
 # --- what auto comes to, and namespaces -----------------------------------------------------------
 
 def test_auto_goes_down_to_what_the_node_offers_and_up_again(in_front):
-    proxy, server, _ = in_front("auto", {"reconnect-max": "100ms"})
+    proxy, server, _ = in_front("auto", {"reconnect-max": "100ms", "bus": "off"})
 
     def comes_to(mode):
         wait_until(lambda: proxy.metrics().get("coherence_links", mode=mode) == 2, 10, mode)
@@ -326,7 +326,8 @@ def test_tracking_that_is_accepted_and_tells_nothing_is_found_out(start_proxy, s
     server.ask("CONFIG", "SET", "notify-keyspace-events", flags)
     relay = DeafRelay(server.address)
     try:
-        proxy = start_proxy(f"redis://127.0.0.1:{relay.port}", {"coherence-probe": "on"})
+        proxy = start_proxy(f"redis://127.0.0.1:{relay.port}",
+                            {"coherence-probe": "on", "bus": "off"})
         wait_until(lambda: proxy.metrics().get("coherence_links", mode=mode) == 2, 10, mode)
         assert proxy.metrics().get("coherence_probe_failures_total") >= 2
         server.ask("SET", "k", "v")

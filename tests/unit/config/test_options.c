@@ -203,6 +203,7 @@ static void words_stand_for_the_constants_of_the_header(void **state)
         {"coherence", "tracking", offsetof(struct config, coherence), COHERENCE_TRACKING},
         {"coherence", "broadcast", offsetof(struct config, coherence), COHERENCE_BROADCAST},
         {"coherence", "keyspace", offsetof(struct config, coherence), COHERENCE_KEYSPACE},
+        {"coherence", "pubsub", offsetof(struct config, coherence), COHERENCE_PUBSUB},
         {"coherence", "ttl", offsetof(struct config, coherence), COHERENCE_TTL},
         {"script-keys", "undeclared", offsetof(struct config, script_keys), SCRIPT_KEYS_UNDECLARED},
         {"script-keys", "declared", offsetof(struct config, script_keys), SCRIPT_KEYS_DECLARED},
