@@ -242,7 +242,7 @@ static void messages_name_what_is_accepted(void **state)
         {"request-timeout", "5", "expected a time from 1ms to 10m, with its unit (ms, s, m, h, d)"},
         {"threads", "many", "expected a whole number from 0 to 64"},
         {"admin-commands", "maybe", "expected on or off"},
-        {"coherence", "strong", "expected auto, tracking, broadcast, keyspace or ttl"},
+        {"coherence", "strong", "expected auto, tracking, broadcast, keyspace, pubsub or ttl"},
         {"unix-socket-mode", "rwx", "expected permissions in octal from 0000 to 0777"},
         {"unix-socket-mode", "1777", "expected permissions in octal from 0000 to 0777"},
         {"tls-listen", "unix:/run/x",
