@@ -20,6 +20,7 @@ SECTIONS = {
     "cache": "Tier 1, the memory of the proxy.",
     "coherence": "How far a read may lag behind a write.",
     "bus": "What proxies that share a backend tell each other.",
+    "ledger": "What applications told about keys: tags, dependencies, events; kept at the backend.",
     "admin": "The HTTP port and commands for operators.",
     "log": "What is written to stderr.",
     "namespace": "One section for each kind of key. Given as `[namespace \"NAME\"]`, any number of "

@@ -25,6 +25,7 @@ struct fetch;
 struct recent;
 struct unlink_jobs;
 struct bus;
+struct ledger;
 
 /* All instances of the process; made once, before the workers start. */
 struct coherence_fleet {
@@ -55,6 +56,7 @@ struct coherence {
     const struct config *config;
     struct event *tick_event;
     struct auditor *auditor;
+    struct ledger *ledger; /* what applications told us, kept at the backend */
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
     uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */
     unsigned n_untold;    /* nodes that, in mode auto, offered no tracking when asked last */

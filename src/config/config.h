@@ -89,6 +89,7 @@ struct config_list {
 #define CONFIG_GLOBAL_cache(...) __VA_ARGS__
 #define CONFIG_GLOBAL_coherence(...) __VA_ARGS__
 #define CONFIG_GLOBAL_bus(...) __VA_ARGS__
+#define CONFIG_GLOBAL_ledger(...) __VA_ARGS__
 #define CONFIG_GLOBAL_admin(...) __VA_ARGS__
 #define CONFIG_GLOBAL_log(...) __VA_ARGS__
 #define CONFIG_GLOBAL_namespace(...)
@@ -99,6 +100,7 @@ struct config_list {
 #define CONFIG_LOCAL_cache(...)
 #define CONFIG_LOCAL_coherence(...)
 #define CONFIG_LOCAL_bus(...)
+#define CONFIG_LOCAL_ledger(...)
 #define CONFIG_LOCAL_admin(...)
 #define CONFIG_LOCAL_log(...)
 #define CONFIG_LOCAL_namespace(...) __VA_ARGS__
