@@ -121,6 +121,7 @@ struct config_namespace {
 #undef OVERRIDE
 };
 
+struct event_rules;    /* event_rules.h */
 struct config_matcher; /* opaque: patterns prepared for config_namespace_of() */
 struct config_source;  /* opaque: file name and flags, kept for config_reload() */
 
@@ -155,6 +156,7 @@ struct config {
     struct config_namespace *namespaces; /* [0] is "default"; then longest pattern first */
     unsigned n_namespaces;
     struct config_matcher *matcher;
+    struct event_rules *events; /* sections [event] and [event-source] */
     struct config_source *source;
     _Atomic unsigned n_refs;
 };
