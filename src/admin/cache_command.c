@@ -389,6 +389,8 @@ static const struct subcommand subcommands[] = {
      cache_run_ban},
     {"CLEAR", "[<namespace>]", "Drop everything, or all of a namespace. Returns how many keys.", 0,
      1, true, cache_run_clear},
+    {"EVENTS", "[<pattern>]", "Show who is subscribed to events, and what rules say.", 0, 1, false,
+     cache_run_events},
     {"GET", "<key>", "Show a key's namespace and policy, and what tier 1 holds for it.", 1, 1,
      false, run_get},
     {"HELP", "", "Print this help.", 0, 0, false, run_help},
@@ -401,7 +403,16 @@ static const struct subcommand subcommands[] = {
      cache_run_invalidate},
     {"JOB", "LIST | CANCEL <id>", "Show what INVALIDATE ALL is doing at the backend, or end it.", 1,
      2, true, cache_run_job},
+    {"PUBLISH", "[L1|ALL] <event>",
+     "Drop what is subscribed to an event, in every proxy's memory; ALL: at the backend, too.", 1,
+     2, true, cache_run_publish},
     {"STATS", "", "Show counters and sizes as a map of integers.", 0, 0, false, run_stats},
+    {"SUBSCRIBE", "<event> <key> [<key> ...]",
+     "Drop keys, or globs of keys, whenever an event is published. Returns how many are new.", 2,
+     UINT32_MAX, true, cache_run_subscribe},
+    {"UNSUBSCRIBE", "<event> [<key> ...]",
+     "Take that back; without keys, all of the event. Returns how many there were.", 1, UINT32_MAX,
+     true, cache_run_unsubscribe},
 };
 
 #define N_SUBCOMMANDS (sizeof(subcommands) / sizeof(subcommands[0]))

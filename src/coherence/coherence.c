@@ -4,6 +4,7 @@
 #include "coherence/audit.h"
 #include "coherence/bus.h"
 #include "coherence/ear.h"
+#include "coherence/event_sources.h"
 #include "coherence/modes.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
@@ -28,6 +29,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     fetch_expire(coherence, now_us);
     if (coherence->fleet->bus != NULL && coherence == coherence->fleet->members[0]) {
         bus_tick(coherence->fleet->bus, now_us);
+        event_sources_tick(coherence->fleet->event_sources, now_us);
     }
     auditor_tick(coherence->auditor, now_us);
 }
@@ -46,6 +48,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     ear_set_prefix_ids(coherence);
     coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
     coherence->auditor = auditor_new(coherence);
+    coherence->events = events_new(coherence);
     coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
     CHECK(coherence->tick_event != NULL);
     event_priority_set(coherence->tick_event, PRIORITY_LINK);
@@ -56,6 +59,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
 void coherence_fini(struct coherence *coherence)
 {
     auditor_free(&coherence->auditor);
+    events_free(&coherence->events);
     event_free(coherence->tick_event);
     coherence->tick_event = NULL;
 }

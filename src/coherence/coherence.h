@@ -26,6 +26,8 @@ struct recent;
 struct unlink_jobs;
 struct bus;
 struct ledger;
+struct events;
+struct event_sources;
 
 /* All instances of the process; made once, before the workers start. */
 struct coherence_fleet {
@@ -44,7 +46,8 @@ struct coherence_fleet {
      */
     void (*on_changed)(void *context, struct bytes keys);
     void *changed_context;
-    struct ear_share *shares;   /* ear.c: what the workers share of each node */
+    struct event_sources *event_sources; /* channels and streams whose messages are events */
+    struct ear_share *shares;            /* ear.c: what the workers share of each node */
     _Atomic unsigned n_ears[2]; /* by enum ear_kind: nodes heard of over one link for all workers */
 };
 
@@ -57,6 +60,7 @@ struct coherence {
     struct event *tick_event;
     struct auditor *auditor;
     struct ledger *ledger; /* what applications told us, kept at the backend */
+    struct events *events;
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
     uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */
     unsigned n_untold;    /* nodes that, in mode auto, offered no tracking when asked last */

@@ -160,15 +160,21 @@ static const char *fault_of(const struct invalidation *what, int *ns)
     return "unknown kind";
 }
 
+static enum metric reason_of(const struct invalidation *what, enum metric by_form)
+{
+    return what->is_event ? METRIC_invalidations_event : by_form;
+}
+
 static void run_keys(struct coherence_fleet *fleet, struct coherence *from,
                      const struct invalidation *what, struct invalidation_answer *answer)
 {
     answer->is_counted = true;
-    answer->n_entries = drop_keys(fleet, what->keys, what->n_keys, METRIC_invalidations_admin);
-    for (size_t i = 0; i < what->n_keys; i++) {
+    answer->n_entries = drop_keys(fleet, what->keys, what->n_keys,
+                                  reason_of(what, METRIC_invalidations_admin));
+    for (size_t i = 0; i < what->n_keys && !what->is_heard; i++) {
         tell(fleet, from, BUS_KEY, what->keys[i], (struct bytes){0});
     }
-    stats_add(METRIC_orders_keys, 1);
+    stats_add(METRIC_orders_keys, !what->is_event);
 }
 
 static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
@@ -181,14 +187,15 @@ static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
 
     answer->is_counted = !is_pattern;
     answer->n_entries = drop_by_rule(
-        fleet, &rule, is_pattern ? METRIC_invalidations_pattern : METRIC_invalidations_admin);
-    if (is_pattern) {
+        fleet, &rule,
+        reason_of(what, is_pattern ? METRIC_invalidations_pattern : METRIC_invalidations_admin));
+    if (!what->is_heard && is_pattern) {
         tell(fleet, from, what->kind == INVALIDATE_PREFIX ? BUS_PREFIX : BUS_GLOB, what->name,
              (struct bytes){0});
-    } else {
+    } else if (!what->is_heard) {
         tell(fleet, from, BUS_FLUSH, name_of(ns), (struct bytes){0});
     }
-    stats_add(is_pattern ? METRIC_orders_pattern : METRIC_orders_namespace, 1);
+    stats_add(is_pattern ? METRIC_orders_pattern : METRIC_orders_namespace, !what->is_event);
 }
 
 bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
@@ -211,7 +218,7 @@ bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
     } else {
         run_rule(fleet, from, what, ns, answer);
     }
-    answer->n_proxies = count_peers(fleet);
+    answer->n_proxies = what->is_heard ? 0 : count_peers(fleet);
     return true;
 }
 

@@ -461,18 +461,11 @@ static bool is_same_text(const struct captures_pattern *a, const struct captures
     return a == NULL || b == NULL ? a == b : bytes_equal(captures_text(a), captures_text(b));
 }
 
-bool event_rules_equal_sources(const struct event_rules *a, const struct event_rules *b)
+bool event_source_equal(const struct event_source_rule *a, const struct event_source_rule *b)
 {
-    bool is_equal = a->n_sources == b->n_sources;
-
-    for (unsigned i = 0; is_equal && i < a->n_sources; i++) {
-        const struct event_source_rule *const x = &a->sources[i], *const y = &b->sources[i];
-
-        is_equal = x->kind == y->kind && strcmp(x->name, y->name) == 0 &&
-                   strcmp(x->address, y->address) == 0 && strcmp(x->field, y->field) == 0 &&
-                   is_same_text(x->channel, y->channel) && is_same_text(x->event, y->event);
-    }
-    return is_equal;
+    return a->kind == b->kind && strcmp(a->name, b->name) == 0 &&
+           strcmp(a->address, b->address) == 0 && strcmp(a->field, b->field) == 0 &&
+           is_same_text(a->channel, b->channel) && is_same_text(a->event, b->event);
 }
 
 size_t event_source_name(const struct event_source_rule *source, struct bytes channel,

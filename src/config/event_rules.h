@@ -74,8 +74,8 @@ void event_rules_set(struct event_rules *rules, struct config_draft *draft, unsi
 /* Behind the last line. */
 void event_rules_finish(struct event_rules *rules, struct config_draft *draft);
 
-/* Same rules, same sources, word for word. */
-bool event_rules_equal_sources(const struct event_rules *a, const struct event_rules *b);
+/* Word for word the same. */
+bool event_source_equal(const struct event_source_rule *a, const struct event_source_rule *b);
 
 /*
  * The name of the event that a message is; out has room for EVENT_NAME_MAX. 0: none, or longer.

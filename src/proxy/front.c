@@ -5,6 +5,8 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "coherence/audit.h"
+#include "coherence/bus.h"
+#include "coherence/event_sources.h"
 #include "coherence/invalidation.h"
 #include "coherence/recent.h"
 #include "proxy/handshake.h"
@@ -143,6 +145,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
         proxy->n_fronts++;
     }
     proxy->fleet.bus = bus_new(&proxy->fleet, &invalidation_bus_events, &proxy->fleet);
+    proxy->fleet.event_sources = event_sources_new(&proxy->fleet, config);
     return 0;
 }
 
@@ -214,6 +217,7 @@ void proxy_fini(struct proxy *proxy)
         worker_run_mails(&proxy->fronts[i].worker);
     }
     bus_free(&proxy->fleet.bus);
+    event_sources_free(&proxy->fleet.event_sources);
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         fini_front(&proxy->fronts[i]);
     }
@@ -312,6 +316,7 @@ static void take_topology(struct front *front, void *context)
     hub_move(front->hub);
     if (front == &front->proxy->fronts[0]) {
         bus_move(front->proxy->fleet.bus);
+        event_sources_move(front->proxy->fleet.event_sources);
     }
     if (is_moved) {
         tracking_move(front);
@@ -381,6 +386,7 @@ static void take_config(struct front *front, void *context)
     coherence_set_config(&front->coherence, front->config);
     if (front == &front->proxy->fronts[0]) {
         bus_set_config(front->proxy->fleet.bus);
+        event_sources_set_config(front->proxy->fleet.event_sources, front->config);
     }
     front->audit_left = audit_interval(front->coherence.auditor);
     front->max_staleness_us = max_staleness_us(front->config);

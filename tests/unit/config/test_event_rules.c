@@ -68,8 +68,7 @@ static void mistakes_are_told(void **state)
 
         assert_null(loaded.config);
         if (strstr(loaded.messages, cases[i].error) == NULL) {
-            fail_msg("%s\nexpected: %s\ntold: %s", cases[i].text, cases[i].error,
-                     loaded.messages);
+            fail_msg("%s\nexpected: %s\ntold: %s", cases[i].text, cases[i].error, loaded.messages);
         }
         unload(&loaded);
     }
@@ -136,8 +135,8 @@ static void sources_are_compared_word_for_word(void **state)
     struct config *b = assert_accepted("[event-source x]\nchannel = c\nevent = {payload}.x\n");
 
     (void)state;
-    assert_true(event_rules_equal_sources(a->events, a->events));
-    assert_false(event_rules_equal_sources(a->events, b->events));
+    assert_true(event_source_equal(a->events->sources, a->events->sources));
+    assert_false(event_source_equal(a->events->sources, b->events->sources));
     config_unref(&a);
     config_unref(&b);
 }
