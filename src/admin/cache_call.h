@@ -33,4 +33,11 @@ void cache_run_publish(struct cache_call *call);
 void cache_run_subscribe(struct cache_call *call);
 void cache_run_unsubscribe(struct cache_call *call);
 
+/* admin/tag_command.c; answered later */
+void cache_run_tag(struct cache_call *call);
+void cache_run_untag(struct cache_call *call);
+void cache_run_members(struct cache_call *call);
+void cache_run_invalidate_tags(struct cache_call *call, const struct bytes *tags, unsigned n,
+                               bool is_all);
+
 #endif

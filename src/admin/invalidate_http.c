@@ -624,7 +624,7 @@ void invalidate_http_bans(struct proxy *proxy, struct evhttp_request *request)
 
 static json_t *json_of_job(const struct unlink_info *info)
 {
-    static const char *const kinds[] = {"keys", "prefix", "glob", "namespace", "everything"};
+    static const char *const kinds[] = {"keys", "prefix", "glob", "namespace", "everything", "tag"};
 
     return json_pack(
         "{s:I, s:s, s:s, s:o, s:i, s:i, s:i, s:I, s:I, s:I, s:o, s:I}", "id", (json_int_t)info->id,

@@ -5,6 +5,7 @@
 #include "coherence/bus.h"
 #include "coherence/ear.h"
 #include "coherence/event_sources.h"
+#include "coherence/ledger.h"
 #include "coherence/modes.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
@@ -32,6 +33,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
         event_sources_tick(coherence->fleet->event_sources, now_us);
     }
     auditor_tick(coherence->auditor, now_us);
+    ledger_tick(coherence->ledger, now_us);
 }
 
 void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
@@ -48,6 +50,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     ear_set_prefix_ids(coherence);
     coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
     coherence->auditor = auditor_new(coherence);
+    coherence->ledger = ledger_new(coherence);
     coherence->events = events_new(coherence);
     coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
     CHECK(coherence->tick_event != NULL);
@@ -59,6 +62,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
 void coherence_fini(struct coherence *coherence)
 {
     auditor_free(&coherence->auditor);
+    ledger_free(&coherence->ledger);
     events_free(&coherence->events);
     event_free(coherence->tick_event);
     coherence->tick_event = NULL;

@@ -12,7 +12,7 @@
 
 #include "base/mem.h"
 #include "base/stats.h"
-#include "coherence/ledger.h"
+#include "coherence/tags.h"
 #include "coherence/unlink.h"
 
 #define PUBLISH_MAGIC 0x70756265u /* "pube" */
@@ -366,45 +366,31 @@ static void on_version(void *context, const struct ledger_answer *answer)
 
 /* ---- rules of the configuration ---- */
 
-/* The keys of a tag that a rule names. */
-struct tagged {
-    struct publish *publish;
-    bool is_all;
-};
-
-static void on_tagged(void *context, const struct ledger_member *members, unsigned n)
+static void on_tag_done(void *context, const struct tags_answer *answer)
 {
-    const struct tagged *tagged = context;
+    struct publish *publish = OBJ_FROM(context, struct publish, PUBLISH_MAGIC);
 
-    tagged->publish->is_all = tagged->is_all;
-    for (unsigned i = 0; i < n; i++) {
-        drop(tagged->publish, INVALIDATE_KEYS, members[i].key, members[i].db);
+    note_error(publish, answer->error);
+    publish->answer.n_entries += answer->n_entries;
+    publish->answer.n_names += answer->n;
+    publish->answer.is_counted = publish->answer.is_counted && answer->is_counted;
+    if (answer->job != 0) {
+        publish->answer.job = publish->answer.job == 0 ? answer->job : publish->answer.job;
+        publish->answer.n_jobs++;
     }
-}
-
-static void on_tagged_done(void *context, const struct ledger_answer *answer)
-{
-    struct tagged *tagged = context;
-    struct publish *publish = tagged->publish;
-
-    mem_free(tagged);
-    on_exact_done(publish, answer);
+    leave(publish);
 }
 
 static void drop_tag(struct publish *publish, struct bytes tag)
 {
-    struct tagged *tagged = mem_alloc(sizeof(*tagged));
     const char *error;
 
-    tagged->publish = publish;
-    tagged->is_all = publish->is_all;
     publish->n_waiting++;
-    error = ledger_members(publish->events->home->ledger, LEDGER_TAG, tag, 0, on_tagged,
-                           on_tagged_done, tagged);
+    error = tags_invalidate(publish->events->home, publish->order.db, publish->is_all, &tag, 1,
+                            on_tag_done, publish);
     if (error != NULL) {
         note_error(publish, error);
         publish->n_waiting--;
-        mem_free(tagged);
     }
 }
 

@@ -148,6 +148,7 @@ static const char *fault_of(const struct invalidation *what, int *ns)
     *ns = -1;
     switch (what->kind) {
     case INVALIDATE_KEYS:
+    case INVALIDATE_TAGS:
     case INVALIDATE_EVERYTHING:
         return NULL;
     case INVALIDATE_PREFIX:
@@ -175,6 +176,50 @@ static void run_keys(struct coherence_fleet *fleet, struct coherence *from,
         tell(fleet, from, BUS_KEY, what->keys[i], (struct bytes){0});
     }
     stats_add(METRIC_orders_keys, !what->is_event);
+}
+
+uint64_t invalidation_drop_keys(struct coherence_fleet *fleet, struct coherence *from,
+                                const struct bytes *keys, size_t n, enum metric reason)
+{
+    const uint64_t n_held = drop_keys(fleet, keys, n, reason);
+
+    for (size_t i = 0; i < n; i++) {
+        tell(fleet, from, BUS_KEY, keys[i], (struct bytes){0});
+    }
+    return n_held;
+}
+
+bool invalidation_drop_tag(struct coherence_fleet *fleet, struct coherence *from, struct bytes tag,
+                           bool is_told)
+{
+    const int64_t now_us = clock_now_us();
+    enum ban_outcome outcome;
+
+    outcome = bans_add_tag(fleet->cache, tag, is_told, now_us);
+    if (outcome != BAN_NONE) {
+        recent_note_all(fleet->recent, now_us);
+        announce(fleet, NULL, 0);
+    }
+    /* The others may have rules that are not known here. */
+    if (!is_told) {
+        tell(fleet, from, BUS_TAG, tag, (struct bytes){0});
+    }
+    return outcome != BAN_NONE;
+}
+
+unsigned invalidation_count_proxies(const struct coherence_fleet *fleet)
+{
+    return count_peers(fleet);
+}
+
+/* The end of a job: what it removed may have been read meanwhile. */
+static void run_tags(struct coherence_fleet *fleet, struct coherence *from,
+                     const struct invalidation *what)
+{
+    (void)invalidation_drop_keys(fleet, from, what->keys, what->n_keys, METRIC_invalidations_tag);
+    for (size_t i = 0; i < what->n_tags; i++) {
+        (void)invalidation_drop_tag(fleet, from, what->tags[i], false);
+    }
 }
 
 static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
@@ -215,6 +260,8 @@ bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
     }
     if (what->kind == INVALIDATE_KEYS) {
         run_keys(fleet, from, what, answer);
+    } else if (what->kind == INVALIDATE_TAGS) {
+        run_tags(fleet, from, what);
     } else {
         run_rule(fleet, from, what, ns, answer);
     }
@@ -388,6 +435,9 @@ static void on_record(void *context, const struct bus_record *record)
         return;
     case BUS_FLUSH:
         apply_flush(fleet, record->a);
+        return;
+    case BUS_TAG:
+        (void)invalidation_drop_tag(fleet, NULL, record->a, true);
         return;
     case BUS_BAN:
         if (apply_ban(fleet, record)) {

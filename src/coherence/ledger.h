@@ -62,12 +62,16 @@ typedef void (*ledger_subject_fn)(void *context, struct bytes subject);
 
 /* Made and freed with the coherence of its worker. */
 struct ledger *ledger_new(struct coherence *home);
-/* While no worker runs; operations under way are dropped, done() is not called. */
+/* Before the backend's links go: operations under way end with an error, and no more begin. */
+void ledger_stop(struct ledger *ledger);
+/* After them. */
 void ledger_free(struct ledger **ledger);
+/* Under way. */
+unsigned ledger_n_operations(const struct ledger *ledger);
 /* From coherence.c. */
 void ledger_tick(struct ledger *ledger, int64_t now_us);
 
-/* All of them or, where it fails, perhaps some. At most LEDGER_ADD_MAX at a time. */
+/* One atomic change. At most LEDGER_ADD_MAX at a time. */
 #define LEDGER_ADD_MAX 1000u
 NC_MUST_CHECK const char *ledger_add(struct ledger *ledger, enum ledger_kind kind,
                                      struct bytes subject, const struct ledger_member *members,

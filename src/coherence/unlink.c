@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "coherence/ledger.h"
 #include "upstream/control_client.h"
 
 #define JOB_MAGIC 0x756e6c6bu /* "unlk" */
@@ -43,6 +44,7 @@ struct unlink_job {
     struct event *timer;
     unsigned at; /* of topology->nodes */
     bool is_connected, is_node_done;
+    bool has_rules, are_keys_done; /* of INVALIDATE_TAGS: there is something to SCAN for; so far */
     size_t key_at;
     char cursor[24];
     unsigned n_waiting, n_batch; /* UNLINKs that are not answered; sent in this batch */
@@ -84,8 +86,28 @@ static size_t pattern_of_prefix(struct bytes prefix, unsigned char *out)
     return n;
 }
 
+/* A glob may match more keys than those that have the tag. */
+static bool has_tag(const struct unlink_job *job, struct bytes key)
+{
+    const struct config *config = job->jobs->config;
+    const unsigned ns = config_namespace_of(config, key)->id;
+
+    if (!tag_rules_have(config->tag_rules, ns)) {
+        return false;
+    }
+    for (size_t i = 0; i < job->what.n_tags; i++) {
+        if (tag_rules_has(config->tag_rules, ns, key, job->what.tags[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool is_wanted(const struct unlink_job *job, struct bytes key)
 {
+    if (ledger_owns(job->jobs->config, key)) {
+        return false;
+    }
     switch (job->what.kind) {
     case INVALIDATE_PREFIX:
         return bytes_start_with(key, job->what.name);
@@ -93,6 +115,8 @@ static bool is_wanted(const struct unlink_job *job, struct bytes key)
         return bytes_match_glob(job->what.name, key);
     case INVALIDATE_NAMESPACE:
         return config_namespace_of(job->jobs->config, key)->id == job->ns;
+    case INVALIDATE_TAGS:
+        return has_tag(job, key);
     case INVALIDATE_KEYS:
     case INVALIDATE_EVERYTHING:
         break;
@@ -237,6 +261,17 @@ static bool is_here(const struct unlink_job *job, struct bytes key)
            topology_owner(job->topology, command_key_slot(key)) == node_of(job);
 }
 
+/* Of tags, what has them by a rule is looked for then. */
+static void end_keys(struct unlink_job *job)
+{
+    if (job->what.kind == INVALIDATE_TAGS && job->has_rules) {
+        job->are_keys_done = true;
+        step_in(job, 0);
+    } else {
+        end_node(job);
+    }
+}
+
 static void send_keys(struct unlink_job *job)
 {
     while (job->key_at < job->what.n_keys && job->n_batch < BATCH_KEYS) {
@@ -247,7 +282,7 @@ static void send_keys(struct unlink_job *job)
         }
     }
     if (job->n_waiting == 0) {
-        end_node(job);
+        end_keys(job);
     }
 }
 
@@ -313,7 +348,8 @@ static void send_batch(struct unlink_job *job)
 {
     job->n_batch = 0;
     job->n_seen = 0;
-    if (job->what.kind == INVALIDATE_KEYS) {
+    if (job->what.kind == INVALIDATE_KEYS ||
+        (job->what.kind == INVALIDATE_TAGS && !job->are_keys_done)) {
         send_keys(job);
         return;
     }
@@ -380,7 +416,7 @@ static void connect_to(struct unlink_job *job, const struct topology_node *node)
         .tls = config->tls_backend,
     };
 
-    job->is_connected = job->is_node_done = false;
+    job->is_connected = job->is_node_done = job->are_keys_done = false;
     job->cursor[0] = '\0';
     job->key_at = 0;
     if (!node->is_resolved) {
@@ -423,6 +459,28 @@ static void on_step(evutil_socket_t fd, short what, void *context)
     }
 }
 
+/* One glob tells SCAN what to show; more than one are all looked at. The room was kept for it. */
+static void find_rules(struct unlink_job *job)
+{
+    unsigned char *room = (unsigned char *)(uintptr_t)job->match.ptr;
+    unsigned n = 0;
+
+    for (size_t i = 0; i < job->what.n_tags && n < 2; i++) {
+        unsigned char glob[4 * CAPTURES_TEXT_MAX];
+        size_t length;
+        const unsigned n_globs = tag_rules_globs(job->jobs->config->tag_rules, job->what.tags[i],
+                                                 glob, &length);
+
+        if (n == 0 && n_globs > 0) {
+            memcpy(room, glob, length);
+            job->match.len = length;
+        }
+        n += n_globs;
+    }
+    job->has_rules = n > 0;
+    job->match.len = n == 1 ? job->match.len : 0;
+}
+
 /* On the control thread. */
 static void begin(struct mail *mail)
 {
@@ -436,6 +494,9 @@ static void begin(struct mail *mail)
         note_error(job, BYTES("no master is known"));
         finish(job);
         return;
+    }
+    if (job->what.kind == INVALIDATE_TAGS) {
+        find_rules(job);
     }
     job->topology = topology_ref(job->jobs->topology);
     for (unsigned i = 0; i < job->topology->n_nodes; i++) {
@@ -451,12 +512,15 @@ static void begin(struct mail *mail)
 
 static size_t room_for(const struct invalidation *what)
 {
-    size_t n = 3 * what->name.len + 1 + what->n_keys * sizeof(struct bytes);
+    size_t n = 3 * what->name.len + 1 + (what->n_keys + what->n_tags) * sizeof(struct bytes);
 
     for (size_t i = 0; i < what->n_keys; i++) {
         n += what->keys[i].len;
     }
-    return n;
+    for (size_t i = 0; i < what->n_tags; i++) {
+        n += what->tags[i].len;
+    }
+    return what->kind == INVALIDATE_TAGS ? n + 4 * CAPTURES_TEXT_MAX : n;
 }
 
 static struct bytes keep(unsigned char **room, struct bytes bytes)
@@ -479,8 +543,8 @@ static struct unlink_job *job_new(struct unlink_jobs *jobs, const struct invalid
         return NULL;
     }
     memset(job, 0, sizeof(*job));
-    struct bytes *keys = (struct bytes *)(job + 1);
-    unsigned char *room = (unsigned char *)(keys + what->n_keys);
+    struct bytes *keys = (struct bytes *)(job + 1), *tags = keys + what->n_keys;
+    unsigned char *room = (unsigned char *)(tags + what->n_tags);
     job->magic = JOB_MAGIC;
     job->jobs = jobs;
     job->mail.run = begin;
@@ -492,10 +556,16 @@ static struct unlink_job *job_new(struct unlink_jobs *jobs, const struct invalid
     for (size_t i = 0; i < what->n_keys; i++) {
         keys[i] = keep(&room, what->keys[i]);
     }
+    job->what.tags = tags;
+    for (size_t i = 0; i < what->n_tags; i++) {
+        tags[i] = keep(&room, what->tags[i]);
+    }
     if (what->kind == INVALIDATE_PREFIX) {
         job->match = bytes_make(room, pattern_of_prefix(what->name, room));
     } else if (what->kind == INVALIDATE_GLOB) {
         job->match = job->what.name;
+    } else if (what->kind == INVALIDATE_TAGS) {
+        job->match = bytes_make(room, 0);
     }
     return job;
 }

@@ -24,6 +24,7 @@
 #include "config/address.h"
 #include "config/address_map.h"
 #include "config/backend_url.h"
+#include "config/tag_rules.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -109,8 +110,9 @@ struct config_namespace {
     const char *name;
     uint8_t id; /* stable for the life of the process, by name; 0 is "default" */
     /*
-     * match (NULL for "default"), cache, and the options that a namespace may override, resolved:
-     * max_ttl_ms, negative_ttl_ms, max_value, replica_reads, coherence.
+     * match (NULL for "default"; without captures), tags (NULL: none), cache, and the options that
+     * a namespace may override, resolved: max_ttl_ms, negative_ttl_ms, max_value, replica_reads,
+     * coherence.
      */
 #define WORDS(list, words)
 #define OPTION(section, name, type, def, min, max, reload, help)                                   \
@@ -155,6 +157,8 @@ struct config {
 
     struct config_namespace *namespaces; /* [0] is "default"; then longest pattern first */
     unsigned n_namespaces;
+    struct config_namespace ledger_namespace; /* of the ledger's own keys: default, but not kept */
+    struct tag_rules *tag_rules;
     struct config_matcher *matcher;
     struct event_rules *events; /* sections [event] and [event-source] */
     struct config_source *source;
@@ -201,7 +205,8 @@ void config_unref(struct config **config);
 /*
  * The namespace of a key: that of the longest matching pattern (in characters, as written; of
  * equals the one with the longer part before its first wildcard, then the one that stands first),
- * else "default". Never NULL.
+ * else "default". Keys that begin with `ledger_prefix` are in one that is like "default", but never
+ * cached. Never NULL.
  */
 const struct config_namespace *config_namespace_of(const struct config *config, struct bytes key);
 

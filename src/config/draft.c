@@ -15,7 +15,7 @@
 #include "config/tls.h"
 
 #define ERRORS_SHOWN_MAX 50
-#define OPTIONS_MAX 128
+#define OPTIONS_MAX 192
 
 /* Where a value came from; a zeroed one is the table. */
 struct origin {
@@ -27,6 +27,7 @@ struct draft_namespace {
     char *name;
     unsigned line;
     struct config_namespace values;
+    char *pattern; /* match as it was given, where there are tags; NULL: none */
     struct origin origins[OPTIONS_MAX]; /* by index in the option table */
 };
 
@@ -141,6 +142,8 @@ struct config_draft *draft_new(const char *file_name, FILE *errors)
 static void free_space(struct draft_namespace *space)
 {
     mem_free(space->values.match);
+    mem_free(space->values.tags);
+    mem_free(space->pattern);
     mem_free(space->name);
     mem_free(space);
 }
@@ -174,8 +177,10 @@ void draft_discard_config(struct config *config)
     }
     config_matcher_free(&config->matcher);
     event_rules_free(&config->events);
+    tag_rules_unref(&config->tag_rules);
     for (unsigned i = 0; i < config->n_namespaces; i++) {
         mem_free(config->namespaces[i].match);
+        mem_free(config->namespaces[i].tags);
     }
     mem_free(config->namespaces);
     config_backend_fini(&config->target);
@@ -487,6 +492,31 @@ static void check_match(struct config_draft *draft, unsigned at)
     }
 }
 
+/*
+ * Where a namespace has tags, a brace in its match is a capture; from here on match is the glob.
+ */
+static void check_tags(struct config_draft *draft, struct draft_namespace *space)
+{
+    const unsigned line = space->origins[index_of(config_option_find(true, "tags"))].line;
+    char why[CAPTURES_WHY_MAX], *glob;
+
+    if (space->values.tags == NULL) {
+        return;
+    }
+    if (space->values.match == NULL) {
+        draft_error(draft, LAYER_FILE, line, "tags: the namespace %s has no match", space->name);
+        return;
+    }
+    if (!tag_rule_check(space->values.match, space->values.tags, &glob, why)) {
+        draft_error(draft, LAYER_FILE, line, "tags = %s with match = %s: %s",
+                    log_quote(bytes_of_string(space->values.tags)),
+                    log_quote(bytes_of_string(space->values.match)), why);
+        return;
+    }
+    space->pattern = space->values.match;
+    space->values.match = glob;
+}
+
 /* "default" comes first, with or without a section of its own. */
 static void put_default_first(struct config_draft *draft)
 {
@@ -532,15 +562,23 @@ static void take_namespaces(struct config_draft *draft)
 {
     struct config *const config = draft->config;
 
+    char **patterns = mem_alloc(draft->n_spaces * sizeof(*patterns));
+
     config->namespaces = mem_alloc(draft->n_spaces * sizeof(*config->namespaces));
     config->n_namespaces = draft->n_spaces;
     for (unsigned i = 0; i < draft->n_spaces; i++) {
         resolve(config, draft->spaces[i]);
         config->namespaces[i] = draft->spaces[i]->values;
         draft->spaces[i]->values.match = NULL;
+        draft->spaces[i]->values.tags = NULL;
+        patterns[i] = draft->spaces[i]->pattern;
     }
+    config->tag_rules = tag_rules_new(config->namespaces, patterns, config->n_namespaces);
+    mem_free(patterns);
     namespaces_sort(config->namespaces, config->n_namespaces);
     config->matcher = config_matcher_new(config->namespaces, config->n_namespaces);
+    config->ledger_namespace = config->namespaces[0];
+    config->ledger_namespace.cache = false;
 }
 
 /* -- The end ---------------------------------------------------------------------------------- */
@@ -570,6 +608,9 @@ static void check_restart(struct config_draft *draft, const struct config *in_fo
 struct config *draft_finish(struct config_draft *draft, const struct config *in_force)
 {
     put_default_first(draft);
+    for (unsigned i = 0; i < draft->n_spaces; i++) {
+        check_tags(draft, draft->spaces[i]);
+    }
     for (unsigned i = 0; i < draft->n_spaces; i++) {
         check_match(draft, i);
     }

@@ -322,6 +322,7 @@ static bool parse_word(const char *words, const char *text, int *out)
 #define EXPECTED_ANNOUNCE CONFIG_ANNOUNCE_EXPECTED ", or nothing"
 #define EXPECTED_UNIX_MODE "permissions in octal from 0000 to 0777"
 #define EXPECTED_TLS_LISTEN "an address as 127.0.0.1:6390, [::1]:6390 or *:6390"
+#define EXPECTED_LEDGER_PREFIX "1 to 100 characters without braces and spaces"
 #define EXPECTED_BUS_GROUP "1 to 64 letters, digits, dots, dashes or underscores"
 #define EXPECTED_MATCH "a glob pattern of 1 to 256 characters"
 
@@ -402,6 +403,16 @@ static const char *check_bus_group(const char *text)
                                                                  : "expected " EXPECTED_BUS_GROUP;
 }
 
+/* Braces choose the slot, behind it. */
+static const char *check_ledger_prefix(const char *text)
+{
+    const size_t len = strlen(text);
+
+    return len >= 1 && len <= 100 && strpbrk(text, "{} \t") == NULL
+               ? NULL
+               : "expected " EXPECTED_LEDGER_PREFIX;
+}
+
 static const char *check_match(const char *text)
 {
     const size_t len = strlen(text);
@@ -423,6 +434,7 @@ static const struct text_check {
     {"announce_address", check_announce, EXPECTED_ANNOUNCE},
     {"address_map", check_mapping, CONFIG_MAPPING_EXPECTED},
     {"bus_group", check_bus_group, EXPECTED_BUS_GROUP},
+    {"ledger_prefix", check_ledger_prefix, EXPECTED_LEDGER_PREFIX},
     {"match", check_match, EXPECTED_MATCH},
 };
 

@@ -8,6 +8,7 @@
 #include "coherence/bus.h"
 #include "coherence/event_sources.h"
 #include "coherence/invalidation.h"
+#include "coherence/ledger.h"
 #include "coherence/recent.h"
 #include "proxy/handshake.h"
 #include "proxy/hub.h"
@@ -183,6 +184,7 @@ static void fini_front(struct front *front)
     topic_table_fini(&front->topics);
     tracking_free(&front->tracking);
     pause_fini(front);
+    ledger_stop(front->coherence.ledger);
     backend_fini(&front->backend);
     coherence_fini(&front->coherence);
     event_free(front->retry_event);
@@ -347,7 +349,10 @@ static bool is_same_policy(const struct config_namespace *a, const struct config
                                    ? a->match == b->match
                                    : strcmp(a->match, b->match) == 0;
 
-    return is_same_match && a->id == b->id && a->cache == b->cache &&
+    const bool are_same_tags = a->tags == NULL || b->tags == NULL ? a->tags == b->tags
+                                                                  : strcmp(a->tags, b->tags) == 0;
+
+    return is_same_match && are_same_tags && a->id == b->id && a->cache == b->cache &&
            a->max_ttl_ms == b->max_ttl_ms && a->negative_ttl_ms == b->negative_ttl_ms &&
            a->max_value == b->max_value && a->replica_reads == b->replica_reads &&
            a->coherence == b->coherence;
@@ -403,6 +408,7 @@ static void on_config_taken(void *context)
         /* While replicas were read nowhere, what was shown was not noted. */
         recent_note_all(change->proxy->fleet.recent, clock_now_us());
         epochs_close_all(cache_epochs(change->proxy->cache));
+        cache_set_tag_rules(change->proxy->cache, change->config->tag_rules);
         stats_add(METRIC_flushes_reload, 1);
     }
     config_unref(&change->config);
