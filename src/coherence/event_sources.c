@@ -67,7 +67,7 @@ struct event_sources {
     struct source *first;
     struct hearing *hearings;
     unsigned n_hearings;
-    bool has_missed; /* everything is to be dropped in the next tick */
+    struct deferred missed_job;
     _Atomic unsigned n_up, n_down;
 };
 
@@ -78,20 +78,26 @@ static bool is_stream(const struct source *source)
 
 /* ---- what was missed ---- */
 
-static void note_gap(struct event_sources *sources, enum metric cause)
+static void on_missed(struct deferred *deferred)
 {
-    stats_add(cause, 1);
-    sources->has_missed = true;
-}
-
-static void drop_everything(struct event_sources *sources)
-{
+    struct event_sources *sources = CONTAINER_OF(deferred, struct event_sources, missed_job);
     const struct invalidation what = {
         .kind = INVALIDATE_EVERYTHING, .is_event = true, .is_heard = true};
     struct invalidation_answer answer;
 
-    sources->has_missed = false;
     (void)invalidation_run(sources->fleet, sources->home, &what, &answer);
+}
+
+/* Once a turn is enough. */
+static void drop_everything(struct event_sources *sources)
+{
+    worker_defer(sources->home->worker, &sources->missed_job);
+}
+
+static void note_gap(struct event_sources *sources, enum metric cause)
+{
+    stats_add(cause, 1);
+    drop_everything(sources);
 }
 
 /* ---- events ---- */
@@ -226,7 +232,7 @@ static void be_up(struct source *source)
         note_gap(source->sources, METRIC_event_gaps_link);
     } else if (!source->has_been_up) {
         /* Of what was published since the first key was kept nothing was heard. */
-        source->sources->has_missed = true;
+        drop_everything(source->sources);
     }
     source->is_missed = false;
     source->has_been_up = true;
@@ -522,9 +528,6 @@ void event_sources_tick(struct event_sources *sources, int64_t now_us)
     for (struct source *source = sources->first; source != NULL; source = source->next) {
         tick(source, now_us);
     }
-    if (sources->has_missed) {
-        drop_everything(sources);
-    }
 }
 
 /* The node has the slot no more, or is no master. */
@@ -616,6 +619,7 @@ struct event_sources *event_sources_new(struct coherence_fleet *fleet, struct co
 
     sources->fleet = fleet;
     sources->home = fleet->members[0];
+    sources->missed_job.run = on_missed;
     event_sources_set_config(sources, config);
     return sources;
 }
@@ -637,6 +641,7 @@ void event_sources_free(struct event_sources **sources)
         gone->first = source->next;
         source_free(source);
     }
+    worker_undefer(gone->home->worker, &gone->missed_job);
     config_unref(&gone->config);
     mem_free(gone);
 }
