@@ -23,8 +23,8 @@ SECTIONS = {
     "ledger": "What applications told about keys: tags, dependencies, events; kept at the backend.",
     "admin": "The HTTP port and commands for operators.",
     "log": "What is written to stderr.",
-    "event": "One section for each kind of event: what `CACHE PUBLISH` and event sources drop. Given "
-             "as `[event \"NAME\"]`, any number of times.",
+    "event": "One section for each kind of event: what `CACHE PUBLISH` and event sources drop. "
+             "Given as `[event \"NAME\"]`, any number of times.",
     "event-source": "One section for each place at the backend that events come from. Given as "
                     "`[event-source \"NAME\"]`, any number of times, the same at every proxy.",
     "namespace": "One section for each kind of key. Given as `[namespace \"NAME\"]`, any number of "
