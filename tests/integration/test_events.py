@@ -581,3 +581,45 @@ def test_more_events_than_may_be_under_way_count_as_missed(start_proxy, start_re
         direct.ok("EXEC")
         wait_until(lambda: gaps(own, cause="overflow") > 0, 10, "the overflow")
         gone(client, "k")
+
+
+def test_who_goes_while_an_event_is_under_way(start_proxy, start_redis):
+    """Clients over both protocols, and the proxy itself."""
+    server = start_redis()
+    own, = start(start_proxy, server.url(), options={"request-timeout": "1s"}, config={
+        **STREAM, 'event-source "app"': section(channel="app")})
+    wait_sources(own, 2)
+    with own.client() as client:
+        client.ok("CACHE", "SUBSCRIBE", "e", "k")
+    server.pause()
+    gone_client = own.client()
+    gone_client.send(b"*3\r\n$5\r\nCACHE\r\n$7\r\nPUBLISH\r\n$1\r\ne\r\n")
+    hung = threading.Thread(target=lambda: post(own, {"event": "e"}), daemon=True)
+    hung.start()
+    gone_client.close()
+    server.resume()
+    hung.join(10)
+    wait_until(lambda: own.metrics().get("events_total") >= 2, 10, "both to end")
+    server.pause()
+    late = own.client()
+    late.send(b"*3\r\n$5\r\nCACHE\r\n$7\r\nPUBLISH\r\n$1\r\ne\r\n")
+    own.stop()
+    server.resume()
+    late.close()
+
+
+def test_in_other_states_of_a_client(start_proxy, redis_server):
+    own, = start(start_proxy, redis_server.url())
+    with own.client(3) as client:
+        client.ok("CACHE", "SUBSCRIBE", "e", "k")
+        assert client.ok("CACHE", "PUBLISH", "e")
+        client.ok("MULTI")
+        client.send(b"*3\r\n$5\r\nCACHE\r\n$7\r\nPUBLISH\r\n$1\r\ne\r\n*1\r\n$4\r\nEXEC\r\n"
+                    b"*1\r\n$4\r\nPING\r\n")
+        client.read()
+        client.read()
+        assert client.read() == b"+PONG\r\n"
+        client.send(b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n"
+                    b"*3\r\n$5\r\nCACHE\r\n$7\r\nPUBLISH\r\n$1\r\ne\r\n"
+                    b"*2\r\n$4\r\nECHO\r\n$2\r\nhi\r\n")
+        assert client.read() == b"$2\r\nhi\r\n"
