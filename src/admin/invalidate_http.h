@@ -25,7 +25,5 @@ void invalidate_http_bans(struct proxy *proxy, struct evhttp_request *request);
 void invalidate_http_jobs(struct proxy *proxy, struct evhttp_request *request);
 /* The admin port closes: what is not answered yet will not be. Before it frees its requests. */
 void invalidate_http_stop(void);
-/* 413, for a body that was not even read. */
-void invalidate_http_too_large(struct evhttp_request *request);
 
 #endif

@@ -80,6 +80,7 @@ READ_GAUGE(bans_standing, facts->bans.n_standing)
 READ_GAUGE(bans_pending, facts->bans.n_pending)
 READ_GAUGE(ban_section, (double)facts->bans.longest_section_us / 1e6)
 READ_GAUGE(ban_slice, (double)facts->bans.longest_slice_us / 1e6)
+READ_GAUGE(ledger_under_way, facts->n_ledger_operations)
 READ_GAUGE(jobs_running, facts->n_jobs)
 READ_GAUGE(memory_bytes, facts->cache.accounted_bytes)
 READ_GAUGE(memory_limit, facts->cache.maxmemory)
@@ -378,6 +379,8 @@ static void add_process(struct gather *gather)
     facts->n_tracked_keys = tracking_count_keys();
     facts->max_clients = atomic_load_explicit(&proxy->max_clients, memory_order_relaxed);
     facts->is_ready = atomic_load_explicit(&proxy->is_reachable, memory_order_relaxed);
+    facts->n_ledger_operations = atomic_load_explicit(&proxy->fleet.n_ledger_operations,
+                                                      memory_order_relaxed);
     facts->is_bus_up = bus_is_up(proxy->fleet.bus);
     facts->n_bus_peers = bus_count_peers(proxy->fleet.bus);
     event_sources_count(proxy->fleet.event_sources, &facts->n_event_sources_up,

@@ -25,7 +25,7 @@
 struct metrics_facts {
     struct cache_stats cache;
     struct bans_figures bans;
-    unsigned n_jobs;
+    unsigned n_jobs, n_ledger_operations;
     struct {
         uint64_t n_entries, n_bytes;
     } namespaces[STATS_NAMESPACES];

@@ -22,8 +22,7 @@ struct listing {
 
 static struct request *begin(struct cache_call *call)
 {
-    struct request *request = request_queue(call->session, REQUEST_LOCAL,
-                                            call->session->last_command);
+    struct request *request = request_queue(call->session, REQUEST_LOCAL, NULL);
 
     request->suspends = true;
     session_suspend(call->session, false);

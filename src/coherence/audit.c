@@ -354,6 +354,11 @@ static bool is_told(const struct epochs_incarnation *incarnation)
     return atomic_load_explicit(&incarnation->is_told, memory_order_relaxed);
 }
 
+static bool is_of_notifications(const struct epochs_incarnation *incarnation)
+{
+    return atomic_load_explicit(&incarnation->shared, memory_order_relaxed) == EAR_KEYSPACE + 1;
+}
+
 static enum audit_cause cause_of(const struct audit *audit)
 {
     const struct epochs_incarnation *incarnation = incarnation_of(audit);
@@ -364,7 +369,7 @@ static enum audit_cause cause_of(const struct audit *audit)
     if (has_field_ttl(audit)) {
         return AUDIT_OF_FIELD_TTL;
     }
-    if (atomic_load_explicit(&incarnation->shared, memory_order_relaxed) == EAR_KEYSPACE + 1) {
+    if (is_of_notifications(incarnation)) {
         return AUDIT_OF_KEYSPACE;
     }
     return is_of_replica(incarnation) ? AUDIT_OF_REPLICA : AUDIT_OF_TRACKING;
@@ -375,7 +380,8 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* A change between the two modes ends what was kept, but for namespaces with a mode of their own. */
+/* A change between the two modes ends what was kept, but for namespaces with a mode of their own.
+ */
 static int64_t untold_life_ms(const struct audit *audit, const struct config_namespace *ns)
 {
     const struct coherence *coherence = audit->auditor->coherence;
@@ -405,8 +411,12 @@ static int64_t age_at_most_us(const struct audit *audit, int64_t now_us)
     if (cache_scope_user(audit->query.db) != 0) {
         life_ms = earlier(life_ms, config->acl_max_age_ms);
     }
-    if (!is_told(incarnation_of(audit))) {
+    if (!is_told(incarnation_of(audit)) || ns->coherence == COHERENCE_TTL ||
+        ns->coherence == COHERENCE_PUBSUB) {
         life_ms = earlier(life_ms, untold_life_ms(audit, ns));
+    }
+    if (is_of_notifications(incarnation_of(audit))) {
+        life_ms = earlier(life_ms, config->keyspace_mode_max_ms);
     }
     if (has_field_ttl(audit)) {
         life_ms = earlier(life_ms, config->hash_ttl_cap_ms);

@@ -46,8 +46,10 @@ struct coherence_fleet {
      */
     void (*on_changed)(void *context, struct bytes keys);
     void *changed_context;
-    struct event_sources *event_sources; /* channels and streams whose messages are events */
-    struct ear_share *shares;            /* ear.c: what the workers share of each node */
+    struct event_sources *event_sources;  /* channels and streams whose messages are events */
+    struct ear_share *shares;             /* ear.c: what the workers share of each node */
+    _Atomic unsigned n_ledger_operations; /* under way, of all workers */
+    _Atomic unsigned n_gathering;         /* invalidations by tag that remove at the backend, too */
     _Atomic unsigned n_ears[2]; /* by enum ear_kind: nodes heard of over one link for all workers */
 };
 

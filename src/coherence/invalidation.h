@@ -52,15 +52,18 @@ struct invalidation_answer {
 bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
                       const struct invalidation *what, struct invalidation_answer *answer);
 
+/* The scope L1 of it once more, at the end of its job: nobody has asked for it anew. */
+void invalidation_repeat(struct coherence_fleet *fleet, const struct invalidation *what);
+
 /*
  * The parts of it, for those who find out themselves what is to go (tags, dependencies, events): on
- * a worker, from being its coherence. Each drops here and tells the others.
+ * a worker, from being its coherence, or the control thread (NULL). Each drops here and tells the
+ * others.
  */
 /* Returns how many were held; counted by reason. */
 uint64_t invalidation_drop_keys(struct coherence_fleet *fleet, struct coherence *from,
                                 const struct bytes *keys, size_t n, enum metric reason);
-/* What has this tag by a rule. Returns whether there is such a rule here. from NULL: tell nobody.
- */
+/* What has this tag by a rule: whether there is such a rule here. is_told: by another proxy. */
 bool invalidation_drop_tag(struct coherence_fleet *fleet, struct coherence *from, struct bytes tag,
                            bool is_told);
 unsigned invalidation_count_proxies(const struct coherence_fleet *fleet);

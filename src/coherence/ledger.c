@@ -151,12 +151,16 @@ static struct operation *operation_new(struct ledger *ledger, enum operation_typ
     }
     buffer_init(&operation->requests);
     ledger->n_operations++;
+    atomic_fetch_add_explicit(&ledger->home->fleet->n_ledger_operations, 1, memory_order_relaxed);
     return operation;
 }
 
 static void operation_free(struct operation *operation)
 {
-    operation->ledger->n_operations--;
+    struct ledger *ledger = operation->ledger;
+
+    ledger->n_operations--;
+    atomic_fetch_sub_explicit(&ledger->home->fleet->n_ledger_operations, 1, memory_order_relaxed);
     buffer_fini(&operation->requests);
     mem_free(operation);
 }
@@ -664,11 +668,6 @@ void ledger_tick(struct ledger *ledger, int64_t now_us)
     if (ledger->review != NULL) {
         ledger_review_tick(ledger->review, now_us);
     }
-}
-
-unsigned ledger_n_operations(const struct ledger *ledger)
-{
-    return ledger->n_operations;
 }
 
 void ledger_stop(struct ledger *ledger)

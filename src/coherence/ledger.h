@@ -66,8 +66,6 @@ struct ledger *ledger_new(struct coherence *home);
 void ledger_stop(struct ledger *ledger);
 /* After them. */
 void ledger_free(struct ledger **ledger);
-/* Under way. */
-unsigned ledger_n_operations(const struct ledger *ledger);
 /* From coherence.c. */
 void ledger_tick(struct ledger *ledger, int64_t now_us);
 

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "coherence/unlink.h"
 
+#define NO_MORE_JOBS "as many jobs as unlink-jobs allows are under way"
 #define JOB_MAGIC 0x74616773u /* "tags" */
 /* Names that an invalidation of scope ALL gathers. */
 #define GATHERED_MAX ((size_t)256 * 1024 * 1024)
@@ -71,6 +72,9 @@ static struct tags_job *job_new(struct coherence *home, unsigned db, const struc
 
 static void job_free(struct tags_job *job)
 {
+    if (job->is_all) {
+        atomic_fetch_sub_explicit(&job->home->fleet->n_gathering, 1, memory_order_relaxed);
+    }
     buffer_fini(&job->gathered);
     mem_free(job);
 }
@@ -122,7 +126,8 @@ const char *tags_attach(struct coherence *home, unsigned db, struct bytes key,
                         void *context)
 {
     const struct ledger_member member = {db, key};
-    const char *error = fault_of(n);
+    const char *error = ledger_owns(home->config, key) ? "the key is one of the ledger's own"
+                                                       : fault_of(n);
     struct tags_job *job = error == NULL ? job_new(home, db, tags, n, done, context) : NULL;
 
     if (error != NULL || job == NULL) {
@@ -213,8 +218,7 @@ static void start_unlink(struct tags_job *job)
         job->answer.job = job->home->fleet->jobs != NULL
                               ? unlink_jobs_start(job->home->fleet->jobs, &what, -1)
                               : 0;
-        note_error(job, job->answer.job == 0 ? "as many jobs as unlink-jobs allows are under way"
-                                             : NULL);
+        note_error(job, job->answer.job == 0 ? NO_MORE_JOBS : NULL);
     }
     mem_free(keys);
 }
@@ -250,6 +254,15 @@ static void next_tag(struct tags_job *job)
     finish(job);
 }
 
+/* What is gathered takes memory: no more of it at a time than there may be jobs. */
+static bool may_gather(const struct coherence *home)
+{
+    const unsigned n = atomic_fetch_add_explicit(&home->fleet->n_gathering, 1,
+                                                 memory_order_relaxed);
+
+    return n < (unsigned)home->config->unlink_jobs;
+}
+
 const char *tags_invalidate(struct coherence *home, unsigned db, bool is_all,
                             const struct bytes *tags, unsigned n, tags_done_fn done, void *context)
 {
@@ -258,6 +271,10 @@ const char *tags_invalidate(struct coherence *home, unsigned db, bool is_all,
 
     if (error == NULL && job == NULL) {
         error = "out of memory";
+    }
+    if (error == NULL && is_all) {
+        job->is_all = true;
+        error = may_gather(home) ? NULL : NO_MORE_JOBS;
     }
     if (error == NULL) {
         error = ledger_members(home->ledger, LEDGER_TAG, tags[0], 0, on_members, on_walked, job);
@@ -269,7 +286,6 @@ const char *tags_invalidate(struct coherence *home, unsigned db, bool is_all,
         stats_add(METRIC_orders_refused, 1);
         return error;
     }
-    job->is_all = is_all;
     job->at = 1;
     for (unsigned i = 0; i < n; i++) {
         job->has_rules |= invalidation_drop_tag(home->fleet, home, tags[i], false);

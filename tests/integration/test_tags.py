@@ -488,6 +488,7 @@ def test_the_ledger_is_its_own(start_proxy, redis_server):
             client.ok("GET", "led:x")
         assert proxy.metrics().get("hits_total") == before
     assert held(proxy, keys + ["led:x"]) == []
+    assert "own" in error_of(proxy, "TAG", keys[0], "t")
     # A job that removes everything leaves what it knows.
     cache(proxy, "INVALIDATE", "ALL", "EVERYTHING")
     proxy.wait_metric("unlink_jobs_total", 1, result="done")
