@@ -575,7 +575,7 @@ def test_the_bound_of_a_namespace_in_auto_follows_what_it_comes_to(start_proxy, 
     server.ask("ACL", "SETUSER", "default", "-client|tracking")
     proxy = start_proxy(server.url(), config={
         "coherence": {"coherence": "ttl", "ttl-mode-max": "300ms", "keyspace-poll": "200ms"},
-        'namespace "a"': {"match": "a:*", "coherence": "auto"}})
+        "bus": {"bus": "off"}, 'namespace "a"': {"match": "a:*", "coherence": "auto"}})
 
     def bound_is(seconds):
         wait_until(lambda: proxy.metrics().get("staleness_bound_seconds") == seconds, 10,
