@@ -34,11 +34,12 @@ struct metrics_facts {
     unsigned n_tls_clients, n_tls_links;
     int64_t tls_client_expiry, tls_backend_expiry;
     unsigned n_identities;
+    unsigned n_miss_leases, n_miss_waiting;
     unsigned n_leased_taken, n_leased_idle, n_blocked, n_trackers, n_tracked_keys, n_large;
     unsigned n_links_up, n_links_down, n_nodes, n_bus_peers;
     bool is_tracking, is_ready, is_dry_run, is_bus_up;
     struct coherence_state state; /* the counts of links and nodes by mode */
-    unsigned n_audits; /* under way */
+    unsigned n_audits;            /* under way */
     double stale_ratio;
     int64_t staleness_bound_ms, watermark_age_us, uptime_us;
     uint64_t process_resident_bytes, allocated_bytes, n_log_dropped;

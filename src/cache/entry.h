@@ -24,6 +24,9 @@
 #define ENTRY_HITS_MAX 3
 /* 28 bits of a body. */
 #define ENTRY_REPLY_MAX (((size_t)1 << 28) - 1)
+/* Of a body, in the highest two bits; its encoding has the two below. */
+#define ENTRY_RENEWABLE 2u
+#define ENTRY_GRACE 1u
 /* 11 bits of a block's word. */
 #define ENTRY_COMMAND_MAX 2047u
 /* This many readers: the exact number is kept elsewhere. */
@@ -70,6 +73,7 @@ struct entry_view {
     bool is_block;
     uint16_t command;
     enum cache_encoding encoding;
+    uint8_t marks; /* ENTRY_RENEWABLE, ENTRY_GRACE: the deadline is the end of its grace */
     uint32_t deadline;
     struct bytes args, reply;
 };
@@ -150,6 +154,16 @@ static inline bool entry_has(const struct entry *entry, struct bytes key, uint32
 }
 
 /* ---- views ---- */
+
+static inline enum cache_encoding entry_body_encoding(uint32_t body)
+{
+    return (enum cache_encoding)(body >> 28 & 3);
+}
+
+static inline uint8_t entry_body_marks(uint32_t body)
+{
+    return (uint8_t)(body >> 30);
+}
 
 static inline size_t entry_body_length(uint32_t body)
 {

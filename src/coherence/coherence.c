@@ -25,6 +25,9 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
         }
     }
     fetch_expire(coherence, now_us);
+    if (coherence == coherence->fleet->members[0]) {
+        miss_leases_tick(coherence, now_us);
+    }
     if (coherence->fleet->bus != NULL && coherence == coherence->fleet->members[0]) {
         bus_tick(coherence->fleet->bus, now_us);
     }
@@ -61,6 +64,7 @@ void coherence_fini(struct coherence *coherence)
 void coherence_set_config(struct coherence *coherence, const struct config *config)
 {
     coherence->config = config;
+    miss_leases_set_config(coherence->fleet->leases, config);
     ear_set_prefix_ids(coherence);
     backend_set_config(coherence->backend, config);
     for (struct backend_node *node = coherence->backend->nodes; node != NULL; node = node->next) {
@@ -95,6 +99,7 @@ void coherence_drop_key(struct coherence *coherence, struct bytes key)
     if (cache_invalidate(coherence->cache, key)) {
         stats_add(METRIC_invalidations_write, 1);
     }
+    miss_leases_note(coherence->fleet->leases, key, MISS_WRITTEN);
 }
 
 struct link *coherence_hearing_link(struct coherence *coherence, unsigned slot,

@@ -323,6 +323,7 @@ bool track_take_message(const struct coherence *coherence, struct bytes frame, b
         if (cache_invalidate(coherence->cache, key.text)) {
             stats_add(METRIC_invalidations_tracking, 1);
         }
+        miss_leases_note(coherence->fleet->leases, key.text, MISS_TOLD);
     }
     if (keys.n_children > 0) {
         track_announce(coherence, array);
