@@ -338,11 +338,8 @@ static void note_shown(const struct fetch *fetch, int64_t now_us)
 }
 
 static void count_completion(const struct fetch *fetch, enum cache_completion completion,
-                             size_t reply_bytes, bool was_unwanted)
+                             size_t reply_bytes)
 {
-    if (was_unwanted) {
-        return;
-    }
     switch (completion) {
     case CACHE_FILLED:
         stats_ns_add(fetch->ns, NS_METRIC_fills, 1);
@@ -367,7 +364,7 @@ static bool is_leased(const struct fetch *fetch)
     return fetch->lease_us > 0 && fetch->knows_pttl && fetch->pttl == -2;
 }
 
-static uint64_t arm_lease(const struct fetch *fetch, int64_t now_us)
+static struct miss_arming arm_lease(const struct fetch *fetch, int64_t now_us)
 {
     const struct cache_flight *flight = fetch->flight;
     const struct miss_subject subject = {
@@ -380,37 +377,51 @@ static uint64_t arm_lease(const struct fetch *fetch, int64_t now_us)
         .life_us = fetch->lease_us,
         .now_us = now_us,
     };
-    const uint64_t number = miss_leases_arm(fetch->coherence->fleet->leases, &subject);
+    const struct miss_arming arming = miss_leases_arm(fetch->coherence->fleet->leases, &subject);
 
-    if (number == 0) {
+    if (arming.number == 0) {
         stats_ns_add(fetch->ns, NS_METRIC_lease_passes_limit, 1);
     }
-    return number;
+    return arming;
 }
 
-/* Ends the flight; a lease of the key hears what became of that meanwhile. */
+/* Ends the flight of a key that is there: who has its lease is done. */
 static enum cache_completion complete(struct fetch *fetch, const struct cache_fill *fill,
                                       int64_t now_us, struct cache_waiter **waiters)
 {
     struct coherence *coherence = fetch->coherence;
-    struct miss_leases *leases = coherence->fleet->leases;
     struct cache_flight *flight = fetch->flight;
     unsigned char key[MISS_KEY_MAX];
     const size_t key_len = flight->key.len;
+    const bool may_have_lease = fetch->lease_us > 0 && key_len <= sizeof(key);
     enum cache_completion completion;
 
-    if (fetch->lease_us > 0 && key_len <= sizeof(key)) {
+    if (may_have_lease && key_len > 0) {
         memcpy(key, flight->key.ptr, key_len);
     }
     completion = cache_complete(coherence->cache, &fetch->flight, fill, now_us,
                                 coherence->config->max_staleness_ms * 1000, waiters);
-    fetch->flight = NULL;
-    if (fetch->lease_us > 0 && key_len <= sizeof(key) &&
-        (!is_leased(fetch) || completion == CACHE_VOIDED)) {
-        miss_leases_note(leases, bytes_make(key, key_len),
-                         is_leased(fetch) ? MISS_VOID : MISS_FOUND);
+    if (may_have_lease) {
+        miss_leases_note(coherence->fleet->leases, bytes_make(key, key_len), MISS_FOUND);
     }
     return completion;
+}
+
+/* That of a missing key, whose readers are offered to its lease. */
+static void complete_missing(struct fetch *fetch, const struct cache_fill *fill, int64_t now_us,
+                             struct cache_waiter **waiters, struct fetch_answer *answer)
+{
+    struct coherence *coherence = fetch->coherence;
+    const uint64_t hash = fetch->flight->hash;
+    const struct miss_arming arming = arm_lease(fetch, now_us);
+
+    answer->lease = arming.number;
+    answer->hash = hash;
+    answer->view = miss_view(fetch->flight->command, fetch->flight->args);
+    if (cache_complete(coherence->cache, &fetch->flight, fill, now_us,
+                       coherence->config->max_staleness_ms * 1000, waiters) == CACHE_DECLINED) {
+        miss_leases_confirm(coherence->fleet->leases, hash, &arming);
+    }
 }
 
 static void take_reply(struct fetch *fetch, struct bytes reply)
@@ -429,11 +440,9 @@ static void take_reply(struct fetch *fetch, struct bytes reply)
     };
     struct fetch_answer answer = {
         .kind = COHERENCE_REPLY, .encoding = fill.encoding, .reply = reply, .until_us = INT64_MAX};
-    enum cache_completion completion;
 
     set_end(fetch, &fill);
-    const bool may_keep = is_leased(fetch) ||
-                          is_worth_keeping(fetch, reply, fill.deadline_us, now_us);
+    const bool may_keep = is_worth_keeping(fetch, reply, fill.deadline_us, now_us);
     if (fetch->pttl >= 0) {
         answer.until_us = fetch->flight->t_sent_us + pttl_us(fetch);
     }
@@ -444,14 +453,13 @@ static void take_reply(struct fetch *fetch, struct bytes reply)
     note_shown(fetch, now_us);
     early_note_fetch(coherence->fleet->early, fetch->ns, now_us - fetch->began_at_us);
     fill.is_unwanted = is_leased(fetch);
-    if (NC_UNLIKELY(fill.is_unwanted)) {
-        answer.hash = fetch->flight->hash;
-        answer.view = miss_view(fetch->flight->command, fetch->flight->args);
-        answer.lease = arm_lease(fetch, now_us);
-    }
     unlist(fetch);
-    completion = complete(fetch, may_keep ? &fill : NULL, now_us, &waiters);
-    count_completion(fetch, completion, reply.len, fill.is_unwanted);
+    if (NC_UNLIKELY(fill.is_unwanted)) {
+        complete_missing(fetch, &fill, now_us, &waiters, &answer);
+    } else {
+        count_completion(fetch, complete(fetch, may_keep ? &fill : NULL, now_us, &waiters),
+                         reply.len);
+    }
     answer_all(coherence, waiters, &answer);
 }
 

@@ -10,8 +10,8 @@
  *                       reader's
  *
  * A message about the key lets all readers go: they look it up, by one fetch. The lease stays until
- * that has shown a value (must_fetch: nobody is held meanwhile): should it be missing still, as
- * after a spurious message, the one who computes still does.
+ * that has shown a value (must_fetch: nobody is held until a fetch finds it missing): should it be
+ * missing still, as after a spurious message, the one who computes still does.
  *
  * Hold and wait: a connection that holds a lease is never held, and one that is held is given no
  * lease. Otherwise two pipelines that read the same keys would wait for each other.
@@ -46,6 +46,7 @@ enum lease_state { VACANT, LOCKING, HERE, ELSEWHERE };
 struct miss_lease {
     struct miss_lease *next; /* of its chain */
     uint64_t hash, number, view, token;
+    uint64_t n_notes; /* how often something became of its key */
     uint32_t scope;
     uint16_t incarnation;
     uint8_t ns;
@@ -425,25 +426,43 @@ static struct miss_lease *make_locked(struct miss_leases *leases,
     return lease;
 }
 
-uint64_t miss_leases_arm(struct miss_leases *leases, const struct miss_subject *subject)
+struct miss_arming miss_leases_arm(struct miss_leases *leases, const struct miss_subject *subject)
 {
+    struct miss_arming arming = {.incarnation = subject->incarnation, .is_told = subject->is_told};
     struct miss_lease *lease;
-    uint64_t number = 0;
 
     pthread_mutex_lock(&leases->lock);
     lease = find_locked(leases, subject->hash, subject->key, subject->scope);
     if (lease == NULL) {
         lease = make_locked(leases, subject);
+        if (lease != NULL) {
+            lease->must_fetch = true;
+            lease->incarnation = subject->incarnation;
+            lease->is_told = subject->is_told;
+        }
     }
     if (lease != NULL) {
-        /* The newest reading is what one hears of. */
-        lease->incarnation = subject->incarnation;
-        lease->is_told = subject->is_told;
-        lease->must_fetch = false;
-        number = lease->number;
+        arming.number = lease->number;
+        arming.n_notes = lease->n_notes;
     }
     pthread_mutex_unlock(&leases->lock);
-    return number;
+    return arming;
+}
+
+void miss_leases_confirm(struct miss_leases *leases, uint64_t hash,
+                         const struct miss_arming *arming)
+{
+    struct miss_lease *lease;
+
+    pthread_mutex_lock(&leases->lock);
+    lease = find_number_locked(leases, hash, arming->number);
+    if (lease != NULL && lease->n_notes == arming->n_notes) {
+        /* The newest reading is what one hears of. */
+        lease->incarnation = arming->incarnation;
+        lease->is_told = arming->is_told;
+        lease->must_fetch = false;
+    }
+    pthread_mutex_unlock(&leases->lock);
 }
 
 /* ---- something became of the key ---- */
@@ -492,6 +511,7 @@ static void note_one_locked(struct miss_leases *leases, struct miss_lease *lease
         end_locked(leases, lease, outbox, true);
         return;
     }
+    lease->n_notes++;
     lease->must_fetch = true;
     release_all_locked(leases, lease, outbox);
 }

@@ -84,17 +84,25 @@ struct miss_subject {
 };
 uint64_t miss_view(uint16_t command, struct bytes args);
 
+/* What a fetch that found the key missing knows of its lease. */
+struct miss_arming {
+    uint64_t number; /* 0: there is none to be had, readers pass */
+    uint64_t n_notes;
+    uint16_t incarnation;
+    bool is_told;
+};
 /*
  * The key was found missing under this incarnation, and its flight is still in the cache: what
- * changes the key voids that, which its end tells (MISS_VOID), or comes later and finds the lease.
- * Returns its number; 0: there is none to be had, readers pass.
+ * changes the key voids that, or comes later and finds the lease. When the flight has ended, and
+ * was not void, the lease is confirmed: from then on readers are held without being asked for.
  */
-uint64_t miss_leases_arm(struct miss_leases *leases, const struct miss_subject *subject);
+struct miss_arming miss_leases_arm(struct miss_leases *leases, const struct miss_subject *subject);
+void miss_leases_confirm(struct miss_leases *leases, uint64_t hash,
+                         const struct miss_arming *arming);
 
 enum miss_cause {
     MISS_TOLD,    /* the backend says that the key changed */
     MISS_WRITTEN, /* a reply that named it came by here */
-    MISS_VOID,    /* it changed while it was read */
     MISS_FOUND,   /* it was read, and is there */
 };
 /* Something became of the key, in any database, and tier 1 has been told. */
