@@ -77,11 +77,12 @@ extern const struct backend_events coherence_backend_events;
 /* ---- cached reads ---- */
 
 enum coherence_answer {
-    COHERENCE_REPLY, /* a whole reply, in RESP3 unless encoding says that both are alike */
-    COHERENCE_RETRY, /* the flight was lost: look it up anew */
-    COHERENCE_AGAIN, /* it waited for somebody's write: look it up anew, now */
-    COHERENCE_RELAY, /* read it uncached */
-    COHERENCE_LARGE, /* the same, over a connection of its own: the reply exceeds large-reply */
+    COHERENCE_REPLY,   /* a whole reply, in RESP3 unless encoding says that both are alike */
+    COHERENCE_RETRY,   /* the flight was lost: look it up anew */
+    COHERENCE_MISSING, /* a whole reply, of a missing key that has a lease */
+    COHERENCE_AGAIN,   /* it waited for somebody's write: look it up anew, now */
+    COHERENCE_RELAY,   /* read it uncached */
+    COHERENCE_LARGE,   /* the same, over a connection of its own: the reply exceeds large-reply */
 };
 
 struct coherence_waiter {

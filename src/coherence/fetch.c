@@ -89,7 +89,8 @@ static void answer_one(struct coherence *coherence, struct cache_waiter *waiter,
             reader->on_answer(reader, COHERENCE_AGAIN, BYTES(""), CACHE_SAME_IN_BOTH);
             return;
         case MISS_PASS:
-            break;
+            reader->on_answer(reader, COHERENCE_MISSING, answer->reply, answer->encoding);
+            return;
         }
     }
     reader->on_answer(reader, is_past ? COHERENCE_RELAY : answer->kind, answer->reply,

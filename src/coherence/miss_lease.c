@@ -13,8 +13,9 @@
  * that has shown a value (must_fetch: nobody is held until a fetch finds it missing): should it be
  * missing still, as after a spurious message, the one who computes still does.
  *
- * Hold and wait: a connection that holds a lease is never held, and one that is held is given no
- * lease. Otherwise two pipelines that read the same keys would wait for each other.
+ * Hold and wait: a connection that holds a lease, or is about to, is never held, and one that is
+ * held is given no lease. Otherwise two pipelines that read the same keys would wait for each
+ * other.
  */
 #include "coherence/miss_lease.h"
 
@@ -124,7 +125,7 @@ static void on_go(struct mail *arrived)
 
         wait->next = wait->prev = NULL;
         stats_observe(HISTOGRAM_lease_wait, now_us - wait->held_at_us, 1);
-        reader->on_answer(reader, mail->has_reply ? COHERENCE_REPLY : COHERENCE_AGAIN,
+        reader->on_answer(reader, mail->has_reply ? COHERENCE_MISSING : COHERENCE_AGAIN,
                           bytes_make(mail->reply, mail->reply_len), mail->encoding);
         wait = next;
     }
@@ -197,10 +198,6 @@ static void link_locked(struct miss_lease *lease, struct miss_wait *wait)
 
 static void unlink_locked(struct miss_lease *lease, struct miss_wait *wait)
 {
-    if (lease->candidate == wait) {
-        lease->candidate = NULL;
-        return;
-    }
     if (wait->prev != NULL) {
         wait->prev->next = wait->next;
     } else {
@@ -215,18 +212,35 @@ static void unlink_locked(struct miss_lease *lease, struct miss_wait *wait)
     lease->n_waiting--;
 }
 
-static void count_held_locked(struct miss_leases *leases, struct miss_wait *wait, int by)
+/* A reader among the lease's. */
+static void add_locked(struct miss_leases *leases, struct miss_lease *lease, struct miss_wait *wait)
 {
-    wait->client->n_waiting += (unsigned)by;
-    atomic_fetch_add_explicit(&leases->n_waiting, (unsigned)by, memory_order_relaxed);
+    link_locked(lease, wait);
+    wait->client->n_waiting++;
+    atomic_fetch_add_explicit(&leases->n_waiting, 1, memory_order_relaxed);
+}
+
+static void set_candidate_locked(struct miss_leases *leases, struct miss_lease *lease,
+                                 struct miss_wait *wait)
+{
+    lease->candidate = wait;
+    wait->lease = lease;
+    wait->client->n_candidates++;
+    atomic_fetch_add_explicit(&leases->n_waiting, 1, memory_order_relaxed);
 }
 
 /* It is held by the lease no longer. */
 static void release_locked(struct miss_leases *leases, struct miss_wait *wait)
 {
-    unlink_locked(wait->lease, wait);
-    count_held_locked(leases, wait, -1);
+    if (wait->lease->candidate == wait) {
+        wait->lease->candidate = NULL;
+        wait->client->n_candidates--;
+    } else {
+        unlink_locked(wait->lease, wait);
+        wait->client->n_waiting--;
+    }
     wait->lease = NULL;
+    atomic_fetch_sub_explicit(&leases->n_waiting, 1, memory_order_relaxed);
 }
 
 static void release_all_locked(struct miss_leases *leases, struct miss_lease *lease,
@@ -336,6 +350,12 @@ static void end_locked(struct miss_leases *leases, struct miss_lease *lease, str
     mem_free(lease);
 }
 
+/* It holds a lease, or is about to. */
+static bool computes_locked(const struct miss_client *client)
+{
+    return client->held != NULL || client->n_candidates > 0;
+}
+
 /* The client computes from now on. */
 static void begin_locked(struct miss_lease *lease, struct miss_client *client, int64_t now_us)
 {
@@ -352,14 +372,12 @@ static void begin_locked(struct miss_lease *lease, struct miss_client *client, i
     set_holder_locked(lease, client);
 }
 
-/* LOCKING has ended well enough: the candidate gets its nil. */
-static void grant_locked(struct miss_leases *leases, struct miss_lease *lease,
-                         struct outbox *outbox, int64_t now_us)
+/* The candidate gets its nil. */
+static void tell_locked(struct miss_leases *leases, struct miss_lease *lease, struct outbox *outbox)
 {
     struct miss_wait *wait = lease->candidate;
     struct go_mail *mail = new_mail();
 
-    begin_locked(lease, wait->client, now_us);
     mail->has_reply = true;
     mail->encoding = lease->encoding;
     mail->reply_len = lease->reply_len;
@@ -368,6 +386,14 @@ static void grant_locked(struct miss_leases *leases, struct miss_lease *lease,
     outbox->granted[outbox->n_granted++] = mail;
     release_locked(leases, wait);
     put_mail(mail, wait);
+}
+
+/* LOCKING has ended well enough. */
+static void grant_locked(struct miss_leases *leases, struct miss_lease *lease,
+                         struct outbox *outbox, int64_t now_us)
+{
+    begin_locked(lease, lease->candidate->client, now_us);
+    tell_locked(leases, lease, outbox);
 }
 
 /*
@@ -384,7 +410,7 @@ static void promote_locked(struct miss_leases *leases, struct miss_lease *lease,
     if (wait == NULL) {
         return;
     }
-    if (wait->client->n_waiting == 1 && wait->client->held == NULL) {
+    if (wait->client->n_waiting == 1 && !computes_locked(wait->client)) {
         begin_locked(lease, wait->client, now_us);
     }
     wait->passes = true;
@@ -562,7 +588,7 @@ static enum ns_metric why_pass_locked(const struct miss_leases *leases,
                                       const struct miss_lease *lease, const struct miss_wait *wait,
                                       uint64_t view, int64_t now_us)
 {
-    if (leases->is_over || wait->client->held != NULL) {
+    if (leases->is_over || computes_locked(wait->client)) {
         return NS_METRIC_lease_passes_own;
     }
     if (wait->until_us != 0 && (now_us >= wait->until_us || wait->n_again > AGAIN_MAX)) {
@@ -582,8 +608,7 @@ static void hold_locked(struct miss_leases *leases, struct miss_lease *lease,
         wait->until_us = now_us + lease->life_us;
         stats_ns_add(lease->ns, NS_METRIC_lease_waits, 1);
     }
-    link_locked(lease, wait);
-    count_held_locked(leases, wait, 1);
+    add_locked(leases, lease, wait);
 }
 
 /* The lease has nobody: the reader takes it. *lock: what must be sent when the lock is left. */
@@ -610,16 +635,14 @@ static enum miss_verdict take_locked(struct coherence *coherence, struct miss_le
     lease->state = LOCKING;
     lease->is_locking = true;
     lease->lock_at_us = now_us;
-    lease->candidate = wait;
     lease->encoding = encoding;
     lease->reply_len = (uint8_t)reply.len;
     memcpy(lease->reply, reply.ptr, reply.len);
-    wait->lease = lease;
     if (wait->until_us == 0) {
         wait->held_at_us = now_us;
         wait->until_us = now_us + lease->life_us;
     }
-    count_held_locked(leases, wait, 1);
+    set_candidate_locked(leases, lease, wait);
     return MISS_HELD;
 }
 
@@ -696,7 +719,7 @@ enum miss_verdict miss_leases_take_early(struct coherence *coherence,
     enum miss_verdict verdict = MISS_AGAIN;
 
     pthread_mutex_lock(&leases->lock);
-    if (waiter->miss.client->n_waiting == 0 && waiter->miss.client->held == NULL &&
+    if (waiter->miss.client->n_waiting == 0 && !computes_locked(waiter->miss.client) &&
         find_locked(leases, subject->hash, subject->key, subject->scope) == NULL &&
         (lease = make_locked(leases, subject)) != NULL) {
         lease->is_early = true;
@@ -826,10 +849,14 @@ static void refuse_lock_locked(struct miss_leases *leases, struct miss_lease *le
     if (lease->state == HERE) {
         return;
     }
-    lease->candidate = NULL;
-    if (wait != NULL) {
+    if (wait != NULL && (wait->client->held != NULL || wait->client->n_candidates > 1)) {
+        /* It computes other keys, for which somebody may wait who computes this one. */
+        stats_ns_add(lease->ns, NS_METRIC_lease_passes_own, 1);
+        tell_locked(leases, lease, outbox);
+    } else if (wait != NULL) {
         stats_ns_add(lease->ns, NS_METRIC_lease_waits, 1);
-        link_locked(lease, wait);
+        release_locked(leases, wait);
+        add_locked(leases, lease, wait);
     }
     lease->ends_at_us = lease->state == ELSEWHERE ? lease->ends_at_us : now_us + lease->life_us;
     lease->state = ELSEWHERE;

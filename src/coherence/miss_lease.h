@@ -35,6 +35,7 @@ struct miss_leases; /* opaque: all of the process */
 struct miss_client {
     struct miss_lease *held; /* lock: leases that it holds, as it computes */
     unsigned n_waiting;      /* lock: its readers that are held */
+    unsigned n_candidates;   /* lock: leases that it is about to hold */
 };
 
 /* Of one reader. All fields: its worker, but while it is held the lock. */

@@ -364,7 +364,7 @@ static bool take_early(struct session *session, const struct dispatch_call *call
     switch (miss_leases_take_early(coherence, &request->waiter, &subject,
                                    query->now_us + hit->left_us)) {
     case MISS_PASS:
-        on_answer(&request->waiter, COHERENCE_REPLY, BYTES("_\r\n"), CACHE_RESP3);
+        on_answer(&request->waiter, COHERENCE_MISSING, BYTES("_\r\n"), CACHE_RESP3);
         return true;
     case MISS_HELD:
         return true;
@@ -582,6 +582,18 @@ static void take_later_reads_along(const struct request *request)
 
 /* ---- answers ---- */
 
+/* Its session has an unanswered cached read of the same key before it. */
+static bool is_behind_own_read(const struct request *request)
+{
+    const struct request *in_queue = request->is_part ? request->group->owner : request;
+    struct coherence_order order = {.may_hit = true};
+
+    if (in_queue->session != NULL) {
+        order_behind(in_queue->session, request->key_hash, in_queue, &order);
+    }
+    return !order.may_hit;
+}
+
 static void on_answer(struct coherence_waiter *waiter, enum coherence_answer answer,
                       struct bytes reply, enum cache_encoding encoding)
 {
@@ -599,6 +611,10 @@ static void on_answer(struct coherence_waiter *waiter, enum coherence_answer ans
     if (answer == COHERENCE_RELAY) {
         /* Now: the answers of later flights on the same link may already be behind this one. */
         take_later_reads_along(request);
+    }
+    if (answer == COHERENCE_MISSING) {
+        /* An earlier read of the key may still wait for its value: this one must not show less. */
+        answer = is_behind_own_read(request) ? COHERENCE_RETRY : COHERENCE_REPLY;
     }
     if (answer == COHERENCE_AGAIN) {
         /* At once: it has waited, and so have many. */
