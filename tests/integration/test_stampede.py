@@ -39,11 +39,21 @@ def calls(server, command):
 
 
 @pytest.fixture
-def leased(start_proxy, redis_server):
+def start_listening(start_proxy):
+    """Starts a proxy whose tracking links are up: a key that is relayed has no lease."""
+    def start(url, options=None, n_nodes=1, **keywords):
+        proxy = start_proxy(url, options, **keywords)
+        proxy.wait_metric("coherence_links", 2 * n_nodes, mode="tracking")
+        return proxy
+    return start
+
+
+@pytest.fixture
+def leased(start_listening, redis_server):
     """(proxies, server): that many in front of one server, with leases for m:*."""
     def start(n=1, lease=LONG, options=None, **namespace):
-        return [start_proxy(redis_server.url(), {**(options or {})},
-                            config=lease_config(lease, **namespace)) for _ in range(n)], redis_server
+        return [start_listening(redis_server.url(), options, config=lease_config(lease, **namespace))
+                for _ in range(n)], redis_server
     return start
 
 
@@ -58,11 +68,11 @@ def total(proxies, name, **labels):
 
 # --- single flight --------------------------------------------------------------------------------
 
-def test_a_thousand_clients_of_one_cold_key_cost_one_read(start_proxy, start_redis, start_relay):
+def test_a_thousand_clients_of_one_cold_key_cost_one_read(start_listening, start_redis, start_relay):
     """The tracking link's replies are held until all wait, so nobody can come late."""
     server = start_redis()
     relay = start_relay(server.address)
-    proxy = start_proxy(f"redis://127.0.0.1:{relay.address[1]}",
+    proxy = start_listening(f"redis://127.0.0.1:{relay.address[1]}",
                         {"flight-timeout": "1m", "max-staleness": "1m", "link-timeout": "1m",
                          "fence-interval": "1s"})
     server.ask("SET", "cold", "value")
@@ -77,10 +87,10 @@ def test_a_thousand_clients_of_one_cold_key_cost_one_read(start_proxy, start_red
     assert calls(server, "get") - gets == 1
 
 
-def test_waiters_of_a_fetch_are_bounded_in_number_and_time(start_proxy, start_redis, start_relay):
+def test_waiters_of_a_fetch_are_bounded_in_number_and_time(start_listening, start_redis, start_relay):
     server = start_redis()
     relay = start_relay(server.address)
-    proxy = start_proxy(f"redis://127.0.0.1:{relay.address[1]}",
+    proxy = start_listening(f"redis://127.0.0.1:{relay.address[1]}",
                         {"max-waiters": 5, "flight-timeout": "200ms", "link-timeout": "1m"})
     server.ask("SET", "cold", "value")
     with Crowd([proxy.address], 10) as crowd:
@@ -128,8 +138,8 @@ def test_a_write_around_the_proxies_is_heard_of(leased):
         assert len(crowd.with_reply(VALUE)) == 19
 
 
-def test_a_lease_in_a_cluster(start_proxy, cluster):
-    proxies = [start_proxy(cluster.url(), config=lease_config()) for _ in range(2)]
+def test_a_lease_in_a_cluster(start_listening, cluster):
+    proxies = [start_listening(cluster.url(), n_nodes=3, config=lease_config()) for _ in range(2)]
     for key in ("m:a", "m:{tag}b", "m:c"):
         with Crowd([proxy.address for proxy in proxies], 30) as crowd:
             crowd.send(encode("GET", key))
@@ -147,8 +157,8 @@ def test_a_lease_in_a_cluster(start_proxy, cluster):
                what="the locks to be given back")
 
 
-def test_a_name_that_fits_no_hash_tag_has_a_lease_in_each_proxy(start_proxy, cluster):
-    proxies = [start_proxy(cluster.url(), config=lease_config()) for _ in range(2)]
+def test_a_name_that_fits_no_hash_tag_has_a_lease_in_each_proxy(start_listening, cluster):
+    proxies = [start_listening(cluster.url(), n_nodes=3, config=lease_config()) for _ in range(2)]
     with Crowd([proxy.address for proxy in proxies], 10) as crowd:
         crowd.send(encode("GET", "m:odd}name"))
         held(proxies, 8)
@@ -279,12 +289,12 @@ def test_a_proxy_that_dies_with_the_lock_costs_its_time(leased):
     proxies[0].is_expected_to_be_gone = True
 
 
-def test_a_lock_that_cannot_be_had_costs_a_second_computation(start_proxy, start_redis):
+def test_a_lock_that_cannot_be_had_costs_a_second_computation(start_listening, start_redis):
     server = start_redis()
     for command in ("SET", "EVAL"):
         server.ask("ACL", "SETUSER", "default", f"-{command.lower()}")
     server.ask("ACL", "SETUSER", "writer", "on", "nopass", "~*", "&*", "+@all")
-    proxies = [start_proxy(server.url(), config=lease_config()) for _ in range(2)]
+    proxies = [start_listening(server.url(), config=lease_config()) for _ in range(2)]
     with Crowd([proxy.address for proxy in proxies], 20) as crowd:
         crowd.send(encode("GET", "m:x"))
         held(proxies, 18)
@@ -358,10 +368,10 @@ def test_another_type_is_told_as_such(leased):
         assert reader.read().startswith(b"-WRONGTYPE")
 
 
-def test_a_lost_link_does_not_lose_who_waits(start_proxy, start_redis, start_relay):
+def test_a_lost_link_does_not_lose_who_waits(start_listening, start_redis, start_relay):
     server = start_redis()
     relay = start_relay(server.address)
-    proxy = start_proxy(f"redis://127.0.0.1:{relay.address[1]}", {"reconnect-max": "50ms"},
+    proxy = start_listening(f"redis://127.0.0.1:{relay.address[1]}", {"reconnect-max": "50ms"},
                         config=lease_config())
     with proxy.client() as holder, proxy.client() as reader:
         assert holder.ask("GET", "m:x") == NIL
@@ -399,8 +409,8 @@ def test_leases_end_when_a_reload_takes_them_away_and_at_the_drain(leased):
 
 # --- before and behind the deadline ---------------------------------------------------------------
 
-def test_an_entry_that_the_backend_keeps_is_renewed_before_its_end(start_proxy, redis_server):
-    proxy = start_proxy(redis_server.url(), {"max-ttl": "300ms", "early-refresh": "250ms"})
+def test_an_entry_that_the_backend_keeps_is_renewed_before_its_end(start_listening, redis_server):
+    proxy = start_listening(redis_server.url(), {"max-ttl": "300ms", "early-refresh": "250ms"})
     redis_server.ask("SET", "k", "value")
     with proxy.client() as client:
         assert client.ask("GET", "k") == VALUE
@@ -415,9 +425,9 @@ def test_an_entry_that_the_backend_keeps_is_renewed_before_its_end(start_proxy, 
     assert lost < proxy.metrics().get("refreshes_total")
 
 
-def test_a_time_to_live_of_its_own_is_not_asked_for_again_and_again(start_proxy, redis_server):
+def test_a_time_to_live_of_its_own_is_not_asked_for_again_and_again(start_listening, redis_server):
     """Reading it again would not move its end."""
-    proxy = start_proxy(redis_server.url(), {"early-refresh": "10s"})
+    proxy = start_listening(redis_server.url(), {"early-refresh": "10s"})
     redis_server.ask("SET", "k", "value", "PX", "1500")
     with proxy.client() as client:
         wait_until(lambda: client.ask("GET", "k") == NIL, 10, "the end of the key", pause=0.001)
@@ -446,10 +456,10 @@ def test_one_is_told_early_and_the_others_are_served(leased):
 
 
 def test_behind_the_end_the_old_value_is_shown_while_one_fetch_renews_it(
-        start_proxy, start_redis, start_relay):
+        start_listening, start_redis, start_relay):
     server = start_redis()
     relay = start_relay(server.address)
-    proxy = start_proxy(f"redis://127.0.0.1:{relay.address[1]}",
+    proxy = start_listening(f"redis://127.0.0.1:{relay.address[1]}",
                         {"max-ttl": "100ms", "stale-while-revalidate": "1h",
                          "max-staleness": "30s", "link-timeout": "1m", "flight-timeout": "1m"})
     server.ask("SET", "k", "value")
@@ -465,8 +475,8 @@ def test_behind_the_end_the_old_value_is_shown_while_one_fetch_renews_it(
         assert client.ask("GET", "k") == VALUE
 
 
-def test_what_was_written_is_never_shown_from_the_grace(start_proxy, redis_server):
-    proxy = start_proxy(redis_server.url(), {"max-ttl": "50ms", "stale-while-revalidate": "1h"})
+def test_what_was_written_is_never_shown_from_the_grace(start_listening, redis_server):
+    proxy = start_listening(redis_server.url(), {"max-ttl": "50ms", "stale-while-revalidate": "1h"})
     with proxy.client() as client:
         for number in range(300):
             redis_server.ask("SET", "k", number)
@@ -476,9 +486,9 @@ def test_what_was_written_is_never_shown_from_the_grace(start_proxy, redis_serve
         assert proxy.metrics().get("misses_total", reason="expired") == 0
 
 
-def test_a_grace_has_an_end(start_proxy, redis_server, start_relay):
+def test_a_grace_has_an_end(start_listening, redis_server, start_relay):
     relay = start_relay(redis_server.address)
-    proxy = start_proxy(f"redis://127.0.0.1:{relay.address[1]}",
+    proxy = start_listening(f"redis://127.0.0.1:{relay.address[1]}",
                         {"max-ttl": "100ms", "stale-while-revalidate": "200ms",
                          "max-staleness": "30s", "link-timeout": "1m", "flight-timeout": "100ms"})
     redis_server.ask("SET", "k", "value")
@@ -491,8 +501,8 @@ def test_a_grace_has_an_end(start_proxy, redis_server, start_relay):
         relay.flow()
 
 
-def test_jitter_shortens_and_never_lengthens(start_proxy, redis_server):
-    proxy = start_proxy(redis_server.url(), {"max-ttl": "1000s", "ttl-jitter": 50})
+def test_jitter_shortens_and_never_lengthens(start_listening, redis_server):
+    proxy = start_listening(redis_server.url(), {"max-ttl": "1000s", "ttl-jitter": 50})
     left = []
     with proxy.client() as client, proxy.client(3) as operator:
         for number in range(50):
