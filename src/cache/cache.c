@@ -145,7 +145,6 @@ static inline bool find_view(const struct entry *entry, const struct cache_query
                   query->command == 0 && query->args.len == 0)) {
         *view = (struct entry_view){.object = arena_ref_of(entry),
                                     .encoding = entry_body_encoding(entry->body),
-                                    .marks = entry_body_marks(entry->body),
                                     .deadline = entry->deadline,
                                     .reply = entry_own_reply(entry)};
         return true;
@@ -165,12 +164,12 @@ tell_near(const struct cache *cache, const struct entry *entry, const struct ent
           int64_t now_us, struct cache_hit *hit)
 {
     const uint32_t grace = atomic_load_explicit(&cache->graces[entry->ns], memory_order_relaxed);
-    const bool has_grace = (view->marks & ENTRY_GRACE) != 0;
+    const bool has_grace = (entry_view_marks(view) & ENTRY_GRACE) != 0;
     const int64_t left_us = entry_deadline_us(view->deadline, now_us) - now_us -
                             (has_grace ? (int64_t)grace * ENTRY_TICK_US : 0);
 
     hit->is_near = left_us <= (int64_t)(margin_of(cache, entry) - grace) * ENTRY_TICK_US;
-    hit->is_renewable = (view->marks & ENTRY_RENEWABLE) != 0;
+    hit->is_renewable = (entry_view_marks(view) & ENTRY_RENEWABLE) != 0;
     hit->incarnation = entry->incarnation;
     hit->left_us = left_us;
 }

@@ -166,13 +166,21 @@ static uint16_t block_command(const struct entry_block *block)
     return (uint16_t)(block->word >> BLOCK_COMMAND_SHIFT);
 }
 
+unsigned entry_view_marks(const struct entry_view *view)
+{
+    const void *object = arena_at(view->object);
+
+    return (view->is_block ? ((const struct entry_block *)object)->body
+                           : ((const struct entry *)object)->body) >>
+           30;
+}
+
 static struct entry_view view_of_block(const struct entry_block *block)
 {
     return (struct entry_view){.object = arena_ref_of(block),
                                .is_block = true,
                                .command = block_command(block),
                                .encoding = entry_body_encoding(block->body),
-                               .marks = entry_body_marks(block->body),
                                .deadline = block->deadline,
                                .args = block_args(block),
                                .reply = block_reply(block)};
@@ -183,7 +191,6 @@ static struct entry_view view_of_get(const struct entry *holds)
 {
     return (struct entry_view){.object = arena_ref_of(holds),
                                .encoding = entry_body_encoding(holds->body),
-                               .marks = entry_body_marks(holds->body),
                                .deadline = holds->deadline,
                                .reply = entry_own_reply(holds)};
 }

@@ -73,7 +73,6 @@ struct entry_view {
     bool is_block;
     uint16_t command;
     enum cache_encoding encoding;
-    uint8_t marks; /* ENTRY_RENEWABLE, ENTRY_GRACE: the deadline is the end of its grace */
     uint32_t deadline;
     struct bytes args, reply;
 };
@@ -160,11 +159,6 @@ static inline enum cache_encoding entry_body_encoding(uint32_t body)
     return (enum cache_encoding)(body >> 28 & 3);
 }
 
-static inline uint8_t entry_body_marks(uint32_t body)
-{
-    return (uint8_t)(body >> 30);
-}
-
 static inline size_t entry_body_length(uint32_t body)
 {
     return body & ENTRY_REPLY_MAX;
@@ -181,6 +175,8 @@ static inline struct bytes entry_own_reply(const struct entry *entry)
 /* False: no such view. */
 bool entry_find_view(const struct entry *entry, uint16_t command, struct bytes args,
                      struct entry_view *view);
+/* ENTRY_RENEWABLE; ENTRY_GRACE: its deadline is the end of its grace. */
+unsigned entry_view_marks(const struct entry_view *view);
 /* All views, at most max; returns their number. */
 unsigned entry_views(const struct entry *entry, struct entry_view *views, unsigned max);
 struct entry_sizes entry_measure(const struct entry *entry);

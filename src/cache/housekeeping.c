@@ -303,7 +303,7 @@ static int64_t shown_deadline(const struct cache *cache, const struct entry *ent
     const int64_t end_us = entry_deadline_us(view->deadline, now_us);
     const uint32_t grace = atomic_load_explicit(&cache->graces[entry->ns], memory_order_relaxed);
 
-    return end_us == CACHE_NO_DEADLINE || (view->marks & ENTRY_GRACE) == 0
+    return end_us == CACHE_NO_DEADLINE || (entry_view_marks(view) & ENTRY_GRACE) == 0
                ? end_us
                : end_us - (int64_t)grace * ENTRY_TICK_US;
 }
