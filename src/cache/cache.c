@@ -159,7 +159,7 @@ static inline uint32_t margin_of(const struct cache *cache, const struct entry *
 }
 
 /* Its end is within the margin of its namespace: how far away is its deadline? */
-static void __attribute__((noinline))
+static bool __attribute__((noinline))
 tell_near(const struct cache *cache, const struct entry *entry, const struct entry_view *view,
           int64_t now_us, struct cache_hit *hit)
 {
@@ -168,10 +168,10 @@ tell_near(const struct cache *cache, const struct entry *entry, const struct ent
     const int64_t left_us = entry_deadline_us(view->deadline, now_us) - now_us -
                             (has_grace ? (int64_t)grace * ENTRY_TICK_US : 0);
 
-    hit->is_near = left_us <= (int64_t)(margin_of(cache, entry) - grace) * ENTRY_TICK_US;
     hit->is_renewable = (entry_view_marks(view) & ENTRY_RENEWABLE) != 0;
     hit->incarnation = entry->incarnation;
     hit->left_us = left_us;
+    return left_us <= (int64_t)(margin_of(cache, entry) - grace) * ENTRY_TICK_US;
 }
 
 void cache_set_margin(struct cache *cache, unsigned ns, int64_t early_us, int64_t grace_us)
@@ -187,8 +187,8 @@ void cache_set_margin(struct cache *cache, unsigned ns, int64_t early_us, int64_
 /* The view, if it may be served; otherwise *miss, and what will never be served again is gone. */
 static inline struct entry *find_valid_locked(struct cache *cache, struct shard *shard,
                                               const struct cache_query *query,
-                                              struct entry_view *view, struct cache_hit *hit,
-                                              enum cache_miss *miss, struct shard_work *work)
+                                              struct entry_view *view, enum cache_miss *miss,
+                                              struct shard_work *work)
 {
     const uint64_t hash = entry_scoped_hash(query->hash, query->db);
     const uint32_t *slot = shard_find_judged_locked(cache, shard, hash, query->key, query->db,
@@ -218,7 +218,7 @@ static inline struct entry *find_valid_locked(struct cache *cache, struct shard 
             }
             return NULL;
         }
-        tell_near(cache, entry, view, query->now_us, hit);
+        *miss = CACHE_NEAR;
     }
     /*
      * Acquire: partner is the store in epochs_advance(). All invalidations of writes before the
@@ -239,12 +239,13 @@ static inline bool hit_locked(struct cache *cache, struct shard *shard,
                               struct cache_hit *hit, enum cache_miss *miss, struct shard_work *work)
 {
     struct entry_view view;
-    struct entry *entry;
+    struct entry *entry = find_valid_locked(cache, shard, query, &view, miss, work);
 
-    hit->is_near = false;
-    entry = find_valid_locked(cache, shard, query, &view, hit, miss, work);
     if (entry == NULL) {
         return false;
+    }
+    if (NC_UNLIKELY(*miss != CACHE_COLD) && !tell_near(cache, entry, &view, query->now_us, hit)) {
+        *miss = CACHE_COLD;
     }
     policy_hit(entry);
     hit->ns = entry->ns;
@@ -483,7 +484,7 @@ enum cache_outcome cache_lookup(struct cache *cache, const struct cache_query *q
     struct shard_work work = {0};
     struct cache_flight *fresh = NULL;
     enum cache_outcome outcome = CACHE_HIT;
-    enum cache_miss miss;
+    enum cache_miss miss = CACHE_COLD;
 
     if (!is_cacheable(query)) {
         return CACHE_RELAY;
@@ -502,6 +503,9 @@ enum cache_outcome cache_lookup(struct cache *cache, const struct cache_query *q
     }
     pthread_mutex_unlock(&shard->lock);
     shard_finish(cache, shard, &work);
+    if (outcome == CACHE_HIT) {
+        hit->is_near = miss == CACHE_NEAR;
+    }
     if (outcome == CACHE_BEGUN) {
         *flight = fresh;
     } else if (may_begin) {

@@ -119,17 +119,17 @@ struct cache_hit {
     bool is_negative;           /* the key does not exist */
     struct cache_entry *pinned; /* NULL when copied; a token, not an address */
     /*
-     * Its deadline is near, or past and in its grace (cache_set_margin()): then the rest says how
-     * far away it is (past: 0 or less), and whether a new reading would move it, as the backend
-     * keeps the key for longer.
+     * CACHE_NEAR, in is_near for cache_lookup(): the deadline is near, or past and in its grace
+     * (cache_set_margin()). The rest is set then, and says how far away it is (past: 0 or less),
+     * and whether a new reading would move it, as the backend keeps the key for longer.
      */
     bool is_near, is_renewable;
     uint16_t incarnation;
     int64_t left_us;
 };
 
-/* Why cache_get() found nothing: the label of the miss. */
-enum cache_miss { CACHE_COLD, CACHE_EXPIRED, CACHE_EPOCH, CACHE_STALE };
+/* Why cache_get() found nothing: the label of the miss. Of a hit: CACHE_NEAR, or CACHE_COLD. */
+enum cache_miss { CACHE_COLD, CACHE_EXPIRED, CACHE_EPOCH, CACHE_STALE, CACHE_NEAR };
 
 /*
  * The hit path. copy_to has room for CACHE_COPY_MAX bytes. True: *hit is filled in. False: *miss

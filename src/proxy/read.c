@@ -179,7 +179,7 @@ bool read_try_hit(struct session *session, const struct read_call *read)
         is_put = copy_hit(front, &session->out.tail, &hit, session->proto, DOWNGRADE_PLAIN);
     }
     if (is_put) {
-        if (NC_UNLIKELY(hit.is_near)) {
+        if (NC_UNLIKELY(miss == CACHE_NEAR)) {
             renew(front, &query, read->command, session->identity, &hit);
         }
         note_hit(front, &hit);
@@ -236,6 +236,7 @@ static enum ns_metric miss_metric(enum cache_miss miss)
         return NS_METRIC_misses_epoch;
     case CACHE_STALE:
         return NS_METRIC_misses_stale;
+    case CACHE_NEAR:
     case CACHE_COLD:
         break;
     }
@@ -479,7 +480,8 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
     if (session->first == NULL && session->reply_mode == REPLY_ON) {
         if (outq_reserve(&session->out, CACHE_COPY_MAX, &room) == 0 &&
             cache_get(front->proxy->cache, &query, room, &hit, &miss)) {
-            if (NC_UNLIKELY(hit.is_near) && is_taken_early(session, call, &read, &query, &hit)) {
+            if (NC_UNLIKELY(miss == CACHE_NEAR) &&
+                is_taken_early(session, call, &read, &query, &hit)) {
                 return VERDICT_TAKEN;
             }
             if (!take_direct_hit(session, &read, &hit, room)) {
@@ -490,7 +492,7 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
             return VERDICT_TAKEN;
         }
     } else if (cache_get(front->proxy->cache, &query, front->copy, &hit, &miss)) {
-        if (NC_UNLIKELY(hit.is_near) && is_taken_early(session, call, &read, &query, &hit)) {
+        if (NC_UNLIKELY(miss == CACHE_NEAR) && is_taken_early(session, call, &read, &query, &hit)) {
             return VERDICT_TAKEN;
         }
         queue_hit(session, &read, &hit);
