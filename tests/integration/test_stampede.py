@@ -14,10 +14,13 @@ import time
 
 import pytest
 
+from harness.consistency import Workload
 from harness.crowd import Crowd
 from harness.resp import decode, encode
 from harness.servers import key_slot
 from harness.waiting import SCALE, wait_until
+
+from test_consistency import MAX_STALENESS, OPTIONS
 
 pytestmark = pytest.mark.needs_proxy
 
@@ -41,9 +44,9 @@ def calls(server, command):
 @pytest.fixture
 def start_listening(start_proxy):
     """Starts a proxy whose tracking links are up: a key that is relayed has no lease."""
-    def start(url, options=None, n_nodes=1, **keywords):
+    def start(url, options=None, n_nodes=1, mode="tracking", **keywords):
         proxy = start_proxy(url, options, **keywords)
-        proxy.wait_metric("coherence_links", 2 * n_nodes, mode="tracking")
+        proxy.wait_metric("coherence_links", 2 * n_nodes, mode=mode)
         return proxy
     return start
 
@@ -524,3 +527,33 @@ def test_replies_of_held_readers_are_in_their_protocol(leased):
         holder.ok("HSET", "m:h", "f", "v")
         assert decode(reader.read()) == {b"f": b"v"}
         assert decode(old.read()) == [b"f", b"v"]
+
+
+# --- the invariants -------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("case", ["leases", "two proxies", "late links", "broadcast", "renewal"])
+def test_the_invariants_hold(start_listening, start_redis, start_relay, case):
+    """I1 to I6 and I8 under load, with keys that come and go; leases so short that all happens."""
+    options = {**OPTIONS, "miss-lease": "20ms"}
+    if case == "renewal":
+        options.update({"miss-lease": "0", "max-ttl": "30ms", "early-refresh": "20ms",
+                        "negative-ttl": "10ms", "ttl-jitter": 50})
+    server = start_redis()
+    relay = start_relay(server.address)
+    url = f"redis://127.0.0.1:{relay.address[1]}"
+    if case == "broadcast":
+        proxies = [start_listening(url, {**options, "coherence": "broadcast"}, mode="broadcast")]
+    else:
+        proxies = [start_listening(url, options) for _ in range(2 if case == "two proxies" else 1)]
+    if case == "late links":
+        relay.delay("tracking", to_proxy=0.02)
+    workload = Workload([proxy.address for proxy in proxies], server.client, bound=MAX_STALENESS)
+    report = workload.run(1.2)
+    assert not report.anomalies, "\n".join(report.anomalies[:10])
+    assert report.n_reads > 200 and report.n_writes > 20, report.summary()
+    metrics = proxies[0].metrics()
+    assert metrics.get("hits_total") > 0
+    if case == "renewal":
+        assert metrics.get("refreshes_total") > 0
+    else:
+        assert metrics.get("miss_leases_total") > 0 and metrics.get("miss_lease_waits_total") > 0
