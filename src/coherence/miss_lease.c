@@ -9,9 +9,10 @@
  *     HERE | ELSEWHERE --its client has gone, the lock was given back--> VACANT, or the next
  *                       reader's
  *
- * A message about the key lets all readers go: they look it up, by one fetch. The lease stays until
- * that has shown a value (must_fetch: nobody is held until a fetch finds it missing): should it be
- * missing still, as after a spurious message, the one who computes still does.
+ * A message about the key lets one reader go, which looks it up. The others follow when that has
+ * shown a value, and find it in tier 1; or after a moment, should that reader fail. The lease stays
+ * until a fetch has shown a value (must_fetch: nobody is held until a fetch finds it missing):
+ * should it be missing still, as after a spurious message, the one who computes still does.
  *
  * Hold and wait: a connection that holds a lease, or is about to, is never held, and one that is
  * held is given no lease. Otherwise two pipelines that read the same keys would wait for each
@@ -35,6 +36,8 @@
 /* How often a proxy whose readers wait for another one's lease asks for the lock: 1/8 of it. */
 #define LOCK_POLL_MIN_US 20000
 #define LOCK_POLL_MAX_US 1000000
+/* One reader looks the key up for all: after this long they all do. */
+#define LOOK_US 10000
 /* A lease that no reader took. */
 #define VACANT_US 1000000
 #define AGAIN_MAX 3
@@ -63,6 +66,7 @@ struct miss_lease {
     int64_t began_at_us;    /* when its holder was told; 0: there was none */
     int64_t holds_from_us;  /* early: until then readers are served */
     int64_t first_until_us; /* none of its readers waits less long */
+    int64_t looked_for_us;  /* must_fetch: since when */
     int64_t lock_at_us;     /* when the lock was asked for; ELSEWHERE: or will be again */
     enum cache_encoding encoding;
     uint8_t reply_len;
@@ -243,14 +247,22 @@ static void release_locked(struct miss_leases *leases, struct miss_wait *wait)
     atomic_fetch_sub_explicit(&leases->n_waiting, 1, memory_order_relaxed);
 }
 
+static bool release_one_locked(struct miss_leases *leases, struct miss_lease *lease,
+                               struct outbox *outbox)
+{
+    struct miss_wait *wait = lease->candidate != NULL ? lease->candidate : lease->first;
+
+    if (wait != NULL) {
+        release_locked(leases, wait);
+        let_go_locked(outbox, wait);
+    }
+    return wait != NULL;
+}
+
 static void release_all_locked(struct miss_leases *leases, struct miss_lease *lease,
                                struct outbox *outbox)
 {
-    struct miss_wait *wait;
-
-    while ((wait = lease->candidate != NULL ? lease->candidate : lease->first) != NULL) {
-        release_locked(leases, wait);
-        let_go_locked(outbox, wait);
+    while (release_one_locked(leases, lease, outbox)) {
     }
 }
 
@@ -539,7 +551,12 @@ static void note_one_locked(struct miss_leases *leases, struct miss_lease *lease
     }
     lease->n_notes++;
     lease->must_fetch = true;
-    release_all_locked(leases, lease, outbox);
+    lease->looked_for_us = clock_now_us();
+    if (cause == MISS_FOUND) {
+        release_all_locked(leases, lease, outbox);
+    } else {
+        release_one_locked(leases, lease, outbox);
+    }
 }
 
 void miss_leases_note(struct miss_leases *leases, struct bytes key, enum miss_cause cause)
@@ -961,6 +978,9 @@ static void visit_locked(struct miss_leases *leases, struct miss_lease *lease,
     if (!lease->must_fetch && !epochs_is_live(epochs_at(epochs, lease->incarnation))) {
         /* Nobody would tell us any more. */
         lease->must_fetch = true;
+        release_all_locked(leases, lease, outbox);
+    }
+    if (lease->must_fetch && lease->first != NULL && now_us - lease->looked_for_us > LOOK_US) {
         release_all_locked(leases, lease, outbox);
     }
     if (lease->state == LOCKING && lease->candidate != NULL &&
