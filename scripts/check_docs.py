@@ -110,8 +110,40 @@ def check_prose(options, metrics):
                     problem(f"{where}: no flag {flag}")
 
 
+def tests_that_exist():
+    """Names of test functions and files."""
+    names = set()
+    for path in (ROOT / "tests").rglob("test_*"):
+        if path.suffix == ".py":
+            names |= set(re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE))
+        if path.suffix == ".c":
+            names |= set(re.findall(r"^static void (\w+)\(void \*\*state\)", path.read_text(),
+                                    re.MULTILINE))
+        names.add(path.stem)
+    return names
+
+
+def check_tests():
+    """What a guarantee is said to be tested by exists, and each guarantee names a test."""
+    known = tests_that_exist()
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        for number, line in enumerate(page.read_text().splitlines(), 1):
+            where = f"{page.relative_to(ROOT)}:{number}"
+            named = re.findall(r"`(test_\w+)`", line)
+            for text in re.findall(r"\btest_\w+: ((?:`\w+`(?:, )?)+)", line):
+                named += re.findall(r"`(\w+)`", text)
+            for name in named:
+                if name not in known:
+                    problem(f"{where}: no test {name}")
+    proof = (ROOT / "docs/coherence.md").read_text()
+    for guarantee in re.findall(r"^\| (I\d) \| \*\*", proof, re.MULTILINE):
+        if not re.search(rf"^\| {guarantee} \| (?:[^|]*`test_|all scenarios)", proof, re.MULTILINE):
+            problem(f"docs/coherence.md: {guarantee} names no test")
+
+
 def main():
     options, _ = gen_docs.read_options()
+    check_tests()
     check_names(options)
     check_metric_lines()
     check_conf(options)

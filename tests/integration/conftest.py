@@ -17,8 +17,6 @@ from harness.servers import RedisCluster, RedisServer  # noqa: E402
 from harness.waiting import SCALE, wait_until  # noqa: E402
 
 TEST_SECONDS = 150
-# What the proxies of other tests tell each other, and how they end, is nothing to the shared ones.
-APART = {"bus-group": "shared"}
 
 
 def pytest_configure(config):
@@ -122,7 +120,7 @@ def _clear_cache(proxy):
 def proxy(_session_servers, redis_server):
     """The proxy with default options in front of redis_server, its cache empty."""
     shared = _session_servers.get(
-        "proxy", lambda directory: Proxy(directory, redis_server.url(), APART))
+        "proxy", lambda directory: Proxy(directory, redis_server.url()))
     _clear_cache(shared)
     yield shared
     shared.assert_healthy()
@@ -152,7 +150,7 @@ def cluster(_session_servers):
 def cluster_proxy(_session_servers, cluster):
     """The proxy with default options in front of cluster, its cache empty."""
     shared = _session_servers.get(
-        "cluster-proxy", lambda directory: Proxy(directory, cluster.url(), APART))
+        "cluster-proxy", lambda directory: Proxy(directory, cluster.url()))
     if not shared.is_fake:
         wait_until(shared.is_ready, 15, "the proxy to be ready")
     _clear_cache(shared)

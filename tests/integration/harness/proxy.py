@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+import zlib
 
 import pytest
 
@@ -80,7 +81,9 @@ class Proxy:
         self._wait = wait
         self._options = {"listen": [f"127.0.0.1:{self.port}"], "backend": backend,
                          "admin": f"{self.admin_address[0]}:{self.admin_address[1]}",
-                         "threads": threads, "maxmemory": "64mb", "log-level": "info"}
+                         "threads": threads, "maxmemory": "64mb", "log-level": "info",
+                         # Those of one test are a group; what ends with others is nothing to them.
+                         "bus-group": f"test-{zlib.crc32(str(self.directory).encode()):08x}"}
         for name, value in (options or {}).items():
             if name == "listen":
                 self._options["listen"] += value if isinstance(value, list) else [value]
