@@ -373,6 +373,8 @@ static struct miss_arming arm_lease(const struct fetch *fetch, int64_t now_us)
         .hash = flight->hash,
         .scope = flight->db,
         .incarnation = flight->incarnation,
+        .slot = flight->slot,
+        .slot_word = flight->slot_word,
         .is_told = modes_is_told(fetch->track, fetch->coherence_mode, flight->incarnation),
         .ns = fetch->ns,
         .life_us = fetch->lease_us,

@@ -51,12 +51,13 @@ struct miss_lease {
     struct miss_lease *next; /* of its chain */
     uint64_t hash, number, view, token;
     uint64_t n_notes; /* how often something became of its key */
-    uint32_t scope;
-    uint16_t incarnation;
+    uint32_t scope, slot_word;
+    uint16_t incarnation, slot;
     uint8_t ns;
     uint8_t state;       /* enum lease_state */
     uint8_t lock_worker; /* who asked for the lock */
     bool is_told, must_fetch, is_locking, has_lock, is_early;
+    bool was_given; /* here or elsewhere */
     struct miss_client *holder;
     struct miss_lease *next_held, *prev_held; /* of the holder */
     struct miss_wait *candidate;              /* LOCKING: who is to be the holder */
@@ -371,12 +372,13 @@ static bool computes_locked(const struct miss_client *client)
 /* The client computes from now on. */
 static void begin_locked(struct miss_lease *lease, struct miss_client *client, int64_t now_us)
 {
-    if (lease->began_at_us != 0 && !lease->is_early) {
+    if (lease->was_given && !lease->is_early) {
         stats_ns_add(lease->ns, NS_METRIC_leases_again, 1);
     } else {
         stats_ns_add(lease->ns, lease->is_early ? NS_METRIC_leases_early : NS_METRIC_leases, 1);
     }
     lease->state = HERE;
+    lease->was_given = true;
     lease->began_at_us = now_us;
     if (!lease->has_lock) {
         lease->ends_at_us = now_us + lease->life_us;
@@ -452,6 +454,10 @@ static struct miss_lease *make_locked(struct miss_leases *leases,
     lease->token = leases->token_base + lease->number;
     lease->ns = subject->ns;
     lease->life_us = subject->life_us;
+    lease->incarnation = subject->incarnation;
+    lease->slot = subject->slot;
+    lease->slot_word = subject->slot_word;
+    lease->is_told = subject->is_told;
     lease->made_at_us = subject->now_us;
     lease->ends_at_us = subject->now_us + lease->life_us;
     lease->key = bytes_make(lease->bytes, subject->key.len);
@@ -466,7 +472,9 @@ static struct miss_lease *make_locked(struct miss_leases *leases,
 
 struct miss_arming miss_leases_arm(struct miss_leases *leases, const struct miss_subject *subject)
 {
-    struct miss_arming arming = {.incarnation = subject->incarnation, .is_told = subject->is_told};
+    struct miss_arming arming = {.incarnation = subject->incarnation,
+                                 .slot_word = subject->slot_word,
+                                 .is_told = subject->is_told};
     struct miss_lease *lease;
 
     pthread_mutex_lock(&leases->lock);
@@ -475,8 +483,6 @@ struct miss_arming miss_leases_arm(struct miss_leases *leases, const struct miss
         lease = make_locked(leases, subject);
         if (lease != NULL) {
             lease->must_fetch = true;
-            lease->incarnation = subject->incarnation;
-            lease->is_told = subject->is_told;
         }
     }
     if (lease != NULL) {
@@ -497,6 +503,7 @@ void miss_leases_confirm(struct miss_leases *leases, uint64_t hash,
     if (lease != NULL && lease->n_notes == arming->n_notes) {
         /* The newest reading is what one hears of. */
         lease->incarnation = arming->incarnation;
+        lease->slot_word = arming->slot_word;
         lease->is_told = arming->is_told;
         lease->must_fetch = false;
     }
@@ -587,6 +594,15 @@ void miss_leases_note(struct miss_leases *leases, struct bytes key, enum miss_ca
 }
 
 /* ---- readers ---- */
+
+/* What changes the key would be told on the link that it was read on. */
+static bool is_heard_of(const struct coherence *coherence, const struct miss_lease *lease)
+{
+    struct epochs *epochs = cache_epochs(coherence->cache);
+
+    return epochs_is_live(epochs_at(epochs, lease->incarnation)) &&
+           epochs_slot_word(epochs, lease->slot) == lease->slot_word;
+}
 
 uint64_t miss_view(uint16_t command, struct bytes args)
 {
@@ -716,8 +732,7 @@ bool miss_leases_hold(struct coherence *coherence, struct coherence_waiter *wait
     pthread_mutex_lock(&leases->lock);
     lease = find_locked(leases, subject->hash, subject->key, subject->scope);
     if (lease != NULL && lease->state != VACANT && !lease->must_fetch &&
-        subject->now_us >= lease->holds_from_us &&
-        epochs_is_live(epochs_at(cache_epochs(coherence->cache), lease->incarnation)) &&
+        subject->now_us >= lease->holds_from_us && is_heard_of(coherence, lease) &&
         why_pass_locked(leases, lease, wait, subject->view, subject->now_us) == N_NS_METRICS) {
         hold_locked(leases, lease, wait, subject->now_us);
         is_held = true;
@@ -740,8 +755,6 @@ enum miss_verdict miss_leases_take_early(struct coherence *coherence,
         find_locked(leases, subject->hash, subject->key, subject->scope) == NULL &&
         (lease = make_locked(leases, subject)) != NULL) {
         lease->is_early = true;
-        lease->incarnation = subject->incarnation;
-        lease->is_told = subject->is_told;
         lease->holds_from_us = expires_at_us;
         verdict = take_locked(coherence, lease, waiter, BYTES("_\r\n"), CACHE_RESP3,
                               subject->now_us, &lock);
@@ -859,7 +872,6 @@ static void refuse_lock_locked(struct miss_leases *leases, struct miss_lease *le
     struct miss_wait *wait = lease->candidate;
 
     if (lease->is_early && wait != NULL) {
-        wait->no_early = true;
         end_locked(leases, lease, outbox, false);
         return;
     }
@@ -877,6 +889,7 @@ static void refuse_lock_locked(struct miss_leases *leases, struct miss_lease *le
     }
     lease->ends_at_us = lease->state == ELSEWHERE ? lease->ends_at_us : now_us + lease->life_us;
     lease->state = ELSEWHERE;
+    lease->was_given = true;
     lease->lock_at_us = now_us + poll_interval(lease);
 }
 
@@ -966,8 +979,6 @@ static void poll_lock_locked(struct miss_leases *leases, struct miss_lease *leas
 static void visit_locked(struct miss_leases *leases, struct miss_lease *lease,
                          struct outbox *outbox, int64_t now_us)
 {
-    struct epochs *epochs = cache_epochs(leases->fleet->cache);
-
     if (is_over(lease, now_us)) {
         if (lease->began_at_us != 0) {
             stats_ns_add(lease->ns, NS_METRIC_leases_ran_out, 1);
@@ -975,7 +986,7 @@ static void visit_locked(struct miss_leases *leases, struct miss_lease *lease,
         end_locked(leases, lease, outbox, false);
         return;
     }
-    if (!lease->must_fetch && !epochs_is_live(epochs_at(epochs, lease->incarnation))) {
+    if (!lease->must_fetch && !is_heard_of(leases->fleet->members[0], lease)) {
         /* Nobody would tell us any more. */
         lease->must_fetch = true;
         release_all_locked(leases, lease, outbox);

@@ -47,7 +47,6 @@ struct miss_wait {
     int64_t until_us;           /* no later than then; 0: it was never held */
     uint8_t n_again;            /* times that it was let go and found the key missing again */
     bool passes;                /* what it finds next is its answer */
-    bool no_early;              /* it was refused an early lease: it is served what there is */
 };
 
 struct miss_leases *miss_leases_new(struct coherence_fleet *fleet, const struct config *config);
@@ -78,7 +77,9 @@ struct miss_subject {
     uint32_t scope;
     uint64_t view; /* miss_view(): 0 is GET */
     uint16_t incarnation;
-    bool is_told; /* under it one hears of writes made here, too */
+    uint16_t slot; /* of key, with the word that the epochs have for it */
+    uint32_t slot_word;
+    bool is_told; /* under the incarnation one hears of writes made here, too */
     uint8_t ns;
     int64_t life_us; /* of a lease in that namespace */
     int64_t now_us;
@@ -89,6 +90,7 @@ uint64_t miss_view(uint16_t command, struct bytes args);
 struct miss_arming {
     uint64_t number; /* 0: there is none to be had, readers pass */
     uint64_t n_notes;
+    uint32_t slot_word;
     uint16_t incarnation;
     bool is_told;
 };

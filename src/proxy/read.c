@@ -333,11 +333,14 @@ static bool take_early(struct session *session, const struct dispatch_call *call
 {
     struct coherence *coherence = &session->front->coherence;
     const int64_t cost_us = miss_leases_cost(coherence->fleet->leases, read->hash);
+    const uint16_t slot = dispatch_is_cluster(session->front) ? command_key_slot(read->key) : 0;
     const struct miss_subject subject = {
         .key = read->key,
         .hash = read->hash,
         .scope = query->db,
         .incarnation = hit->incarnation,
+        .slot = slot,
+        .slot_word = epochs_slot_word(cache_epochs(session->front->proxy->cache), slot),
         .is_told = true,
         .ns = ns->id,
         .life_us = ns->miss_lease_ms * 1000,
