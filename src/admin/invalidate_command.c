@@ -42,6 +42,7 @@ static const struct form forms[] = {
     {"GLOB", INVALIDATE_GLOB, 1, 1},
     {"NAMESPACE", INVALIDATE_NAMESPACE, 1, 1},
     {"EVERYTHING", INVALIDATE_EVERYTHING, 0, 0},
+    {"TAG", INVALIDATE_TAGS, 1, UINT32_MAX},
 };
 
 static const struct form *find_form(struct bytes word)
@@ -101,6 +102,8 @@ static void run_form(struct cache_call *call, const struct form *form, const str
                        form->word);
     } else if (is_all && !may_unlink(call)) {
         return;
+    } else if (form->kind == INVALIDATE_TAGS) {
+        cache_run_invalidate_tags(call, args, n_args, is_all);
     } else if (!invalidation_run(fleet_of(call), &call->front->coherence, &what, &answer)) {
         resp_put_error(call->reply, "ERR %s", answer.error);
     } else {
@@ -315,7 +318,8 @@ void cache_run_ban(struct cache_call *call)
 
 /* ---- JOB ---- */
 
-static const char *const kind_names[] = {"keys", "prefix", "glob", "namespace", "everything"};
+static const char *const kind_names[] = {"keys",      "prefix",     "glob",
+                                         "namespace", "everything", "tag"};
 
 static void put_job(struct resp_writer *reply, const struct unlink_info *info)
 {

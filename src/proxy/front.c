@@ -5,9 +5,12 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "coherence/audit.h"
+#include "coherence/dependencies.h"
 #include "coherence/early.h"
 #include "coherence/invalidation.h"
+#include "coherence/ledger.h"
 #include "coherence/recent.h"
+#include "config/dependency_rules.h"
 #include "proxy/handshake.h"
 #include "proxy/hub.h"
 #include "proxy/large.h"
@@ -147,6 +150,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     proxy->fleet.n_members = n_workers;
     proxy->fleet.on_changed = tracking_announce;
     proxy->fleet.changed_context = proxy;
+    proxy->fleet.dependencies = dependencies_new(&proxy->fleet, config);
     proxy->started_at_us = clock_now_us();
     atomic_store_explicit(&proxy->next_session_id, 1, memory_order_relaxed);
     for (unsigned i = 0; i < n_workers; i++) {
@@ -195,6 +199,7 @@ static void fini_front(struct front *front)
     topic_table_fini(&front->topics);
     tracking_free(&front->tracking);
     pause_fini(front);
+    ledger_stop(front->coherence.ledger);
     backend_fini(&front->backend);
     coherence_fini(&front->coherence);
     event_free(front->retry_event);
@@ -232,6 +237,7 @@ void proxy_fini(struct proxy *proxy)
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         fini_front(&proxy->fronts[i]);
     }
+    dependencies_free(&proxy->fleet.dependencies);
     mem_free(proxy->fleet.members);
     recent_free(&proxy->fleet.recent);
     miss_leases_free(&proxy->fleet.leases);
@@ -340,7 +346,10 @@ static bool is_same_policy(const struct config_namespace *a, const struct config
                                    ? a->match == b->match
                                    : strcmp(a->match, b->match) == 0;
 
-    return is_same_match && a->id == b->id && a->cache == b->cache &&
+    const bool are_same_tags = a->tags == NULL || b->tags == NULL ? a->tags == b->tags
+                                                                  : strcmp(a->tags, b->tags) == 0;
+
+    return is_same_match && are_same_tags && a->id == b->id && a->cache == b->cache &&
            a->max_ttl_ms == b->max_ttl_ms && a->negative_ttl_ms == b->negative_ttl_ms &&
            a->max_value == b->max_value && a->replica_reads == b->replica_reads &&
            a->coherence == b->coherence && a->miss_lease_ms == b->miss_lease_ms &&
@@ -354,7 +363,7 @@ static bool are_same_policies(const struct config *a, const struct config *b)
                    a->coherence == b->coherence &&
                    a->keyspace_mode_max_ms == b->keyspace_mode_max_ms &&
                    a->hash_ttl_cap_ms == b->hash_ttl_cap_ms &&
-                   a->acl_max_age_ms == b->acl_max_age_ms;
+                   a->acl_max_age_ms == b->acl_max_age_ms && config_dependencies_equal(a, b);
 
     for (unsigned i = 0; is_same && i < a->n_namespaces; i++) {
         is_same = is_same_policy(&a->namespaces[i], &b->namespaces[i]);
@@ -396,6 +405,7 @@ static void on_config_taken(void *context)
         /* While replicas were read nowhere, what was shown was not noted. */
         recent_note_all(change->proxy->fleet.recent, clock_now_us());
         epochs_close_all(cache_epochs(change->proxy->cache));
+        cache_set_tag_rules(change->proxy->cache, change->config->tag_rules);
         stats_add(METRIC_flushes_reload, 1);
     }
     config_unref(&change->config);
@@ -409,6 +419,7 @@ void proxy_set_config(struct proxy *proxy, const struct config *former, struct c
     change->proxy = proxy;
     change->config = config_ref(config);
     change->is_same_policy = are_same_policies(former, config);
+    dependencies_set_config(proxy->fleet.dependencies, config);
     proxy_on_all_workers(proxy, take_config, on_config_taken, change);
 }
 
