@@ -50,6 +50,8 @@ def test_blocks_until_served(proxy, redis_server, reference, name, protocol):
         for target in (client, direct):
             target.send(encode(*command.split()) + encode("ECHO", "behind"))
         wait_blocked(proxy, redis_server)
+        wait_until(lambda: b"blocked_clients:1\r\n" in reference.ask("INFO", "clients"), 10,
+                   "the client of the other server to block")
         redis_server.ask(*service.split())
         reference.ask(*service.split())
         assert client.read() == direct.read()
