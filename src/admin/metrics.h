@@ -36,9 +36,10 @@ struct metrics_facts {
     unsigned n_identities;
     unsigned n_leased_taken, n_leased_idle, n_blocked, n_trackers, n_tracked_keys, n_large;
     unsigned n_links_up, n_links_down, n_nodes, n_bus_peers;
-    bool is_tracking, is_ready, is_dry_run, is_bus_up;
+    unsigned n_breakers[3]; /* nodes, by enum breaker_state */
+    bool is_tracking, is_ready, is_dry_run, is_bus_up, is_backend_away;
     struct coherence_state state; /* the counts of links and nodes by mode */
-    unsigned n_audits; /* under way */
+    unsigned n_audits;            /* under way */
     double stale_ratio;
     int64_t staleness_bound_ms, watermark_age_us, uptime_us;
     uint64_t process_resident_bytes, allocated_bytes, n_log_dropped;

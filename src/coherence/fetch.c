@@ -37,6 +37,7 @@ struct fetch {
     int64_t pttl;
     uint8_t ns;
     bool knows_pttl, may_expire_fields;
+    bool keeps_key;  /* stale-if-error: a fetch that shows nothing leaves what is held */
     bool is_drained; /* its reply is large, and read for nobody */
     size_t max_value;
     int64_t max_ttl_us, negative_ttl_us;
@@ -179,6 +180,7 @@ static void give_up(struct fetch *fetch, enum coherence_answer answer, struct by
         return;
     }
     unlist(fetch);
+    fetch->flight->keeps_key = fetch->keeps_key && answer != COHERENCE_REPLY;
     (void)cache_complete(coherence->cache, &fetch->flight, NULL, clock_now_us(),
                          coherence->config->max_staleness_ms * 1000, &waiters);
     fetch->flight = NULL;
@@ -536,6 +538,7 @@ static struct fetch *new_fetch(struct coherence *coherence, struct cache_flight 
     fetch->began_at_us = flight->t_sent_us;
     fetch->max_value = ns->max_value;
     fetch->coherence_mode = ns->coherence;
+    fetch->keeps_key = ns->stale_if_error_ms > 0;
     fetch->op.collect = ns->max_value > LINK_COLLECT_MIN ? ns->max_value : LINK_COLLECT_MIN;
     fetch->max_ttl_us = ns->max_ttl_ms * 1000;
     fetch->negative_ttl_us = ns->negative_ttl_ms * 1000;

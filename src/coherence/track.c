@@ -90,6 +90,18 @@ static void end_incarnation(struct track *track)
     track->incarnation = EPOCHS_NONE;
 }
 
+/* The same, as the node is away: it may be all there is (stale-if-error). What a user fetched is
+ * bounded by acl-max-age whatever happens. */
+static void lapse_incarnation(struct track *track)
+{
+    if (track->node->identity != NULL) {
+        end_incarnation(track);
+        return;
+    }
+    epochs_lapse(epochs_of(track), track->incarnation, clock_now_us());
+    track->incarnation = EPOCHS_NONE;
+}
+
 void track_forget(struct track *track)
 {
     end_incarnation(track);
@@ -186,6 +198,33 @@ static void send_ping(struct track *track)
     track->legs_next = NULL;
 }
 
+static void on_node_returned(void *context)
+{
+    struct track *track = context;
+
+    epochs_end_lapsed(epochs_of(track), track->node->id, track->ping_sent_at_us);
+}
+
+/* The answer to a PING is what proves a node. */
+static void take_proof(struct track *track)
+{
+    const struct backend_node *node = track->node;
+
+    if (node->identity != NULL || node->owner != node->id || node->info == NULL ||
+        !node->info->is_healthy) {
+        return;
+    }
+    health_proof(node->health, track->ping_sent_at_us, clock_now_us(), !track->is_proven,
+                 on_node_returned, track);
+    if (!track->is_proven && !health_is_open(node->health)) {
+        track->is_proven = true;
+        /* Clients with caches of their own may keep what they were shown meanwhile. */
+        if (config_serves_stale(track->coherence->config)) {
+            track_announce(track->coherence, BYTES(""));
+        }
+    }
+}
+
 static void on_ping_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
                           bool is_first, bool is_last)
 {
@@ -197,6 +236,9 @@ static void on_ping_reply(struct link_op *op, struct link *link, unsigned index,
         return;
     }
     track->is_ping_sent = false;
+    if (part.len > 0 && part.ptr[0] == '+') {
+        take_proof(track);
+    }
     /* -BUSY and -LOADING prove that the link is alive, not that earlier writes were told. */
     if (part.len > 0 && part.ptr[0] == '+') {
         track_advance(track, op->sent_at_us);
@@ -276,7 +318,8 @@ static void on_down(struct link *link)
         epochs_is_live(epochs_at(epochs_of(track), track->incarnation))) {
         stats_add(METRIC_flushes_link, 1);
     }
-    end_incarnation(track);
+    lapse_incarnation(track);
+    track->is_proven = false;
     track->is_confirmed = track->is_draining = track->is_probing = false;
     probe_end(track);
     modes_renew(track);
@@ -417,13 +460,22 @@ void track_tick(struct track *track, int64_t now_us)
     }
     probe_tick(track, now_us);
     modes_renew(track);
+    if (track->is_ping_sent && track->node->identity == NULL) {
+        health_owed(track->node->health, track->ping_sent_at_us, now_us);
+    }
     if (now_us - track->watermark_us > config->link_timeout_ms * 1000) {
+        if (track->is_ping_sent && track->node->identity == NULL) {
+            health_silent(track->node->health, now_us);
+        }
         link_close(track->link, "no sign of life within link-timeout");
         return;
     }
     if (track->node->info == NULL || !track->node->info->is_healthy) {
         /* The cluster may have a newer master that we cannot see, while this one goes on to answer
          * PING: nothing that was read from it may be shown (docs/coherence.md, failures). */
+        if (track->node->info != NULL) {
+            lapse_incarnation(track);
+        }
         track_forget(track);
     }
     if (track->node->owner != track->node->id && !track_has_caught_up(track, now_us)) {

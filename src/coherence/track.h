@@ -38,6 +38,7 @@ struct track {
     bool is_confirmed;    /* CLIENT TRACKING was accepted on the link as it is */
     bool is_probing;      /* it was accepted, and is being tried */
     bool is_ping_sent;    /* one PING is in flight */
+    bool is_proven;       /* since it is up, one was answered as it should be */
     bool is_draining;     /* a large reply that nobody wants is being read: nothing is fetched */
     struct link_op ping;
     struct link_op retry; /* CLIENT TRACKING ON once more, while it is refused */

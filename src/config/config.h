@@ -30,13 +30,7 @@
 
 /* In the order of WORDS() in tables/options.def; log_level holds an enum log_level (base/log.h). */
 enum { PRESENT_AS_STANDALONE, PRESENT_AS_CLUSTER };
-enum {
-    COHERENCE_AUTO,
-    COHERENCE_TRACKING,
-    COHERENCE_BROADCAST,
-    COHERENCE_KEYSPACE,
-    COHERENCE_TTL
-};
+enum { COHERENCE_AUTO, COHERENCE_TRACKING, COHERENCE_BROADCAST, COHERENCE_KEYSPACE, COHERENCE_TTL };
 enum { AUTH_AUTO, AUTH_PROXY, AUTH_BACKEND };
 enum { SCRIPT_KEYS_UNDECLARED, SCRIPT_KEYS_DECLARED };
 enum { CONFIG_COMMAND_ON, CONFIG_COMMAND_GET, CONFIG_COMMAND_OFF };
@@ -205,6 +199,8 @@ bool config_uses_coherence(const struct config *config, int coherence);
 
 /* Some namespace is read from replicas. */
 bool config_reads_replicas(const struct config *config);
+/* Some namespace has stale-if-error. */
+bool config_serves_stale(const struct config *config);
 
 /*
  * Every namespace name that any configuration of this process had, by id: 0 is "default", ids are
