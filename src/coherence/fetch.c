@@ -631,7 +631,10 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
     if (node != NULL) {
         link_wake(&node->links[LINK_TRACKING]);
         offer.node = node->owner;
-        offer.incarnation = modes_incarnation(node->track, ns->coherence, query->now_us);
+        /* What a node has not been proven fit for is not sent to it, to whichever link. */
+        offer.incarnation = NC_UNLIKELY(health_refuses(node->health))
+                                ? EPOCHS_NONE
+                                : modes_incarnation(node->track, ns->coherence, query->now_us);
     }
     waiter->flight = NULL;
     waiter->has_begun = false;

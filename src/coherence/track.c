@@ -202,6 +202,9 @@ static void on_node_returned(void *context)
 {
     struct track *track = context;
 
+    if (!track->node->info->is_healthy) {
+        return; /* it answers PING, and refuses to say what it holds: CLUSTERDOWN */
+    }
     epochs_end_lapsed(epochs_of(track), track->node->id, track->ping_sent_at_us);
 }
 
@@ -210,8 +213,7 @@ static void take_proof(struct track *track)
 {
     const struct backend_node *node = track->node;
 
-    if (node->identity != NULL || node->owner != node->id || node->info == NULL ||
-        !node->info->is_healthy) {
+    if (node->identity != NULL || node->owner != node->id || node->info == NULL) {
         return;
     }
     health_proof(node->health, track->ping_sent_at_us, clock_now_us(), !track->is_proven,

@@ -318,8 +318,7 @@ static bool is_away(const struct front *front, const struct read_call *read)
         &front->backend,
         topology != NULL && topology->is_cluster ? command_key_slot(read->key) : 0);
 
-    return node == NULL || health_is_open(node->health) ||
-           (node->info != NULL && !node->info->is_healthy);
+    return node == NULL || health_is_open(node->health);
 }
 
 /* What tier 1 held of the key when its node was last heard. A copy goes to the front's. */
