@@ -194,6 +194,9 @@ static void send_ping(struct track *track)
     }
     track->is_ping_sent = true;
     track->ping_sent_at_us = track->ping.sent_at_us;
+    if (track->owed_since_us == 0) {
+        track->owed_since_us = track->ping_sent_at_us;
+    }
     track->legs_sent = track->legs_next;
     track->legs_next = NULL;
 }
@@ -238,6 +241,7 @@ static void on_ping_reply(struct link_op *op, struct link *link, unsigned index,
         return;
     }
     track->is_ping_sent = false;
+    track->owed_since_us = 0;
     if (part.len > 0 && part.ptr[0] == '+') {
         take_proof(track);
     }
@@ -263,7 +267,9 @@ static void on_ping_lost(struct link_op *op, struct link *link, enum link_loss l
 void track_add_leg(struct track *track, struct fence_leg *leg)
 {
     if (!link_is_up(track->link) || !track->is_confirmed) {
-        /* Its epoch has ended: whatever it had read is gone. Or it hears of nothing anyway. */
+        /* Its epoch has ended: whatever it had read is gone. Or it hears of nothing anyway. What
+         * was left for the case that the node cannot be asked may have changed just now. */
+        epochs_end_lapsed(epochs_of(track), track->node->owner, INT64_MAX);
         fence_leg_done(leg);
         return;
     }
@@ -457,18 +463,16 @@ void track_tick(struct track *track, int64_t now_us)
     const struct config *config = track->coherence->config;
 
     ear_tick_all(track, now_us);
+    if (track->owed_since_us != 0 && track->node->identity == NULL) {
+        /* Whatever has become of the connection meanwhile. */
+        health_owed(track->node->health, track->owed_since_us, now_us);
+    }
     if (!link_is_up(track->link)) {
         return;
     }
     probe_tick(track, now_us);
     modes_renew(track);
-    if (track->is_ping_sent && track->node->identity == NULL) {
-        health_owed(track->node->health, track->ping_sent_at_us, now_us);
-    }
     if (now_us - track->watermark_us > config->link_timeout_ms * 1000) {
-        if (track->is_ping_sent && track->node->identity == NULL) {
-            health_silent(track->node->health, now_us);
-        }
         link_close(track->link, "no sign of life within link-timeout");
         return;
     }

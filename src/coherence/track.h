@@ -44,6 +44,7 @@ struct track {
     struct link_op retry; /* CLIENT TRACKING ON once more, while it is refused */
     bool is_retry_sent;
     int64_t ping_sent_at_us, retry_at_us;
+    int64_t owed_since_us;        /* since when no PING has been answered at all; 0: one was */
     int64_t up_at_us;             /* since when the link is up */
     int64_t watermark_us;         /* every message sent before it has been applied */
     _Atomic unsigned *counted_in; /* of its coherence's counts of links; NULL while it is down */

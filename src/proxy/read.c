@@ -187,17 +187,19 @@ void read_settle_hits(struct front *front, bool do_count)
     tally->n_touched = 0;
 }
 
-/* RESP3's attribute stands before the reply that it tells of. */
-static bool put_attribute(const struct session *session, struct outq *out, int64_t left_us)
+#define ATTRIBUTE_MAX 64
+
+/* RESP3's attribute stands before the reply that it tells of. Empty: it is not asked for. */
+static struct bytes attribute_of(const struct session *session, int64_t left_us,
+                                 char text[ATTRIBUTE_MAX])
 {
-    char text[64];
     int length;
 
-    if (left_us < 0 || !session->wants_attributes || session->proto != 3) {
-        return true;
+    if (left_us < 0 || session == NULL || !session->wants_attributes || session->proto != 3) {
+        return BYTES("");
     }
-    length = snprintf(text, sizeof(text), "|1\r\n$5\r\nstale\r\n:%" PRId64 "\r\n", left_us / 1000);
-    return outq_append(out, bytes_make(text, (size_t)length)) == 0;
+    length = snprintf(text, ATTRIBUTE_MAX, "|1\r\n$5\r\nstale\r\n:%" PRId64 "\r\n", left_us / 1000);
+    return bytes_make(text, (size_t)length);
 }
 
 /* left_us: how long it may still be shown, for a client that asked for it; -1: not told. */
@@ -205,12 +207,13 @@ static void queue_reply(struct session *session, const struct read_call *read,
                         const struct cache_hit *hit, int64_t left_us)
 {
     struct request *request = request_queue(session, REQUEST_LOCAL, read->command);
+    char text[ATTRIBUTE_MAX];
 
     if (request->is_muted) {
         if (hit->pinned != NULL) {
             cache_unpin(session->front->proxy->cache, hit->pinned);
         }
-    } else if (!put_attribute(session, &request->reply, left_us) ||
+    } else if (outq_append(&request->reply, attribute_of(session, left_us, text)) != 0 ||
                !put_hit(session->front, &request->reply, hit, session->proto,
                         command_downgrade(read->command, read->argv, read->argc))) {
         session_close(session);
@@ -339,7 +342,8 @@ static bool is_first_of_key(const struct request *request, uint64_t hash)
 {
     const struct request *in_queue = request_in_queue(request);
 
-    if (in_queue->session == NULL) {
+    /* Within a transaction, and from WATCH on, reads are the backend's. */
+    if (in_queue->session == NULL || in_queue->session->transaction != NULL) {
         return false;
     }
     for (const struct request *before = in_queue->session->first; before != in_queue;
@@ -359,13 +363,15 @@ bool read_answer_stale(struct request *request, struct bytes frame)
     struct resp_request parsed;
     struct read_call read;
     struct cache_hit hit;
+    char text[ATTRIBUTE_MAX];
     int64_t left_us;
     size_t wanted;
     const char *error;
 
     if (request->command == NULL || request->command->class != CLASS_CACHED_READ ||
-        request->identity != NULL || request->shadow != NULL || request->is_streaming ||
-        request->must_repeat || frame.len == 0 || !config_serves_stale(front->config)) {
+        dry_is_on(front) || request->identity != NULL || request->shadow != NULL ||
+        request->is_streaming || request->must_repeat || frame.len == 0 ||
+        !config_serves_stale(front->config)) {
         return false;
     }
     resp_reader_reset(front->again_reader);
@@ -381,15 +387,12 @@ bool read_answer_stale(struct request *request, struct bytes frame)
         return false;
     }
     request->downgrade = (uint8_t)command_downgrade(read.command, read.argv, read.argc);
-    if (!request->is_part && request->session != NULL && !request->is_muted &&
-        !put_attribute(request->session, &request->reply, left_us)) {
-        left_us = -1; /* it does without */
-    }
     if (!copy_hit(front, &front->answer, &hit, request->proto, request->downgrade)) {
         buffer_consume(&front->answer, buffer_len(&front->answer));
         request_fail(request, "ERR nearcached: out of memory");
         return true;
     }
+    request_take_part(request, attribute_of(request->session, left_us, text));
     request_take_part(request, buffer_bytes(&front->answer));
     buffer_consume(&front->answer, buffer_len(&front->answer));
     request_done(request);
@@ -540,7 +543,7 @@ bool read_part(struct group *group, struct session *session, const struct read_c
         request_fail(request, "ERR nearcached: out of memory");
         return true;
     }
-    if (NC_UNLIKELY(ns->stale_if_error_ms > 0) && request->identity == NULL &&
+    if (NC_UNLIKELY(ns->stale_if_error_ms > 0) && request->identity == NULL && !dry_is_on(front) &&
         is_away(front, read) &&
         find_stale(front, read, cache_scope(0, request->db), &hit, &left_us)) {
         take_part_hit(request, &hit);

@@ -133,12 +133,6 @@ bool breaker_owed(struct breaker *breaker, const struct breaker_settings *settin
                 breaker->state == BREAKER_CLOSED ? BREAKER_SILENCE : BREAKER_UNPROVEN, now_us);
 }
 
-bool breaker_silent(struct breaker *breaker, const struct breaker_settings *settings,
-                    int64_t now_us)
-{
-    return breaker->state == BREAKER_CLOSED && open(breaker, settings, BREAKER_SILENCE, now_us);
-}
-
 bool breaker_tick(struct breaker *breaker, const struct breaker_settings *settings, int64_t now_us)
 {
     (void)settings;

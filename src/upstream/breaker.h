@@ -69,9 +69,6 @@ bool breaker_proof(struct breaker *breaker, const struct breaker_settings *setti
 /* It is unanswered. */
 bool breaker_owed(struct breaker *breaker, const struct breaker_settings *settings, int64_t sent_us,
                   int64_t now_us);
-/* Its connection was given up, as it has proven nothing for too long. */
-bool breaker_silent(struct breaker *breaker, const struct breaker_settings *settings,
-                    int64_t now_us);
 /* Time has passed. */
 bool breaker_tick(struct breaker *breaker, const struct breaker_settings *settings, int64_t now_us);
 

@@ -140,18 +140,6 @@ void health_owed(struct health *health, int64_t sent_us, int64_t now_us)
     pthread_mutex_unlock(&lock);
 }
 
-void health_silent(struct health *health, int64_t now_us)
-{
-    if (health == NULL) {
-        return;
-    }
-    pthread_mutex_lock(&lock);
-    if (breaker_silent(&health->breaker, &settings, now_us)) {
-        publish(health, BREAKER_CLOSED, now_us);
-    }
-    pthread_mutex_unlock(&lock);
-}
-
 void health_tick(struct health *health, int64_t now_us)
 {
     if (!health_is_open(health)) {

@@ -62,7 +62,6 @@ int64_t health_retry_max_ms(const struct health *health, int64_t otherwise_ms);
 void health_ok(struct health *health, uint64_t n, int64_t now_us);
 void health_failed(struct health *health, uint64_t n, int64_t began_us, int64_t now_us);
 void health_owed(struct health *health, int64_t sent_us, int64_t now_us);
-void health_silent(struct health *health, int64_t now_us);
 void health_tick(struct health *health, int64_t now_us);
 /*
  * is_first: since its connection came up. on_return is called, under the lock, before anybody is

@@ -1067,7 +1067,9 @@ void link_tick(struct link *link, int64_t now_us)
     switch (link->state) {
     case LINK_CONNECTING:
     case LINK_GREETING:
-        if (now_us - link->connect_began_us > settings->connect_timeout_ms * 1000) {
+        if (now_us - link->connect_began_us > settings->connect_timeout_ms * 1000 ||
+            (link->first_op != NULL && is_shared(link) && settings->request_timeout_ms > 0 &&
+             now_us - link->first_op->sent_at_us > settings->request_timeout_ms * 1000)) {
             go_down(link,
                     stream_is_in_handshake(&link->stream)
                         ? "TLS handshake timed out: does the server speak TLS there?"

@@ -1,6 +1,6 @@
 /*
- * test_stale.c - proves of cache_get_stale(): what tier 1 may show while a node cannot be asked, for
- * how long, and what nobody is shown any more; that what is kept for it is swept and accounted
+ * test_stale.c - proves of cache_get_stale(): what tier 1 may show while a node cannot be asked,
+ * for how long, and what nobody is shown any more; that what is kept for it is swept and accounted
  */
 #include "cache_testing.h"
 

@@ -104,9 +104,6 @@ static void silence_opens_it(void **state)
     breaker_init(&breaker);
     assert_true(breaker_proof(&breaker, &settings, SECOND, 3 * SECOND)); /* far too late */
     assert_int_equal(breaker.state, BREAKER_OPEN);
-    breaker_init(&breaker);
-    assert_true(breaker_silent(&breaker, &settings, SECOND));
-    assert_false(breaker_silent(&breaker, &settings, SECOND));
 }
 
 static void only_proofs_that_were_asked_for_half_open_close_it(void **state)
