@@ -142,7 +142,9 @@ static void watch_outage(struct daemon *daemon, bool is_reachable)
 
 static void watch_backend(struct daemon *daemon)
 {
-    const bool is_reachable = daemon->topology != NULL && discovery_is_reachable(daemon->discovery);
+    const bool is_reachable = daemon->topology != NULL &&
+                              discovery_is_reachable(daemon->discovery) &&
+                              health_allows_any(daemon->topology);
 
     atomic_store_explicit(&daemon->proxy.is_reachable, is_reachable, memory_order_relaxed);
     watch_outage(daemon, is_reachable);

@@ -23,7 +23,7 @@ struct health *health_of(epochs_node node, const char *name)
         health = mem_alloc(sizeof(*health));
         breaker_init(&health->breaker);
         snprintf(health->name, sizeof(health->name), "%s", name);
-        atomic_store_explicit(&all[node], health, memory_order_relaxed);
+        atomic_store_explicit(&all[node], health, memory_order_release);
     }
     pthread_mutex_unlock(&lock);
     return health;
@@ -54,6 +54,18 @@ void health_configure(const struct config *config)
 bool health_refuses(const struct health *health)
 {
     return health_is_open(health) && atomic_load_explicit(&is_on, memory_order_relaxed);
+}
+
+bool health_allows_any(const struct topology *topology)
+{
+    for (unsigned i = 0; i < topology->n_nodes; i++) {
+        if (topology->nodes[i].is_master &&
+            !health_refuses(
+                atomic_load_explicit(&all[topology->nodes[i].id], memory_order_acquire))) {
+            return true;
+        }
+    }
+    return false;
 }
 
 const char *health_text(const struct health *health)

@@ -53,6 +53,8 @@ static inline bool health_has_returned(const struct health *health, int64_t sinc
     return health != NULL &&
            atomic_load_explicit(&health->returned_at_us, memory_order_acquire) > since_us;
 }
+/* Some master of the map may be asked, as far as its breaker goes. */
+bool health_allows_any(const struct topology *topology);
 /* Why requests are refused, for their errors. */
 const char *health_text(const struct health *health);
 /* How long a tracking link to a node that is away waits at most before it tries again. */

@@ -177,6 +177,7 @@ static void go_down(struct link *link, const char *reason, bool is_timeout)
         return;
     }
     tell_health(link);
+    link->down_at_us = INT64_MAX; /* not before it has been reset is it connected again */
     snprintf(link->error, sizeof(link->error), "%s", reason);
     link->state = LINK_DOWN;
     link->is_resp2 = false; /* the server may have changed: asked anew next time */
@@ -197,6 +198,7 @@ static void go_down(struct link *link, const char *reason, bool is_timeout)
     }
     lose_operations(link, is_timeout);
     reset_connection(link);
+    link->down_at_us = clock_now_us();
 }
 
 void link_close(struct link *link, const char *reason)
@@ -639,7 +641,7 @@ void link_wake(struct link *link)
     if (link->state == LINK_IDLE ||
         (link->state == LINK_DOWN &&
          (clock_now_us() >= link->retry_at_us ||
-          health_has_returned(link->settings.health, link->connect_began_us)))) {
+          health_has_returned(link->settings.health, link->down_at_us)))) {
         begin_connect(link);
     }
 }

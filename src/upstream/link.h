@@ -142,6 +142,7 @@ struct link {
     bool is_closing;      /* by its owner: no news of the node */
 
     int64_t client_id; /* leased: the connection's number at the backend, 0 while unknown */
+    int64_t down_at_us;
     int64_t connect_began_us, retry_at_us, last_used_us, last_progress_us;
     unsigned n_failures; /* in a row */
     char error[256];     /* why it is down */
