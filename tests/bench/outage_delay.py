@@ -34,8 +34,8 @@ def percentile(values, percent):
     return sorted(values)[min(len(values) - 1, len(values) * percent // 100)]
 
 
-def ask_on(address, keys, phase, waits):
-    """One request at a time; (phase, seconds) of each."""
+def ask_on(address, keys, phase, waits, rest=0.002):
+    """One request at a time, with a rest behind it; (phase, seconds) of each."""
     with RawClient(address, timeout=60) as client:
         commands = [encode("GET", key) for key in keys] + [encode("INCR", "n" + key)
                                                            for key in keys]
@@ -45,11 +45,12 @@ def ask_on(address, keys, phase, waits):
                 client.send(command)
                 client.read()
                 waits.append((phase.value, time.perf_counter() - began))
+                time.sleep(rest)  # the others' load is to be the same while they are refused
 
 
 def measure(address, keys, phase, queue):
     waits = []
-    ask_on(address, keys, phase, waits)
+    ask_on(address, keys, phase, waits, 0.0002)
     queue.put(waits)
 
 

@@ -50,6 +50,16 @@ def warm(client, *keys):
         assert client.ok("GET", key) == f"value of {key}".encode()
 
 
+def restart(server):
+    """Its port may be somebody else's for a moment: others test on this machine."""
+    for _ in range(20):
+        try:
+            return server.start()
+        except RuntimeError:
+            time.sleep(0.2)
+    return server.start()
+
+
 def transitions(proxy):
     metrics = proxy.metrics()
     return {to: metrics.get("breaker_transitions_total", to=to)
@@ -101,7 +111,7 @@ def test_a_node_that_is_gone_and_comes_back(start_redis, start_proxy):
         server.kill()
         wait_open(proxy)
         assert is_error(client.value("SET", "k", "w"), "no connection to the backend")
-        server.start()
+        restart(server)
         began = time.monotonic()
         wait_until(lambda: client.value("SET", "k", "w") == b"OK", 5, "the node to be asked again")
         assert time.monotonic() - began < 2 * SCALE
@@ -274,7 +284,7 @@ def test_asking_again_has_a_budget(tmp_path, start_proxy):
     cluster = RedisCluster(tmp_path / "budget", node_timeout_ms=500)
     with _stopping(cluster):
         cluster.wait_ready()
-        proxy = start_proxy(cluster.url(), {**OPTIONS, "request-timeout": "3s",
+        proxy = start_proxy(cluster.url(), {**OPTIONS, "request-timeout": "2s",
                                             "retry-budget": "0", "threads": 1})
         victim, survivor = cluster.masters()[:2]
         key = keys_by_master(cluster, "b:")[survivor]
@@ -342,7 +352,7 @@ def test_what_was_held_is_shown_while_the_node_is_gone(start_redis, start_proxy)
         assert "stale_served=" in client.ok("CACHE", "INFO").decode()
         # The sweep goes round, and what is kept stays accounted.
         assert metrics.get("entries", namespace="kept") >= 3
-        server.start()
+        restart(server)
         wait_until(lambda: client.value("GET", "kept:a") is None, 5, "the node's own answer")
         assert three.ask("GET", "kept:b") == b"_\r\n"
         wait_until(lambda: proxy.metrics().get("entries", namespace="kept") <= 4, 10,
@@ -351,11 +361,11 @@ def test_what_was_held_is_shown_while_the_node_is_gone(start_redis, start_proxy)
 
 def test_what_was_held_is_shown_while_the_node_is_frozen(start_redis, start_proxy):
     server = start_redis()
-    proxy = start_proxy(server.url(), OPTIONS, config=stale())
+    proxy = start_proxy(server.url(), {**OPTIONS, "link-timeout": "1s"}, config=stale())
     with proxy.client() as client:
         warm(client, "kept:a", "other")
         server.pause()
-        until = time.monotonic() + 3.5 * SCALE  # beyond link-timeout: the link is lost meanwhile
+        until = time.monotonic() + 2.2 * SCALE  # beyond link-timeout: the link is lost meanwhile
         while time.monotonic() < until:
             assert client.value("GET", "kept:a") == b"value of kept:a"
             time.sleep(0.02)
@@ -387,7 +397,7 @@ def test_what_was_invalidated_or_written_is_not_shown(start_redis, start_proxy):
 
 def test_a_deadline_passes_by_no_more_than_the_bound(start_redis, start_proxy):
     server = start_redis()
-    bound = 3 * SCALE
+    bound = 2 * SCALE
     proxy = start_proxy(server.url(), OPTIONS, config=stale(f"{int(bound * 1000)}ms"))
     with proxy.client() as client:
         client.ok("SET", "kept:a", "v", "PX", str(int(500 * SCALE)))
@@ -422,7 +432,7 @@ def test_a_server_that_is_loading(start_redis, start_proxy):
         reader = threading.Thread(target=read)
         reader.start()
         server.kill()
-        server.start()
+        restart(server)
         wait_until(lambda: client.value("GET", "other") == b"value of other", 20, "the data")
         is_over.set()
         reader.join()
@@ -464,7 +474,7 @@ def test_nothing_old_is_shown_after_the_return(start_redis, start_proxy):
     proxy = start_proxy(server.url(), OPTIONS, config=stale())
     clients = [proxy.client() for _ in range(4)]
     keys = [f"kept:{number}" for number in range(16)]
-    for round_number in range(3):
+    for round_number in range(2):
         for key in keys:
             clients[0].ok("SET", key, f"old {round_number}")
             for client in clients:
@@ -473,7 +483,7 @@ def test_nothing_old_is_shown_after_the_return(start_redis, start_proxy):
         wait_open(proxy)
         assert all(client.value("GET", key) == f"old {round_number}".encode()
                    for client in clients for key in keys)
-        server.start()
+        restart(server)
         for key in keys:
             server.ask("SET", key, "new")
         is_back = False
@@ -525,7 +535,7 @@ def test_cached_keys_have_no_errors_under_load(start_redis, start_proxy):
     time.sleep(0.3)
     server.kill()
     time.sleep(1.0)
-    server.start()
+    restart(server)
     for key in keys:
         server.ask("SET", key, "again")
     wait_closed(proxy)
@@ -554,7 +564,7 @@ def test_tier_1_alone_is_told(start_redis, start_proxy):
         assert alone.metrics().get("ready") == 1
         assert "nearcached_backend_away:1" in client.ok("CACHE", "INFO").decode()
         assert client.value("GET", "kept:a") == b"value of kept:a"
-        server.start()
+        restart(server)
         wait_until(lambda: alone.metrics().get("backend_away") == 0, 10, "the backend")
         wait_until(lambda: "the backend is back" in alone.log(), 5, "the log")
         assert alone.log().count("the backend is away, tier 1 answers alone") == 1
