@@ -18,6 +18,8 @@
 #include "proxy/front.h"
 #include "upstream/discovery.h"
 
+#include <event2/http.h>
+
 struct admin_http; /* opaque */
 
 /* discovery says why the backend cannot be reached; NULL: nobody knows. */
@@ -26,5 +28,12 @@ NC_MUST_CHECK int admin_http_start(struct admin_http **http, struct proxy *proxy
                                    const struct config_address *address);
 /* Closes everything; answers under way are dropped. Accepts a pointer to NULL. */
 void admin_http_stop(struct admin_http **http);
+
+/*
+ * Answers with a body, which is borrowed and left empty. That of a HEAD request stays here, but its
+ * length is told.
+ */
+void admin_http_reply(struct evhttp_request *request, int status, const char *reason,
+                      const char *content_type, struct evbuffer *body);
 
 #endif

@@ -125,6 +125,11 @@ void cache_run_invalidate(struct cache_call *call)
     const unsigned at = call->n_args > 1 && (is_all || is_word(call->args[0], "L1")) ? 1 : 0;
     const struct form *form = find_form(call->args[at]);
 
+    if (form == NULL && at == 1) {
+        /* Keys called like that are named behind KEYS: a misspelt form is not to drop them. */
+        resp_put_error(call->reply, "ERR syntax error");
+        return;
+    }
     /* One word alone is a key, unless it is a whole form. */
     if (form == NULL || (call->n_args == 1 && form->min_args > 0)) {
         run_plain(call);
@@ -170,7 +175,7 @@ static bool take_option(struct cache_call *call, struct bytes word, struct bytes
 {
     int64_t n;
 
-    if (is_word(word, "PREFIX") || is_word(word, "GLOB")) {
+    if ((is_word(word, "PREFIX") || is_word(word, "GLOB")) && rule->kind == BAN_ANY_NAME) {
         rule->kind = is_word(word, "PREFIX") ? BAN_PREFIX : BAN_GLOB;
         rule->name = value;
         return true;

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <strings.h>
 
+#include "admin/http.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "coherence/unlink.h"
@@ -45,15 +46,12 @@ static json_t *json_of_bytes(struct bytes bytes)
 static void answer_json(struct evhttp_request *request, int status, const char *reason,
                         json_t *json)
 {
-    struct evkeyvalq *headers = evhttp_request_get_output_headers(request);
     struct evbuffer *body = evbuffer_new();
     char *text = json_dumps(json, JSON_COMPACT | JSON_PRESERVE_ORDER);
 
     CHECK(body != NULL && text != NULL);
     evbuffer_add_printf(body, "%s\n", text);
-    evhttp_add_header(headers, "Content-Type", "application/json");
-    evhttp_add_header(headers, "Cache-Control", "no-store");
-    evhttp_send_reply(request, status, reason, body);
+    admin_http_reply(request, status, reason, "application/json", body);
     evbuffer_free(body);
     free(text);
     json_decref(json);
@@ -71,12 +69,6 @@ static void refuse(struct evhttp_request *request, int status, const char *reaso
 static void refuse_field(const struct call *call, const char *field, const char *error)
 {
     refuse(call->request, HTTP_BADREQUEST, "Bad Request", field, error);
-}
-
-void invalidate_http_too_large(struct evhttp_request *request)
-{
-    refuse(request, HTTP_ENTITYTOOLARGE, "Request Entity Too Large", NULL,
-           "the body is larger than 256 KiB");
 }
 
 /* ---- who may ---- */
@@ -378,11 +370,13 @@ static void do_cancel(const struct call *call, const json_t *value, struct inval
 
 static const struct action {
     const char *name;
+    bool has_scope; /* "scope" and "db" may stand beside it */
     void (*run)(const struct call *call, const json_t *value, struct invalidation *what);
 } actions[] = {
-    {"keys", do_keys},           {"prefix", do_prefix}, {"glob", do_glob},
-    {"namespace", do_namespace}, {"ban", do_ban},       {"everything", do_everything},
-    {"unban", do_unban},         {"cancel", do_cancel},
+    {"keys", true, do_keys},    {"prefix", true, do_prefix},
+    {"glob", true, do_glob},    {"namespace", true, do_namespace},
+    {"ban", false, do_ban},     {"everything", true, do_everything},
+    {"unban", false, do_unban}, {"cancel", false, do_cancel},
 };
 
 #define N_ACTIONS (sizeof(actions) / sizeof(actions[0]))
@@ -421,6 +415,9 @@ static void act(const struct call *call)
     if (chosen == NULL) {
         refuse_field(call, NULL,
                      "needs keys, prefix, glob, namespace, everything, ban, unban or cancel");
+    } else if (!chosen->has_scope && json_object_size(call->body) > 1) {
+        refuse_field(call, json_object_get(call->body, "scope") != NULL ? "scope" : "db",
+                     "does not go with what is to be done");
     } else if (take_scope(call, &what)) {
         chosen->run(call, json_object_get(call->body, chosen->name), &what);
     }
@@ -447,7 +444,8 @@ void invalidate_http_post(struct proxy *proxy, struct evhttp_request *request)
         return;
     }
     if (length > INVALIDATE_BODY_MAX) {
-        invalidate_http_too_large(request);
+        refuse(request, HTTP_ENTITYTOOLARGE, "Request Entity Too Large", NULL,
+               "the body is larger than 256 KiB");
         return;
     }
     if (!is_json(request)) {

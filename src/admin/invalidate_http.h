@@ -22,7 +22,5 @@
 void invalidate_http_post(struct proxy *proxy, struct evhttp_request *request);
 void invalidate_http_bans(struct proxy *proxy, struct evhttp_request *request);
 void invalidate_http_jobs(struct proxy *proxy, struct evhttp_request *request);
-/* 413, for a body that was not even read. */
-void invalidate_http_too_large(struct evhttp_request *request);
 
 #endif

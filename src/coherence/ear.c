@@ -66,6 +66,22 @@ void ear_share_put(struct coherence_fleet *fleet, struct ear_share **share)
     *share = NULL;
 }
 
+void ear_survey_untold(const struct coherence_fleet *fleet, bool *is_heard, bool *is_not)
+{
+    pthread_mutex_lock(&share_lock);
+    for (const struct ear_share *share = fleet->shares; share != NULL; share = share->next) {
+        if (atomic_load_explicit(&share->n_untold, memory_order_relaxed) > 0) {
+            bool *const which = atomic_load_explicit(&share->is_heard[EAR_KEYSPACE],
+                                                     memory_order_relaxed)
+                                    ? is_heard
+                                    : is_not;
+
+            *which = true;
+        }
+    }
+    pthread_mutex_unlock(&share_lock);
+}
+
 uint16_t ear_incarnation(const struct track *track, enum ear_kind kind)
 {
     const struct coherence *coherence = track->coherence;
@@ -176,33 +192,6 @@ static void set_heard(const struct ear *ear, bool is_heard)
     atomic_store_explicit(&ear->track->share->is_heard[ear->kind], is_heard, memory_order_relaxed);
 }
 
-void ear_confirm(struct ear *ear, bool is_confirmed, const char *reason)
-{
-    const char *mode = ear->kind == EAR_BROADCAST ? "broadcast" : "keyspace";
-
-    if (is_confirmed && !ear->is_confirmed) {
-        ear->is_confirmed = true;
-        ear->was_refused = ear->link.settings.is_quiet = false;
-        ear->watermark_us = clock_now_us();
-        ear->former_sent_at_us = 0;
-        set_heard(ear, true);
-        log_info("coherence", "the node tells of every write", "addr=%s mode=%s prefixes=%u",
-                 ear->link.name, mode, ear->prefixes.n);
-        open_incarnation(ear, ear->watermark_us);
-    } else if (!is_confirmed) {
-        if (ear->is_confirmed) {
-            set_heard(ear, false);
-        }
-        ear->is_confirmed = false;
-        ear_forget(ear, METRIC_flushes_link);
-        if (reason != NULL && !ear->was_refused) {
-            ear->was_refused = true;
-            log_warn("coherence", "the node does not tell of writes", "addr=%s mode=%s reason=%s",
-                     ear->link.name, mode, log_quote_long(bytes_of_string(reason)));
-        }
-    }
-}
-
 /* ---- PING ---- */
 
 static void pass(struct fence_leg **list)
@@ -237,6 +226,34 @@ static void pass_all(struct ear *ear)
     pass(&ear->legs_last);
 }
 
+void ear_confirm(struct ear *ear, bool is_confirmed, const char *reason)
+{
+    const char *mode = ear->kind == EAR_BROADCAST ? "broadcast" : "keyspace";
+
+    if (is_confirmed && !ear->is_confirmed) {
+        ear->is_confirmed = true;
+        ear->was_refused = ear->link.settings.is_quiet = false;
+        ear->watermark_us = clock_now_us();
+        ear->former_sent_at_us = 0;
+        set_heard(ear, true);
+        log_info("coherence", "the node tells of every write", "addr=%s mode=%s prefixes=%u",
+                 ear->link.name, mode, ear->prefixes.n);
+        open_incarnation(ear, ear->watermark_us);
+    } else if (!is_confirmed) {
+        if (ear->is_confirmed) {
+            set_heard(ear, false);
+        }
+        ear->is_confirmed = false;
+        ear_forget(ear, METRIC_flushes_link);
+        pass_all(ear); /* no PING is sent from here on, and nothing is left that it could prove */
+        if (reason != NULL && !ear->was_refused) {
+            ear->was_refused = true;
+            log_warn("coherence", "the node does not tell of writes", "addr=%s mode=%s reason=%s",
+                     ear->link.name, mode, log_quote_long(bytes_of_string(reason)));
+        }
+    }
+}
+
 static bool are_legs_waiting(const struct ear *ear)
 {
     return ear->legs_next != NULL || ear->legs_again != NULL;
@@ -267,7 +284,7 @@ static void on_pong(struct ear *ear)
         pass(&ear->legs_last);
         move(&ear->legs_sent, &ear->legs_again);
     } else {
-        advance(ear, sent_at_us);
+        advance(ear, keyspace_limit(ear, sent_at_us));
         pass(&ear->legs_sent);
     }
     if (are_legs_waiting(ear)) {
@@ -319,7 +336,7 @@ static void on_down(struct link *link)
 
     ear_confirm(ear, false, NULL);
     ear->is_ping_sent = false;
-    pass_all(ear);
+    ear->n_subscribed = 0; /* the answer to a poll may still come, on another link */
     if (fleet->request_refresh != NULL) {
         fleet->request_refresh(fleet->refresh_context);
     }
@@ -470,6 +487,19 @@ static bool is_keeper(const struct track *track)
            track->node->id % coherence->fleet->n_members == coherence->worker->index;
 }
 
+/* Refused, or a subscription that nobody answers. */
+static bool must_ask_anew(const struct ear *ear, int64_t now_us)
+{
+    const int64_t patience_us = ear->track->coherence->config->link_timeout_ms * 1000;
+
+    if (ear->is_confirmed || now_us < ear->retry_at_us) {
+        return false;
+    }
+    return ear->kind == EAR_BROADCAST ||
+           (!keyspace_is_subscribed(ear) &&
+            (ear->was_refused || now_us - ear->retry_at_us > patience_us));
+}
+
 static void tick(struct ear *ear, int64_t now_us)
 {
     const struct config *config = ear->track->coherence->config;
@@ -479,9 +509,9 @@ static void tick(struct ear *ear, int64_t now_us)
     if (!link_is_up(&ear->link)) {
         return;
     }
-    if (!ear->is_confirmed && ear->kind == EAR_BROADCAST && now_us >= ear->retry_at_us) {
+    if (must_ask_anew(ear, now_us)) {
         ear->link.settings.is_quiet = true;
-        link_shut(&ear->link); /* refused; nobody rests on it: asked anew in the next tick */
+        link_shut(&ear->link); /* nobody rests on it; the next tick connects again */
         return;
     }
     if (ear->kind == EAR_KEYSPACE) {
@@ -498,8 +528,10 @@ static void tick(struct ear *ear, int64_t now_us)
         ear_forget(ear, METRIC_flushes_link); /* as in track_tick() */
     }
     open_incarnation(ear, now_us);
-    if (are_legs_waiting(ear) ||
-        now_us - ear->ping_sent_at_us >= config->fence_interval_ms * 1000) {
+    /* With BCAST a proof takes two. */
+    const int64_t pause_us = config->fence_interval_ms * (ear->kind == EAR_BROADCAST ? 500 : 1000);
+
+    if (are_legs_waiting(ear) || now_us - ear->ping_sent_at_us >= pause_us) {
         send_ping(ear);
     }
 }

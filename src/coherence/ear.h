@@ -33,6 +33,8 @@ struct ear_share {
 /* The one of this node, made by who asks first. */
 struct ear_share *ear_share_get(struct coherence_fleet *fleet, epochs_node node);
 void ear_share_put(struct coherence_fleet *fleet, struct ear_share **share);
+/* Of the nodes that refuse tracking: some, or none, are heard of by notifications. Any thread. */
+void ear_survey_untold(const struct coherence_fleet *fleet, bool *is_heard, bool *is_not);
 /* Under which the worker may fetch a key; EPOCHS_NONE: nobody hears of all that it keeps. */
 uint16_t ear_incarnation(const struct track *track, enum ear_kind kind);
 
@@ -75,9 +77,13 @@ void ear_forget(struct ear *ear, enum metric reason);
 
 /* keyspace.c */
 void keyspace_subscribe(struct ear *ear);
+/* All of its patterns are confirmed, on the connection as it is. */
+bool keyspace_is_subscribed(const struct ear *ear);
 /* A message or a confirmation. False: its shape is unknown. */
 bool keyspace_take(struct ear *ear, struct bytes frame);
 void keyspace_tick(struct ear *ear, int64_t now_us);
+/* The watermark that a PING sent then proves: none that polls have not kept up with. */
+int64_t keyspace_limit(const struct ear *ear, int64_t sent_at_us);
 void keyspace_init_poll(struct track *track);
 
 #endif

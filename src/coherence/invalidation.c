@@ -13,7 +13,7 @@
 #include <sys/random.h>
 
 #include "base/clock.h"
-#include "base/mem.h"
+#include "base/log.h"
 #include "coherence/recent.h"
 #include "coherence/unlink.h"
 
@@ -21,56 +21,12 @@
 
 /* ---- telling ---- */
 
-/* One record on its way from the control thread to a worker that can send it. */
-struct telling {
-    struct mail mail;
-    struct coherence_fleet *fleet;
-    struct bus_record record;
-    unsigned char text[];
-};
-
-static void on_telling(struct mail *mail)
-{
-    struct telling *telling = CONTAINER_OF(mail, struct telling, mail);
-    struct coherence_fleet *fleet = telling->fleet;
-
-    bus_send(fleet->bus, fleet->members[0], &telling->record);
-    mem_free(telling);
-}
-
-static void copy(struct bytes *to, struct bytes from, unsigned char *room)
-{
-    if (from.len > 0) {
-        memcpy(room, from.ptr, from.len);
-    }
-    *to = bytes_make(room, from.len);
-}
-
 static void tell(struct coherence_fleet *fleet, struct coherence *from, enum bus_kind kind,
                  struct bytes a, struct bytes b)
 {
     const struct bus_record record = {.kind = (uint8_t)kind, .db = -1, .a = a, .b = b};
-    struct telling *telling;
 
-    if (fleet->bus == NULL || a.len + b.len > BUS_RECORD_MAX) {
-        return;
-    }
-    if (from != NULL) {
-        bus_send(fleet->bus, from, &record);
-        return;
-    }
-    telling = mem_alloc(sizeof(*telling) + a.len + b.len);
-    telling->mail.run = on_telling;
-    telling->fleet = fleet;
-    telling->record = record;
-    copy(&telling->record.a, a, telling->text);
-    copy(&telling->record.b, b, telling->text + a.len);
-    worker_post(fleet->members[0]->worker, &telling->mail);
-}
-
-static unsigned count_peers(const struct coherence_fleet *fleet)
-{
-    return fleet->bus != NULL ? bus_count_peers(fleet->bus) : 0;
+    bus_send(fleet->bus, from, &record);
 }
 
 static struct bytes name_of(int ns)
@@ -168,7 +124,6 @@ static void run_keys(struct coherence_fleet *fleet, struct coherence *from,
     for (size_t i = 0; i < what->n_keys; i++) {
         tell(fleet, from, BUS_KEY, what->keys[i], (struct bytes){0});
     }
-    stats_add(METRIC_orders_keys, 1);
 }
 
 static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
@@ -188,7 +143,31 @@ static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
     } else {
         tell(fleet, from, BUS_FLUSH, name_of(ns), (struct bytes){0});
     }
-    stats_add(is_pattern ? METRIC_orders_pattern : METRIC_orders_namespace, 1);
+}
+
+static void run(struct coherence_fleet *fleet, struct coherence *from,
+                const struct invalidation *what, int ns, struct invalidation_answer *answer)
+{
+    if (what->kind == INVALIDATE_KEYS) {
+        run_keys(fleet, from, what, answer);
+    } else {
+        run_rule(fleet, from, what, ns, answer);
+    }
+}
+
+static enum metric order_metric(enum invalidation_kind kind)
+{
+    switch (kind) {
+    case INVALIDATE_KEYS:
+        return METRIC_orders_keys;
+    case INVALIDATE_PREFIX:
+    case INVALIDATE_GLOB:
+        return METRIC_orders_pattern;
+    case INVALIDATE_NAMESPACE:
+    case INVALIDATE_EVERYTHING:
+        break;
+    }
+    return METRIC_orders_namespace;
 }
 
 bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
@@ -206,13 +185,20 @@ bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
         stats_add(METRIC_orders_refused, 1);
         return false;
     }
-    if (what->kind == INVALIDATE_KEYS) {
-        run_keys(fleet, from, what, answer);
-    } else {
-        run_rule(fleet, from, what, ns, answer);
-    }
-    answer->n_proxies = count_peers(fleet);
+    run(fleet, from, what, ns, answer);
+    stats_add(order_metric(what->kind), 1);
+    answer->n_proxies = bus_count_peers(fleet->bus);
     return true;
+}
+
+void invalidation_repeat(struct coherence_fleet *fleet, const struct invalidation *what)
+{
+    struct invalidation_answer answer = {0};
+    int ns;
+
+    if (fault_of(what, &ns) == NULL) {
+        run(fleet, NULL, what, ns, &answer);
+    }
 }
 
 /* ---- standing bans ---- */
@@ -243,7 +229,7 @@ bool invalidation_ban(struct coherence_fleet *fleet, struct coherence *from,
     char text[BAN_HEAD_MAX + BAN_NAME_MAX];
     size_t length;
 
-    *answer = (struct invalidation_answer){.n_proxies = count_peers(fleet)};
+    *answer = (struct invalidation_answer){.n_proxies = bus_count_peers(fleet->bus)};
     if (rule->name.len > BAN_NAME_MAX) {
         answer->error = "prefix or pattern is longer than 1024 bytes";
     } else if (set_ban(fleet, &order, &answer->n_entries) == BAN_FULL) {
@@ -270,7 +256,7 @@ bool invalidation_unban(struct coherence_fleet *fleet, struct coherence *from, u
     char text[32];
     const int length = snprintf(text, sizeof(text), "%016" PRIx64 " -", id);
 
-    *answer = (struct invalidation_answer){.n_proxies = count_peers(fleet)};
+    *answer = (struct invalidation_answer){.n_proxies = bus_count_peers(fleet->bus)};
     tell(fleet, from, BUS_BAN, bytes_make(text, (size_t)length), (struct bytes){0});
     stats_add(METRIC_orders_ban, 1);
     return bans_remove(fleet->cache, id);
@@ -334,6 +320,11 @@ static bool apply_ban(struct coherence_fleet *fleet, const struct bus_record *re
         .id = id,
         .expires_at_us = ttl_ms > 0 ? now_us + (int64_t)ttl_ms * 1000 : CACHE_NO_DEADLINE,
     };
+    if (record->b.len > 0 && order.rule.ns < 0) {
+        log_warn("coherence", "a ban concerns a namespace that is not known here",
+                 "id=%016" PRIx64 " namespace=%s effect=\"keys of every namespace are kept out\"",
+                 id, log_quote(record->b));
+    }
     return set_ban(fleet, &order, &n_held) != BAN_FULL;
 }
 

@@ -47,6 +47,9 @@ struct invalidation_answer {
 bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
                       const struct invalidation *what, struct invalidation_answer *answer);
 
+/* The scope L1 of it once more, at the end of its job: nobody has asked for it anew. */
+void invalidation_repeat(struct coherence_fleet *fleet, const struct invalidation *what);
+
 /* A standing ban, here and at the other proxies; *id is new. ttl_ms: 0 is "until it is removed". */
 bool invalidation_ban(struct coherence_fleet *fleet, struct coherence *from,
                       const struct ban_rule *rule, int64_t ttl_ms, uint64_t *id,

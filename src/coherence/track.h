@@ -25,7 +25,8 @@ struct keyspace_poll {
     struct link_op op;
     bool is_sent, has_events, has_baseline, was_warned;
     int64_t sent_at_us, answered_at_us;
-    uint64_t n_flushes; /* FLUSHALL and its kind, executed so far */
+    int64_t proven_at_us; /* when the newest one that was answered was sent */
+    uint64_t n_flushes;   /* FLUSHALL and its kind, executed so far */
 };
 
 struct track {

@@ -29,6 +29,7 @@ struct unlink_job {
     struct mail mail;
     uint64_t id;                                     /* init, and so on to started_at_us */
     struct invalidation what;                        /* its name and keys are the job's */
+    struct bytes *keys;                              /* room for what.keys; gone at the end */
     struct bytes match;                              /* for SCAN; empty: none */
     int ns;                                          /* -1: any */
     int64_t started_at_us;                           /* init */
@@ -114,16 +115,21 @@ static const struct topology_node *node_of(const struct unlink_job *job)
     return &job->topology->nodes[job->at];
 }
 
-static void note_error(struct unlink_job *job, struct bytes text)
+static void note_error_of(struct unlink_job *job, const char *where, struct bytes text)
 {
     atomic_fetch_add_explicit(&job->n_errors, 1, memory_order_relaxed);
     pthread_mutex_lock(&job->jobs->lock);
     if (job->error[0] == '\0') {
-        snprintf(job->error, sizeof(job->error), "%.128s: %.*s",
-                 job->topology != NULL ? node_of(job)->endpoint.text : "backend",
+        snprintf(job->error, sizeof(job->error), "%.128s: %.*s", where,
                  text.len > 100 ? 100 : (int)text.len, (const char *)text.ptr);
     }
     pthread_mutex_unlock(&job->jobs->lock);
+}
+
+/* At the master that it is at. */
+static void note_error(struct unlink_job *job, struct bytes text)
+{
+    note_error_of(job, node_of(job)->endpoint.text, text);
 }
 
 /* Jobs that have ended beyond those that are kept. */
@@ -162,19 +168,32 @@ static void release(struct unlink_job *job)
     topology_unref(&job->topology);
 }
 
+/* What went from a master that was still to come to one that had been walked was not seen. */
+static void note_moves(struct unlink_job *job)
+{
+    if (job->topology != NULL && job->jobs->topology != job->topology &&
+        topology_has_moved(job->topology, job->jobs->topology)) {
+        note_error_of(job, "backend", BYTES("slots have moved meanwhile, give it again"));
+    }
+}
+
 static void finish(struct unlink_job *job)
 {
     struct unlink_jobs *jobs = job->jobs;
     const bool is_cancelled = atomic_load_explicit(&job->is_cancelled, memory_order_relaxed);
-    const uint64_t n_errors = atomic_load_explicit(&job->n_errors, memory_order_relaxed);
-    struct invalidation again = job->what;
-    struct invalidation_answer answer;
-    enum unlink_state state = n_errors > 0 ? UNLINK_FAILED : UNLINK_DONE;
+    enum unlink_state state = UNLINK_CANCELLED;
 
-    state = is_cancelled ? UNLINK_CANCELLED : state;
+    if (!is_cancelled) {
+        note_moves(job);
+    }
+    const uint64_t n_errors = atomic_load_explicit(&job->n_errors, memory_order_relaxed);
+    if (!is_cancelled) {
+        state = n_errors > 0 ? UNLINK_FAILED : UNLINK_DONE;
+    }
     release(job);
-    again.is_all = false;
-    (void)invalidation_run(jobs->fleet, NULL, &again, &answer);
+    invalidation_repeat(jobs->fleet, &job->what);
+    mem_free(job->keys);
+    job->keys = NULL;
     stats_add(state == UNLINK_DONE
                   ? METRIC_jobs
                   : (state == UNLINK_FAILED ? METRIC_jobs_failed : METRIC_jobs_cancelled),
@@ -237,6 +256,13 @@ static bool is_here(const struct unlink_job *job, struct bytes key)
            topology_owner(job->topology, command_key_slot(key)) == node_of(job);
 }
 
+/* Told once, by the first master. */
+static bool is_nowhere(const struct unlink_job *job, struct bytes key)
+{
+    return atomic_load_explicit(&job->n_masters_done, memory_order_relaxed) == 0 &&
+           topology_owner(job->topology, command_key_slot(key)) == NULL;
+}
+
 static void send_keys(struct unlink_job *job)
 {
     while (job->key_at < job->what.n_keys && job->n_batch < BATCH_KEYS) {
@@ -244,6 +270,8 @@ static void send_keys(struct unlink_job *job)
 
         if (is_here(job, key)) {
             send_unlink(job, key);
+        } else if (is_nowhere(job, key)) {
+            note_error_of(job, "backend", BYTES("a key's slot has no master"));
         }
     }
     if (job->n_waiting == 0) {
@@ -433,11 +461,16 @@ static void begin(struct mail *mail)
         return;
     }
     if (job->jobs->topology == NULL) {
-        note_error(job, BYTES("no master is known"));
+        note_error_of(job, "backend", BYTES("no master is known"));
         finish(job);
         return;
     }
     job->topology = topology_ref(job->jobs->topology);
+    if (job->topology->is_cluster && job->what.db != 0) {
+        note_error_of(job, "backend", BYTES("a cluster has no database but 0"));
+        finish(job);
+        return;
+    }
     for (unsigned i = 0; i < job->topology->n_nodes; i++) {
         n += job->topology->nodes[i].is_master;
     }
@@ -449,9 +482,9 @@ static void begin(struct mail *mail)
 
 /* ---- any thread ---- */
 
-static size_t room_for(const struct invalidation *what)
+static size_t room_for_keys(const struct invalidation *what)
 {
-    size_t n = 3 * what->name.len + 1 + what->n_keys * sizeof(struct bytes);
+    size_t n = what->n_keys * sizeof(struct bytes);
 
     for (size_t i = 0; i < what->n_keys; i++) {
         n += what->keys[i].len;
@@ -470,28 +503,42 @@ static struct bytes keep(unsigned char **room, struct bytes bytes)
     return kept;
 }
 
+/* False: no memory. There may be a great many, so they do not stay with a job that has ended. */
+static bool keep_keys(struct unlink_job *job, const struct invalidation *what)
+{
+    unsigned char *room;
+
+    if (what->n_keys == 0) {
+        return true;
+    }
+    job->keys = mem_try_alloc(room_for_keys(what));
+    if (job->keys == NULL) {
+        return false;
+    }
+    room = (unsigned char *)(job->keys + what->n_keys);
+    for (size_t i = 0; i < what->n_keys; i++) {
+        job->keys[i] = keep(&room, what->keys[i]);
+    }
+    return true;
+}
+
 static struct unlink_job *job_new(struct unlink_jobs *jobs, const struct invalidation *what, int ns)
 {
-    const size_t room_bytes = room_for(what);
-    struct unlink_job *job = mem_try_alloc(sizeof(*job) + room_bytes);
+    struct unlink_job *job = mem_alloc(sizeof(*job) + 3 * what->name.len + 1);
+    unsigned char *room = (unsigned char *)(job + 1);
 
-    if (job == NULL) {
+    if (!keep_keys(job, what)) {
+        mem_free(job);
         return NULL;
     }
-    memset(job, 0, sizeof(*job));
-    struct bytes *keys = (struct bytes *)(job + 1);
-    unsigned char *room = (unsigned char *)(keys + what->n_keys);
     job->magic = JOB_MAGIC;
     job->jobs = jobs;
     job->mail.run = begin;
     job->what = *what;
     job->what.name = keep(&room, what->name);
-    job->what.keys = keys;
+    job->what.keys = job->keys;
     job->ns = ns;
     job->started_at_us = clock_now_us();
-    for (size_t i = 0; i < what->n_keys; i++) {
-        keys[i] = keep(&room, what->keys[i]);
-    }
     if (what->kind == INVALIDATE_PREFIX) {
         job->match = bytes_make(room, pattern_of_prefix(what->name, room));
     } else if (what->kind == INVALIDATE_GLOB) {
@@ -614,8 +661,14 @@ void unlink_jobs_set_topology(struct unlink_jobs *jobs, struct topology *topolog
 
 void unlink_jobs_stop(struct unlink_jobs *jobs)
 {
+    struct unlink_job *first;
+
     jobs->is_stopped = true;
-    for (struct unlink_job *job = jobs->first; job != NULL; job = job->next) {
+    /* Workers may still begin jobs, which go to the front; only this thread takes any away. */
+    pthread_mutex_lock(&jobs->lock);
+    first = jobs->first;
+    pthread_mutex_unlock(&jobs->lock);
+    for (struct unlink_job *job = first; job != NULL; job = job->next) {
         release(job);
     }
 }
@@ -630,6 +683,7 @@ void unlink_jobs_free(struct unlink_jobs **jobs)
     }
     while (gone->first != NULL) {
         struct unlink_job *next = gone->first->next;
+        mem_free(gone->first->keys);
         mem_free(gone->first);
         gone->first = next;
     }

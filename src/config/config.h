@@ -196,6 +196,9 @@ const struct config_namespace *config_namespace_of(const struct config *config, 
 
 /* Some namespace whose keys are kept has this for `coherence`. */
 bool config_uses_coherence(const struct config *config, int coherence);
+/* What links that fetch for several namespaces are told by: `coherence`, unless keys are kept, and
+ * none of them by it. */
+int config_main_coherence(const struct config *config);
 
 /* Some namespace is read from replicas. */
 bool config_reads_replicas(const struct config *config);

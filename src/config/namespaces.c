@@ -239,6 +239,19 @@ bool config_uses_coherence(const struct config *config, int coherence)
     return false;
 }
 
+int config_main_coherence(const struct config *config)
+{
+    int coherence = COHERENCE_AUTO;
+
+    if (config_uses_coherence(config, config->coherence)) {
+        return config->coherence;
+    }
+    while (coherence <= COHERENCE_TTL && !config_uses_coherence(config, coherence)) {
+        coherence++;
+    }
+    return coherence <= COHERENCE_TTL ? coherence : config->coherence;
+}
+
 bool config_reads_replicas(const struct config *config)
 {
     for (unsigned i = 0; i < config->n_namespaces; i++) {

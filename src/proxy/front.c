@@ -298,28 +298,9 @@ void proxy_on_all_workers(struct proxy *proxy, void (*fn)(struct front *front, v
 
 /* ---- snapshots ---- */
 
-/* Some slot has another owner than before. */
-static bool have_slots_moved(const struct topology *former, const struct topology *topology)
-{
-    const unsigned n_slots = topology->is_cluster ? EPOCHS_SLOTS : 1;
-
-    if (former == NULL || former->is_cluster != topology->is_cluster) {
-        return true;
-    }
-    for (unsigned slot = 0; slot < n_slots; slot++) {
-        const struct topology_node *before = topology_owner(former, slot);
-        const struct topology_node *after = topology_owner(topology, slot);
-
-        if ((before != NULL ? before->id : 0) != (after != NULL ? after->id : 0)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void take_topology(struct front *front, void *context)
 {
-    const bool is_moved = have_slots_moved(front->backend.topology, context);
+    const bool is_moved = topology_has_moved(front->backend.topology, context);
 
     backend_set_topology(&front->backend, context);
     hub_move(front->hub);

@@ -440,6 +440,9 @@ static bool follow(struct request *request, struct link *link, struct bytes line
         return false;
     }
     count_redirection(kind);
+    if (NC_UNLIKELY(request->shadow != NULL)) {
+        dry_forget(request); /* another node's answer proves nothing */
+    }
     repeat_later_reads(request);
     if (kind == REDIRECT_TRYAGAIN || kind == REDIRECT_WAIT) {
         /* From an importing node it comes while keys are under way: ask there again. */

@@ -14,6 +14,8 @@ static struct link_settings link_settings(const struct backend *backend,
     const struct topology_node *info = node->info;
     const struct config *config = backend->config;
     const bool is_cluster = backend->topology != NULL && backend->topology->is_cluster;
+    /* Clients may keep what is kept nowhere here (CLIENT TRACKING). */
+    const int coherence = config_main_coherence(config);
 
     return (struct link_settings){
         .connect_timeout_ms = config->connect_timeout_ms,
@@ -26,7 +28,8 @@ static struct link_settings link_settings(const struct backend *backend,
         .is_judge = node->identity == NULL,
         .tls = config->target.is_tls ? &backend->tls : NULL,
         .wants_tracking = config_uses_coherence(config, COHERENCE_AUTO) ||
-                          config_uses_coherence(config, COHERENCE_TRACKING),
+                          config_uses_coherence(config, COHERENCE_TRACKING) ||
+                          coherence == COHERENCE_AUTO || coherence == COHERENCE_TRACKING,
         .reads_replica = is_cluster && info != NULL && !info->is_master,
         .keeps_requests = is_cluster,
     };
