@@ -205,7 +205,7 @@ static void on_node_returned(void *context)
 {
     struct track *track = context;
 
-    if (!track->node->info->is_healthy) {
+    if (track->node->owner != track->node->id || !track->node->info->is_healthy) {
         return; /* it answers PING, and refuses to say what it holds: CLUSTERDOWN */
     }
     epochs_end_lapsed(epochs_of(track), track->node->id, track->ping_sent_at_us);
@@ -216,7 +216,7 @@ static void take_proof(struct track *track)
 {
     const struct backend_node *node = track->node;
 
-    if (node->identity != NULL || node->owner != node->id || node->info == NULL) {
+    if (node->identity != NULL || node->info == NULL) {
         return;
     }
     health_proof(node->health, track->ping_sent_at_us, clock_now_us(), !track->is_proven,
@@ -228,6 +228,13 @@ static void take_proof(struct track *track)
             track_announce(track->coherence, BYTES(""));
         }
     }
+}
+
+/* Who may not send PING is told so by a node that is well. */
+static bool says_not_now(struct bytes reply)
+{
+    return bytes_start_with(reply, BYTES("-LOADING")) || bytes_start_with(reply, BYTES("-BUSY")) ||
+           bytes_start_with(reply, BYTES("-MASTERDOWN"));
 }
 
 static void on_ping_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
@@ -242,7 +249,7 @@ static void on_ping_reply(struct link_op *op, struct link *link, unsigned index,
     }
     track->is_ping_sent = false;
     track->owed_since_us = 0;
-    if (part.len > 0 && part.ptr[0] == '+') {
+    if (!says_not_now(part)) {
         take_proof(track);
     }
     /* -BUSY and -LOADING prove that the link is alive, not that earlier writes were told. */
@@ -267,9 +274,7 @@ static void on_ping_lost(struct link_op *op, struct link *link, enum link_loss l
 void track_add_leg(struct track *track, struct fence_leg *leg)
 {
     if (!link_is_up(track->link) || !track->is_confirmed) {
-        /* Its epoch has ended: whatever it had read is gone. Or it hears of nothing anyway. What
-         * was left for the case that the node cannot be asked may have changed just now. */
-        epochs_end_lapsed(epochs_of(track), track->node->owner, INT64_MAX);
+        /* Its epoch has ended: whatever it had read is gone. Or it hears of nothing anyway. */
         fence_leg_done(leg);
         return;
     }

@@ -82,8 +82,8 @@ static bool is_rate_reached(const struct breaker *breaker, const struct breaker_
            n_failed * 100 >= n_all * settings->rate_percent;
 }
 
-bool breaker_failed(struct breaker *breaker, const struct breaker_settings *settings, uint64_t n,
-                    int64_t began_us, int64_t now_us)
+static bool fail(struct breaker *breaker, const struct breaker_settings *settings, uint64_t n,
+                 bool is_cut, int64_t began_us, int64_t now_us)
 {
     if (breaker->state == BREAKER_OPEN || began_us < breaker->since_us) {
         return false;
@@ -92,13 +92,26 @@ bool breaker_failed(struct breaker *breaker, const struct breaker_settings *sett
         return open(breaker, settings, BREAKER_UNPROVEN, now_us);
     }
     roll(breaker, settings, now_us);
-    breaker->n_failed[0] += n > 0 ? n : 1;
+    breaker->n_failed[0] += n;
     breaker->n_events[0]++;
-    if (++breaker->n_failed_in_row >= settings->failures) {
+    breaker->n_failed_in_row += !is_cut;
+    if (breaker->n_failed_in_row >= settings->failures) {
         return open(breaker, settings, BREAKER_FAILURES, now_us);
     }
     return is_rate_reached(breaker, settings) &&
            open(breaker, settings, BREAKER_ERROR_RATE, now_us);
+}
+
+bool breaker_failed(struct breaker *breaker, const struct breaker_settings *settings, uint64_t n,
+                    int64_t began_us, int64_t now_us)
+{
+    return fail(breaker, settings, n > 0 ? n : 1, false, began_us, now_us);
+}
+
+bool breaker_cut(struct breaker *breaker, const struct breaker_settings *settings, uint64_t n,
+                 int64_t began_us, int64_t now_us)
+{
+    return n > 0 && fail(breaker, settings, n, true, began_us, now_us);
 }
 
 bool breaker_proof(struct breaker *breaker, const struct breaker_settings *settings,

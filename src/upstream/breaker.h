@@ -58,11 +58,17 @@ void breaker_init(struct breaker *breaker);
 bool breaker_ok(struct breaker *breaker, const struct breaker_settings *settings, uint64_t n,
                 int64_t now_us);
 /*
- * One thing went wrong with the node, which cost n requests, or none: a connection that was lost
- * or did not come up, requests without a reply in time. began_us: when it was sent, or tried.
+ * One thing went wrong with the node, which cost n requests, or none: a connection that did not
+ * come up, requests without a reply in time. began_us: when it was sent, or tried.
  */
 bool breaker_failed(struct breaker *breaker, const struct breaker_settings *settings, uint64_t n,
                     int64_t began_us, int64_t now_us);
+/*
+ * A connection that was up was lost with n requests. That counts for the rate alone: all of them
+ * may be cut at once (CLIENT KILL) by a node that takes new ones the next moment.
+ */
+bool breaker_cut(struct breaker *breaker, const struct breaker_settings *settings, uint64_t n,
+                 int64_t began_us, int64_t now_us);
 /* The proxy's own PING, sent at sent_us, was answered as it should be. */
 bool breaker_proof(struct breaker *breaker, const struct breaker_settings *settings,
                    int64_t sent_us, int64_t now_us);

@@ -137,6 +137,21 @@ void health_failed(struct health *health, uint64_t n, int64_t began_us, int64_t 
     pthread_mutex_unlock(&lock);
 }
 
+void health_cut(struct health *health, uint64_t n, int64_t began_us, int64_t now_us)
+{
+    enum breaker_state former;
+
+    if (health == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&lock);
+    former = health->breaker.state;
+    if (breaker_cut(&health->breaker, &settings, n, began_us, now_us)) {
+        publish(health, former, now_us);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
 void health_owed(struct health *health, int64_t sent_us, int64_t now_us)
 {
     enum breaker_state former;

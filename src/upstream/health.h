@@ -63,6 +63,7 @@ int64_t health_retry_max_ms(const struct health *health, int64_t otherwise_ms);
 /* As in breaker.h. */
 void health_ok(struct health *health, uint64_t n, int64_t now_us);
 void health_failed(struct health *health, uint64_t n, int64_t began_us, int64_t now_us);
+void health_cut(struct health *health, uint64_t n, int64_t began_us, int64_t now_us);
 void health_owed(struct health *health, int64_t sent_us, int64_t now_us);
 void health_tick(struct health *health, int64_t now_us);
 /*

@@ -152,7 +152,7 @@ static void reset_connection(struct link *link)
 }
 
 /* That a connection without requests is closed is no failure: servers do so (timeout). */
-static void tell_health(const struct link *link)
+static void tell_health(const struct link *link, bool is_timeout)
 {
     const bool was_up = link->state == LINK_UP;
     const int64_t now_us = clock_now_us();
@@ -163,9 +163,12 @@ static void tell_health(const struct link *link)
     }
     if (!was_up) {
         health_failed(link->settings.health, 0, link->connect_began_us, now_us);
-    } else {
+    } else if (is_timeout) {
         health_failed(link->settings.health, link->n_ops,
                       link->first_op != NULL ? link->first_op->sent_at_us : now_us, now_us);
+    } else {
+        health_cut(link->settings.health, link->n_ops,
+                   link->first_op != NULL ? link->first_op->sent_at_us : now_us, now_us);
     }
 }
 
@@ -176,7 +179,7 @@ static void go_down(struct link *link, const char *reason, bool is_timeout)
     if (link->state == LINK_IDLE || link->state == LINK_DOWN) {
         return;
     }
-    tell_health(link);
+    tell_health(link, is_timeout);
     link->down_at_us = INT64_MAX; /* not before it has been reset is it connected again */
     snprintf(link->error, sizeof(link->error), "%s", reason);
     link->state = LINK_DOWN;

@@ -582,3 +582,16 @@ def test_a_reload_changes_it(start_redis, start_proxy):
         proxy.signal(signal.SIGHUP)
         wait_until(lambda: is_error(client.value("GET", "kept:a")), 5, "the reload")
         assert not proxy.metrics().get("stale_served_total", namespace="kept") == 0
+
+
+def test_connections_that_are_cut_open_nothing(start_redis, start_proxy):
+    """CLIENT KILL ends all at once; the node takes new ones the next moment."""
+    server = start_redis()
+    proxy = start_proxy(server.url(), OPTIONS)
+    with proxy.client() as client, proxy.client(3) as other:
+        for _ in range(5):
+            wait_until(lambda: client.value("SET", "a", "1") == b"OK", 5, "a link")
+            wait_until(lambda: other.value("SET", "a", "1") == b"OK", 5, "a link")
+            server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        wait_until(lambda: client.value("SET", "a", "1") == b"OK", 5, "a link")
+    assert transitions(proxy)["open"] == 0

@@ -76,6 +76,20 @@ static void the_rate_of_the_window_opens_it(void **state)
     assert_int_equal(breaker.reason, BREAKER_ERROR_RATE);
 }
 
+static void cut_connections_count_for_the_rate_alone(void **state)
+{
+    struct breaker breaker;
+
+    (void)state;
+    breaker_init(&breaker);
+    (void)breaker_ok(&breaker, &settings, 100, SECOND);
+    for (unsigned i = 0; i < 50; i++) {
+        assert_false(breaker_cut(&breaker, &settings, i % 2, SECOND, SECOND));
+    }
+    assert_true(breaker_cut(&breaker, &settings, 100, SECOND, SECOND));
+    assert_int_equal(breaker.reason, BREAKER_ERROR_RATE);
+}
+
 static void what_is_out_of_the_window_is_forgotten(void **state)
 {
     struct breaker breaker;
@@ -196,6 +210,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(failures_in_a_row_open_it),
         cmocka_unit_test(the_rate_of_the_window_opens_it),
+        cmocka_unit_test(cut_connections_count_for_the_rate_alone),
         cmocka_unit_test(what_is_out_of_the_window_is_forgotten),
         cmocka_unit_test(silence_opens_it),
         cmocka_unit_test(only_proofs_that_were_asked_for_half_open_close_it),
