@@ -976,7 +976,9 @@ static struct link_op *take_overdue(struct link *link, int64_t sent_before_us, u
     while (*at != NULL && (*at)->sent_at_us < sent_before_us) {
         struct link_op *op = *at;
 
-        if (op->type != &abandoned_type && (op != link->first_op || !link->is_streaming)) {
+        /* Nobody waits for SELECT, and what it is answered decides about what follows it. */
+        if (op->type != &abandoned_type && op->type != &select_type &&
+            (op != link->first_op || !link->is_streaming)) {
             struct link_op *instead = mem_alloc(sizeof(*instead));
 
             *instead = *op;

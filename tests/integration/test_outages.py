@@ -338,6 +338,11 @@ def test_what_was_held_is_shown_while_the_node_is_gone(start_redis, start_proxy)
             b"value of kept:a", b"value of kept:b", None]
         assert is_error(client.value("GET", "other"), "no connection to the backend")
         assert is_error(client.value("GET", "kept:never seen"))
+        # Not within a transaction, nor behind a write of the key that may still be executed.
+        replies = client.pipeline([["MULTI"], ["GET", "kept:a"], ["EXEC"]])
+        assert replies[1].startswith((b"-", b"+QUEUED")) and replies[2].startswith(b"-")
+        assert client.pipeline([["WATCH", "w"], ["GET", "kept:a"]])[0].startswith(b"-")
+        client.value("UNWATCH")
         frame = three.ask("GET", "kept:b")
         assert frame.startswith(b"|1\r\n$5\r\nstale\r\n:")
         left_ms = int(frame.split(b"\r\n")[3][1:])
@@ -373,6 +378,48 @@ def test_what_was_held_is_shown_while_the_node_is_frozen(start_redis, start_prox
         server.resume()
         wait_closed(proxy)
         wait_until(lambda: client.value("GET", "other") == b"value of other", 5, "the node")
+
+
+def test_a_partition(start_redis, start_relay, start_proxy):
+    """Nothing arrives on any connection, and no end of it either."""
+    server = start_redis()
+    relay = start_relay(server.address)
+    proxy = start_proxy(f"redis://127.0.0.1:{relay.address[1]}", OPTIONS, config=stale())
+    with proxy.client() as client:
+        warm(client, "kept:a", "other")
+        relay.swallow("all")
+        assert is_error(client.value("SET", "n", "1"), "did not answer in time")
+        wait_open(proxy)
+        assert client.value("GET", "kept:a") == b"value of kept:a"
+        wait_until(lambda: is_error(client.value("GET", "other"), "no connection"), 5, "the bound")
+        assert client.value("GET", "kept:a") == b"value of kept:a"
+        server.ask("SET", "kept:a", "newer")
+        relay.flow("all")
+        wait_closed(proxy)
+        assert client.value("GET", "kept:a") == b"newer"
+
+
+def test_a_read_behind_a_write_in_doubt(start_redis, start_relay, start_proxy):
+    """The write is stuck, the breaker opens, the write succeeds: the read must not be older."""
+    server = start_redis()
+    relay = start_relay(server.address)
+    proxy = start_proxy(f"redis://127.0.0.1:{relay.address[1]}",
+                        {**OPTIONS, "request-timeout": "5s", "breaker-latency": "200ms",
+                         "threads": 1}, config=stale())
+    with proxy.client() as client, proxy.client() as other:
+        warm(client, "kept:a")
+        other.ok("GET", "kept:a")
+        relay.hold("all")
+        client.send(encode("SET", "kept:a", "newer"))
+        wait_open(proxy)
+        client.send(encode("GET", "kept:a"))
+        # Nobody else is concerned by what was not acknowledged.
+        assert other.value("GET", "kept:a") == b"value of kept:a"
+        relay.flow("all")
+        assert client.read() == b"+OK\r\n"
+        assert client.read() != b"$15\r\nvalue of kept:a\r\n"
+        wait_closed(proxy)
+        assert other.value("GET", "kept:a") == client.value("GET", "kept:a") == b"newer"
 
 
 def test_what_was_invalidated_or_written_is_not_shown(start_redis, start_proxy):
