@@ -24,5 +24,25 @@ void cache_run_invalidate(struct cache_call *call);
 void cache_run_clear(struct cache_call *call);
 void cache_run_ban(struct cache_call *call);
 void cache_run_job(struct cache_call *call);
+/* Jobs of scope ALL may be begun for it; else that was answered. */
+bool cache_may_unlink(struct cache_call *call);
+
+/* admin/event_command.c */
+void cache_run_events(struct cache_call *call);
+void cache_run_publish(struct cache_call *call);
+void cache_run_subscribe(struct cache_call *call);
+void cache_run_unsubscribe(struct cache_call *call);
+
+/* admin/dependency_command.c */
+void cache_run_depend(struct cache_call *call);
+void cache_run_undepend(struct cache_call *call);
+void cache_run_depends(struct cache_call *call);
+
+/* admin/tag_command.c; answered later */
+void cache_run_tag(struct cache_call *call);
+void cache_run_untag(struct cache_call *call);
+void cache_run_members(struct cache_call *call);
+void cache_run_invalidate_tags(struct cache_call *call, const struct bytes *tags, unsigned n,
+                               bool is_all);
 
 #endif

@@ -334,6 +334,7 @@ void admin_http_stop(struct admin_http **http)
     if (*http == NULL) {
         return;
     }
+    invalidate_http_stop();
     /* The server frees its listener. */
     evhttp_free((*http)->server);
     event_free((*http)->resume_event);

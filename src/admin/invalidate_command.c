@@ -42,6 +42,7 @@ static const struct form forms[] = {
     {"GLOB", INVALIDATE_GLOB, 1, 1},
     {"NAMESPACE", INVALIDATE_NAMESPACE, 1, 1},
     {"EVERYTHING", INVALIDATE_EVERYTHING, 0, 0},
+    {"TAG", INVALIDATE_TAGS, 1, UINT32_MAX},
 };
 
 static const struct form *find_form(struct bytes word)
@@ -55,7 +56,7 @@ static const struct form *find_form(struct bytes word)
 }
 
 /* Jobs work with the proxy's own login: who logged in as somebody else may not borrow it. */
-static bool may_unlink(struct cache_call *call)
+bool cache_may_unlink(struct cache_call *call)
 {
     if (call->session->identity == NULL || call->session->may_change_cache) {
         return true;
@@ -99,8 +100,10 @@ static void run_form(struct cache_call *call, const struct form *form, const str
     if (n_args < form->min_args || n_args > form->max_args) {
         resp_put_error(call->reply, "ERR wrong number of arguments for CACHE INVALIDATE %s",
                        form->word);
-    } else if (is_all && !may_unlink(call)) {
+    } else if (is_all && !cache_may_unlink(call)) {
         return;
+    } else if (form->kind == INVALIDATE_TAGS) {
+        cache_run_invalidate_tags(call, args, n_args, is_all);
     } else if (!invalidation_run(fleet_of(call), &call->front->coherence, &what, &answer)) {
         resp_put_error(call->reply, "ERR %s", answer.error);
     } else {
@@ -315,7 +318,8 @@ void cache_run_ban(struct cache_call *call)
 
 /* ---- JOB ---- */
 
-static const char *const kind_names[] = {"keys", "prefix", "glob", "namespace", "everything"};
+static const char *const kind_names[] = {"keys",      "prefix",     "glob",
+                                         "namespace", "everything", "tag"};
 
 static void put_job(struct resp_writer *reply, const struct unlink_info *info)
 {

@@ -17,6 +17,8 @@
 #include "admin/http.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "coherence/events.h"
+#include "coherence/tags.h"
 #include "coherence/unlink.h"
 
 struct call {
@@ -250,6 +252,241 @@ static void do_everything(const struct call *call, const json_t *value, struct i
     run(call, "everything", what);
 }
 
+/* ---- tags: the first worker asks, and the answer comes by mail ---- */
+
+struct tag_call {
+    struct tag_call *next; /* of those that are not answered; control thread */
+    struct mail mail;
+    struct proxy *proxy;
+    struct evhttp_request *request; /* NULL: the admin port has been closed */
+    struct tags_answer answer;      /* its error is kept in `error` */
+    char error[192];
+    bool is_all;
+    unsigned db;
+    size_t n;
+    struct bytes tags[];
+};
+
+static struct tag_call *tag_calls; /* control thread */
+
+static void answer_tags(const struct tag_call *call)
+{
+    const struct tags_answer *answer = &call->answer;
+    json_t *json;
+
+    if (call->error[0] != '\0') {
+        refuse(call->request, HTTP_SERVUNAVAIL, "Service Unavailable", "tags", call->error);
+        return;
+    }
+    json = json_pack("{s:o, s:s, s:I, s:i}", "entries",
+                     answer->is_counted ? json_integer((json_int_t)answer->n_entries) : json_null(),
+                     "matched", answer->is_counted ? "at-once" : "lazily", "members",
+                     (json_int_t)answer->n, "proxies", (int)answer->n_proxies);
+    if (answer->job != 0) {
+        json_object_set_new(json, "job", json_integer((json_int_t)answer->job));
+    }
+    answer_json(call->request, HTTP_OK, "OK", json);
+}
+
+/* The control thread. */
+static void on_tags_home(struct mail *mail)
+{
+    struct tag_call *call = CONTAINER_OF(mail, struct tag_call, mail);
+    struct tag_call **at = &tag_calls;
+
+    while (*at != call) {
+        at = &(*at)->next;
+    }
+    *at = call->next;
+    if (call->request != NULL) {
+        answer_tags(call);
+    }
+    mem_free(call);
+}
+
+/* The first worker. */
+static void on_tags_done(void *context, const struct tags_answer *answer)
+{
+    struct tag_call *call = context;
+
+    call->answer = *answer;
+    if (answer->error != NULL) {
+        snprintf(call->error, sizeof(call->error), "%s", answer->error);
+    }
+    call->mail.run = on_tags_home;
+    worker_post(call->proxy->control, &call->mail);
+}
+
+static void on_tags_begin(struct mail *mail)
+{
+    struct tag_call *call = CONTAINER_OF(mail, struct tag_call, mail);
+    struct tags_answer answer = {.error = tags_invalidate(call->proxy->fleet.members[0], call->db,
+                                                          call->is_all, call->tags,
+                                                          (unsigned)call->n, on_tags_done, call)};
+
+    if (answer.error != NULL) {
+        on_tags_done(call, &answer);
+    }
+}
+
+/* NULL: they are not strings. */
+static struct tag_call *tag_call_new(const json_t *tags)
+{
+    const size_t n = json_array_size(tags);
+    size_t n_bytes = 0;
+    struct tag_call *call;
+    unsigned char *room;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!json_is_string(json_array_get(tags, i))) {
+            return NULL;
+        }
+        n_bytes += json_string_length(json_array_get(tags, i));
+    }
+    call = mem_alloc(sizeof(*call) + n * sizeof(struct bytes) + n_bytes);
+    call->n = n;
+    room = (unsigned char *)&call->tags[n];
+    for (size_t i = 0; i < n; i++) {
+        const struct bytes tag = bytes_of_json(json_array_get(tags, i));
+
+        memcpy(room, tag.ptr, tag.len);
+        call->tags[i] = bytes_make(room, tag.len);
+        room += tag.len;
+    }
+    return call;
+}
+
+static void do_tags(const struct call *call, const json_t *value, struct invalidation *what)
+{
+    const size_t n = json_array_size(value);
+    struct tag_call *later = json_is_array(value) && n > 0 && n <= TAGS_MAX ? tag_call_new(value)
+                                                                            : NULL;
+
+    if (later == NULL) {
+        refuse_field(call, "tags", "not an array of 1 to 128 strings");
+        return;
+    }
+    later->proxy = call->proxy;
+    later->request = call->request;
+    later->is_all = what->is_all;
+    later->db = what->db;
+    later->next = tag_calls;
+    tag_calls = later;
+    later->mail.run = on_tags_begin;
+    worker_post(call->proxy->fleet.members[0]->worker, &later->mail);
+}
+
+void invalidate_http_stop(void)
+{
+    for (struct tag_call *call = tag_calls; call != NULL; call = call->next) {
+        call->request = NULL;
+    }
+}
+
+/* ---- events: asked of the first worker, answered when that has asked the backend ---- */
+
+struct event_call {
+    struct mail mail;
+    struct proxy *proxy;
+    struct evhttp_request *request; /* NULL: whoever asked has gone */
+    struct events_order order;
+    struct events_answer answer;
+    char error[200];
+    bool is_refused; /* nothing was asked */
+    unsigned char event[];
+};
+
+static void on_caller_gone(struct evhttp_connection *connection, void *context)
+{
+    struct event_call *event = context;
+
+    (void)connection;
+    event->request = NULL;
+}
+
+static json_t *json_of_drops(const struct events_answer *answer)
+{
+    json_t *json = json_pack("{s:o, s:s, s:I, s:i}", "entries",
+                             answer->is_counted ? json_integer((json_int_t)answer->n_entries)
+                                                : json_null(),
+                             "matched", answer->is_counted ? "at-once" : "lazily", "names",
+                             (json_int_t)answer->n_names, "proxies", (int)answer->n_proxies);
+
+    if (answer->n_jobs > 0) {
+        json_object_set_new(json, "jobs", json_integer((json_int_t)answer->n_jobs));
+        json_object_set_new(json, "job", json_integer((json_int_t)answer->job));
+    }
+    return json;
+}
+
+/* The control thread. */
+static void on_event_answered(struct mail *mail)
+{
+    struct event_call *event = CONTAINER_OF(mail, struct event_call, mail);
+
+    if (event->request != NULL) {
+        evhttp_connection_set_closecb(evhttp_request_get_connection(event->request), NULL, NULL);
+        if (event->answer.error == NULL) {
+            answer_json(event->request, HTTP_OK, "OK", json_of_drops(&event->answer));
+        } else if (event->is_refused) {
+            refuse(event->request, HTTP_BADREQUEST, "Bad Request", "event", event->error);
+        } else {
+            refuse(event->request, HTTP_SERVUNAVAIL, "Service Unavailable", NULL, event->error);
+        }
+    }
+    mem_free(event);
+}
+
+static void on_event_done(void *context, const struct events_answer *answer)
+{
+    struct event_call *event = context;
+
+    event->answer = *answer;
+    if (answer->error != NULL) {
+        (void)snprintf(event->error, sizeof(event->error), "%s", answer->error);
+        event->answer.error = event->error;
+    }
+    event->mail.run = on_event_answered;
+    worker_post(event->proxy->control, &event->mail);
+}
+
+/* The first worker. */
+static void on_event_asked(struct mail *mail)
+{
+    struct event_call *event = CONTAINER_OF(mail, struct event_call, mail);
+    struct events_answer refusal = {0};
+
+    refusal.error = events_publish(event->proxy->fleet.members[0]->events, &event->order,
+                                   on_event_done, event);
+    if (refusal.error != NULL) {
+        event->is_refused = true;
+        on_event_done(event, &refusal);
+    }
+}
+
+static void do_event(const struct call *call, const json_t *value, struct invalidation *what)
+{
+    const struct bytes name = json_is_string(value) ? bytes_of_json(value) : (struct bytes){0};
+    struct event_call *event;
+
+    if (name.len == 0 || name.len > EVENT_NAME_MAX) {
+        refuse_field(call, "event", "not a string of 1 to 512 bytes");
+        return;
+    }
+    event = mem_alloc(sizeof(*event) + name.len);
+    memcpy(event->event, name.ptr, name.len);
+    event->mail.run = on_event_asked;
+    event->proxy = call->proxy;
+    event->request = call->request;
+    event->order = (struct events_order){
+        .event = bytes_make(event->event, name.len), .db = what->db, .is_all = what->is_all};
+    evhttp_connection_set_closecb(evhttp_request_get_connection(call->request), on_caller_gone,
+                                  event);
+    worker_post(call->proxy->fleet.members[0]->worker, &event->mail);
+}
+
+/* ---- bans ---- */
+
 #define TIME_MAX_MS (INT64_C(30) * 86400 * 1000)
 #define SIZE_MAX_BYTES ((int64_t)1 << 32)
 
@@ -377,6 +614,7 @@ static const struct action {
     {"glob", true, do_glob},    {"namespace", true, do_namespace},
     {"ban", false, do_ban},     {"everything", true, do_everything},
     {"unban", false, do_unban}, {"cancel", false, do_cancel},
+    {"tags", true, do_tags},    {"event", true, do_event},
 };
 
 #define N_ACTIONS (sizeof(actions) / sizeof(actions[0]))
@@ -414,7 +652,8 @@ static void act(const struct call *call)
     }
     if (chosen == NULL) {
         refuse_field(call, NULL,
-                     "needs keys, prefix, glob, namespace, everything, ban, unban or cancel");
+                     "needs keys, prefix, glob, namespace, everything, tags, event, ban, unban or "
+                     "cancel");
     } else if (!chosen->has_scope && json_object_size(call->body) > 1) {
         refuse_field(call, json_object_get(call->body, "scope") != NULL ? "scope" : "db",
                      "does not go with what is to be done");
@@ -516,7 +755,7 @@ void invalidate_http_bans(struct proxy *proxy, struct evhttp_request *request)
 
 static json_t *json_of_job(const struct unlink_info *info)
 {
-    static const char *const kinds[] = {"keys", "prefix", "glob", "namespace", "everything"};
+    static const char *const kinds[] = {"keys", "prefix", "glob", "namespace", "everything", "tag"};
 
     return json_pack(
         "{s:I, s:s, s:s, s:o, s:i, s:i, s:i, s:I, s:I, s:I, s:o, s:I}", "id", (json_int_t)info->id,

@@ -19,6 +19,9 @@
 #include "base/tls.h"
 #include "cache/watch.h"
 #include "coherence/bus.h"
+#include "coherence/dependencies.h"
+#include "coherence/dependency_watch.h"
+#include "coherence/event_sources.h"
 #include "coherence/unlink.h"
 #include "proxy/census.h"
 #include "proxy/tracking.h"
@@ -45,6 +48,9 @@ READ_GAUGE(tls_client_expiry, facts->tls_client_expiry)
 READ_GAUGE(tls_backend_expiry, facts->tls_backend_expiry)
 READ_GAUGE(clients, facts->n_clients)
 READ_GAUGE(max_clients, facts->max_clients)
+READ_GAUGE(event_patterns, facts->n_event_patterns)
+READ_GAUGE(event_sources, facts->n_event_sources_up)
+READ_GAUGE(event_sources_down, facts->n_event_sources_down)
 READ_GAUGE(bus_up, facts->is_bus_up)
 READ_GAUGE(bus_peers, facts->n_bus_peers)
 READ_GAUGE(links_up, facts->n_links_up)
@@ -66,6 +72,7 @@ READ_GAUGE(tracking, facts->is_tracking)
 READ_GAUGE(mode_tracking, facts->state.n_tracking_links)
 READ_GAUGE(mode_broadcast, facts->state.n_broadcast_links)
 READ_GAUGE(mode_keyspace, facts->state.n_keyspace_links)
+READ_GAUGE(mode_pubsub, facts->state.n_pubsub_links)
 READ_GAUGE(mode_ttl, facts->state.n_ttl_links)
 READ_GAUGE(nodes_broadcast, facts->state.n_broadcast_nodes)
 READ_GAUGE(nodes_keyspace, facts->state.n_keyspace_nodes)
@@ -74,11 +81,18 @@ READ_GAUGE(stale_ratio, facts->stale_ratio)
 READ_GAUGE(dry_run, facts->is_dry_run)
 READ_GAUGE(staleness_bound, (double)facts->staleness_bound_ms / 1e3)
 READ_GAUGE(watermark_age, (double)facts->watermark_age_us / 1e6)
+READ_GAUGE(tag_bans_pending, facts->bans.n_tags)
 READ_GAUGE(bans_standing, facts->bans.n_standing)
 READ_GAUGE(bans_pending, facts->bans.n_pending)
 READ_GAUGE(ban_section, (double)facts->bans.longest_section_us / 1e6)
 READ_GAUGE(ban_slice, (double)facts->bans.longest_slice_us / 1e6)
+READ_GAUGE(ledger_under_way, facts->n_ledger_operations)
 READ_GAUGE(jobs_running, facts->n_jobs)
+READ_GAUGE(dependencies, facts->n_dependencies)
+READ_GAUGE(dependencies_incomplete, facts->are_dependencies_incomplete)
+READ_GAUGE(dependency_bytes, facts->n_dependency_bytes)
+READ_GAUGE(dependency_sources_watched, facts->n_sources_watched)
+READ_GAUGE(dependency_sources_unheard, facts->n_sources_unheard)
 READ_GAUGE(memory_bytes, facts->cache.accounted_bytes)
 READ_GAUGE(memory_limit, facts->cache.maxmemory)
 READ_GAUGE(memory_budget, facts->cache.budget_bytes)
@@ -233,7 +247,7 @@ int metrics_write(const struct metrics_facts *facts, struct evbuffer *out)
 
 /* What one worker says. */
 struct front_facts {
-    unsigned n_links_up, n_links_down, n_nodes;
+    unsigned n_links_up, n_links_down, n_nodes, n_event_patterns;
     unsigned n_breakers[3]; /* by enum breaker_state */
     struct coherence_state state;
     bool is_dry_run;
@@ -280,6 +294,7 @@ static void ask_front(struct front *front, void *context)
 
     facts->state = coherence_state_of(front->proxy, front->config);
     facts->is_dry_run = front->config->dry_run;
+    facts->n_event_patterns = events_count_patterns(front->coherence.events);
     facts->n_nodes = front->backend.topology != NULL ? front->backend.topology->n_nodes : 0;
     for (const struct backend_node *node = front->backend.nodes; node != NULL; node = node->next) {
         if (node->is_in_map) {
@@ -300,6 +315,7 @@ static void add_fronts(struct gather *gather)
         facts->is_dry_run = facts->is_dry_run || front->is_dry_run;
         facts->n_links_up += front->n_links_up;
         facts->n_links_down += front->n_links_down;
+        facts->n_event_patterns += front->n_event_patterns;
         facts->is_tracking = facts->is_tracking && front->state.is_tracking;
         facts->state = front->state; /* its counts are of the process */
         if (front->n_nodes > facts->n_nodes) {
@@ -349,6 +365,20 @@ static uint64_t allocated_bytes(void)
     return n_bytes;
 }
 
+static void add_dependencies(struct metrics_facts *facts, const struct coherence_fleet *fleet)
+{
+    const struct dependencies *dependencies = fleet->dependencies;
+
+    if (dependencies == NULL) {
+        return;
+    }
+    facts->n_dependencies = atomic_load_explicit(&dependencies->n_relations, memory_order_relaxed);
+    facts->n_dependency_bytes = atomic_load_explicit(&dependencies->n_bytes, memory_order_relaxed);
+    facts->are_dependencies_incomplete = atomic_load_explicit(&dependencies->is_incomplete,
+                                                              memory_order_relaxed);
+    dependency_watches_count(fleet, &facts->n_sources_watched, &facts->n_sources_unheard);
+}
+
 static void add_process(struct gather *gather)
 {
     struct metrics_facts *facts = &gather->facts;
@@ -358,6 +388,7 @@ static void add_process(struct gather *gather)
     cache_stats(proxy->cache, &facts->cache);
     bans_figures(proxy->cache, &facts->bans);
     facts->n_jobs = proxy->fleet.jobs != NULL ? unlink_jobs_running(proxy->fleet.jobs) : 0;
+    add_dependencies(facts, &proxy->fleet);
     for (unsigned ns = 0; ns < config_namespace_count(); ns++) {
         cache_ns_stats(proxy->cache, ns, &facts->namespaces[ns].n_entries,
                        &facts->namespaces[ns].n_bytes);
@@ -379,8 +410,12 @@ static void add_process(struct gather *gather)
     facts->is_ready = proxy->config->ready_without_backend ||
                       atomic_load_explicit(&proxy->is_reachable, memory_order_relaxed);
     facts->is_backend_away = atomic_load_explicit(&proxy->is_away, memory_order_relaxed);
+    facts->n_ledger_operations = atomic_load_explicit(&proxy->fleet.n_ledger_operations,
+                                                      memory_order_relaxed);
     facts->is_bus_up = bus_is_up(proxy->fleet.bus);
     facts->n_bus_peers = bus_count_peers(proxy->fleet.bus);
+    event_sources_count(proxy->fleet.event_sources, &facts->n_event_sources_up,
+                        &facts->n_event_sources_down);
     facts->watermark_age_us = watermark_age_us(proxy->cache, now_us);
     facts->uptime_us = now_us - proxy->started_at_us;
     facts->process_resident_bytes = process_resident_bytes();

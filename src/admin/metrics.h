@@ -25,7 +25,9 @@
 struct metrics_facts {
     struct cache_stats cache;
     struct bans_figures bans;
-    unsigned n_jobs;
+    unsigned n_jobs, n_ledger_operations;
+    size_t n_dependencies, n_dependency_bytes, n_sources_watched, n_sources_unheard;
+    bool are_dependencies_incomplete;
     struct {
         uint64_t n_entries, n_bytes;
     } namespaces[STATS_NAMESPACES];
@@ -40,6 +42,7 @@ struct metrics_facts {
     bool is_tracking, is_ready, is_dry_run, is_bus_up, is_backend_away;
     struct coherence_state state; /* the counts of links and nodes by mode */
     unsigned n_audits;            /* under way */
+    unsigned n_event_patterns, n_event_sources_up, n_event_sources_down;
     double stale_ratio;
     int64_t staleness_bound_ms, watermark_age_us, uptime_us;
     uint64_t process_resident_bytes, allocated_bytes, n_log_dropped;

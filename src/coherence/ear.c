@@ -131,8 +131,15 @@ static void end_incarnation(struct ear *ear, bool is_away)
     }
 }
 
+static void note_loss(const struct ear *ear)
+{
+    /* Release: partner is the load of who watches sources (dependency_watch.c). */
+    atomic_fetch_add_explicit(&ear->track->share->n_losses[ear->kind], 1, memory_order_release);
+}
+
 void ear_forget(struct ear *ear, enum metric reason)
 {
+    note_loss(ear);
     if (ear->incarnation != EPOCHS_NONE) {
         if (epochs_is_live(epochs_at(epochs_of(ear), ear->incarnation))) {
             stats_add(reason, 1);
@@ -411,8 +418,7 @@ static void settle(struct ear *ear)
     ear->link.settings = settings;
 }
 
-static void make_prefixes(struct prefixes *prefixes, enum ear_kind kind,
-                          const struct config *config)
+void ear_make_prefixes(struct prefixes *prefixes, enum ear_kind kind, const struct config *config)
 {
     if (kind == EAR_BROADCAST) {
         prefixes_init(prefixes, config, COHERENCE_BROADCAST, COHERENCE_BROADCAST);
@@ -426,7 +432,7 @@ void ear_set_prefix_ids(struct coherence *coherence)
     for (enum ear_kind kind = 0; kind < N_EARS; kind++) {
         struct prefixes prefixes;
 
-        make_prefixes(&prefixes, kind, coherence->config);
+        ear_make_prefixes(&prefixes, kind, coherence->config);
         coherence->prefixes[kind] = prefixes.id;
         prefixes_fini(&prefixes);
     }
@@ -440,7 +446,7 @@ static struct ear *new_ear(struct track *track, enum ear_kind kind)
     ear->magic = EAR_MAGIC;
     ear->kind = kind;
     ear->track = track;
-    make_prefixes(&ear->prefixes, kind, track->coherence->config);
+    ear_make_prefixes(&ear->prefixes, kind, track->coherence->config);
     link_init(&ear->link, LINK_TRACKING, backend->worker, track->node->info,
               backend_login(backend, track->node), &track->link->settings);
     ear->link.owner = ear;
@@ -458,10 +464,18 @@ static void free_ear(struct ear **at)
     }
     *at = NULL;
     link_fini(&ear->link);
+    note_loss(ear);
     end_incarnation(ear, false);
     pass_all(ear);
     prefixes_fini(&ear->prefixes);
     mem_free(ear);
+}
+
+/* The node is known not to tell by tracking: it would refuse BCAST as well. */
+static bool is_refused(const struct track *track)
+{
+    return track->coherence->config->coherence == COHERENCE_AUTO && link_is_up(track->link) &&
+           !track->is_probing && !track->is_confirmed;
 }
 
 static bool is_wanted(const struct track *track, enum ear_kind kind)
@@ -472,9 +486,12 @@ static bool is_wanted(const struct track *track, enum ear_kind kind)
         return false;
     }
     if (kind == EAR_BROADCAST) {
-        return config_uses_coherence(config, COHERENCE_BROADCAST);
+        return config_uses_coherence(config, COHERENCE_BROADCAST) ||
+               (prefixes_have_rules(config, COHERENCE_BROADCAST) && !is_refused(track));
     }
     return config_uses_coherence(config, COHERENCE_KEYSPACE) ||
+           (prefixes_have_rules(config, COHERENCE_KEYSPACE) &&
+            config->coherence == COHERENCE_KEYSPACE) ||
            (config_uses_coherence(config, COHERENCE_AUTO) &&
             atomic_load_explicit(&track->share->n_untold, memory_order_relaxed) > 0);
 }

@@ -27,6 +27,7 @@ struct ear_share {
     _Atomic uint16_t incarnation[N_EARS]; /* its keeper's; EPOCHS_NONE: hears nothing now */
     _Atomic uint64_t prefixes[N_EARS];    /* the id of what that one hears of */
     _Atomic bool is_heard[N_EARS];        /* its keeper's: it is confirmed */
+    _Atomic uint64_t n_losses[N_EARS];    /* its keeper's: times that it may have missed a write */
     _Atomic unsigned n_untold;            /* links of mode auto that the node does not tell */
 };
 
@@ -65,6 +66,8 @@ void ear_tick_all(struct track *track, int64_t now_us);
 void ear_free_all(struct track *track);
 /* What the configuration keeps may be other keys, or other modes, by now. */
 void ear_set_config_all(struct track *track);
+/* What an ear of this kind has to hear of. */
+void ear_make_prefixes(struct prefixes *prefixes, enum ear_kind kind, const struct config *config);
 /* In coherence->prefixes: which keys the configuration in force wants to be heard of. */
 void ear_set_prefix_ids(struct coherence *coherence);
 /* A leg of a fence: passed when all that was written up to now has been heard. */

@@ -14,6 +14,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "coherence/dependencies.h"
+#include "coherence/dependency_orders.h"
 #include "coherence/recent.h"
 #include "coherence/unlink.h"
 
@@ -53,8 +55,17 @@ static void announce(struct coherence_fleet *fleet, const struct bytes *keys, si
     buffer_fini(&array);
 }
 
-static uint64_t drop_keys(struct coherence_fleet *fleet, const struct bytes *keys, size_t n,
-                          enum metric reason)
+/* What is derived from what was named goes as well; only in memory, as nobody wrote it. */
+static void drop_derived(struct coherence_fleet *fleet, struct coherence *from,
+                         const struct bytes *keys, size_t n)
+{
+    for (size_t i = 0; i < n && dependencies_are_used(fleet); i++) {
+        dependencies_cascade(fleet, from, keys[i], DEPENDENCY_ORDERED);
+    }
+}
+
+static uint64_t drop_keys(struct coherence_fleet *fleet, struct coherence *from,
+                          const struct bytes *keys, size_t n, enum metric reason)
 {
     const int64_t now_us = clock_now_us();
     uint64_t n_held = 0;
@@ -66,6 +77,7 @@ static uint64_t drop_keys(struct coherence_fleet *fleet, const struct bytes *key
     }
     stats_add(reason, n_held);
     announce(fleet, keys, n);
+    drop_derived(fleet, from, keys, n);
     return n_held;
 }
 
@@ -93,6 +105,28 @@ static uint64_t drop_by_rule(struct coherence_fleet *fleet, const struct ban_rul
     return n_held;
 }
 
+/* The same for what a prefix or a pattern stands for. */
+static void drop_derived_like(struct coherence_fleet *fleet, struct coherence *from, bool is_prefix,
+                              struct bytes name)
+{
+    unsigned char glob[2 * BAN_NAME_MAX + 1];
+    size_t n = 0;
+
+    if (!dependencies_are_used(fleet) || name.len > BAN_NAME_MAX) {
+        return;
+    }
+    for (size_t i = 0; i < name.len; i++) {
+        if (is_prefix && memchr("*?[]\\", name.ptr[i], 5) != NULL) {
+            glob[n++] = '\\';
+        }
+        glob[n++] = name.ptr[i];
+    }
+    if (is_prefix) {
+        glob[n++] = '*';
+    }
+    dependencies_cascade_glob(fleet, from, bytes_make(glob, n));
+}
+
 static enum ban_name ban_name_of(enum invalidation_kind kind)
 {
     return kind == INVALIDATE_PREFIX ? BAN_PREFIX
@@ -104,6 +138,7 @@ static const char *fault_of(const struct invalidation *what, int *ns)
     *ns = -1;
     switch (what->kind) {
     case INVALIDATE_KEYS:
+    case INVALIDATE_TAGS:
     case INVALIDATE_EVERYTHING:
         return NULL;
     case INVALIDATE_PREFIX:
@@ -116,13 +151,62 @@ static const char *fault_of(const struct invalidation *what, int *ns)
     return "unknown kind";
 }
 
+static enum metric reason_of(const struct invalidation *what, enum metric by_form)
+{
+    return what->is_event ? METRIC_invalidations_event : by_form;
+}
+
 static void run_keys(struct coherence_fleet *fleet, struct coherence *from,
                      const struct invalidation *what, struct invalidation_answer *answer)
 {
     answer->is_counted = true;
-    answer->n_entries = drop_keys(fleet, what->keys, what->n_keys, METRIC_invalidations_admin);
-    for (size_t i = 0; i < what->n_keys; i++) {
+    answer->n_entries = drop_keys(fleet, from, what->keys, what->n_keys,
+                                  reason_of(what, METRIC_invalidations_admin));
+    for (size_t i = 0; i < what->n_keys && !what->is_heard; i++) {
         tell(fleet, from, BUS_KEY, what->keys[i], (struct bytes){0});
+    }
+}
+
+uint64_t invalidation_drop_keys(struct coherence_fleet *fleet, struct coherence *from,
+                                const struct bytes *keys, size_t n, enum metric reason)
+{
+    const uint64_t n_held = drop_keys(fleet, from, keys, n, reason);
+
+    for (size_t i = 0; i < n; i++) {
+        tell(fleet, from, BUS_KEY, keys[i], (struct bytes){0});
+    }
+    return n_held;
+}
+
+bool invalidation_drop_tag(struct coherence_fleet *fleet, struct coherence *from, struct bytes tag,
+                           bool is_told)
+{
+    const int64_t now_us = clock_now_us();
+    enum ban_outcome outcome;
+
+    outcome = bans_add_tag(fleet->cache, tag, is_told, now_us);
+    if (outcome != BAN_NONE) {
+        recent_note_all(fleet->recent, now_us);
+        announce(fleet, NULL, 0);
+    }
+    /* The others may have rules that are not known here. */
+    if (!is_told) {
+        tell(fleet, from, BUS_TAG, tag, (struct bytes){0});
+    }
+    return outcome != BAN_NONE;
+}
+
+unsigned invalidation_count_proxies(const struct coherence_fleet *fleet)
+{
+    return bus_count_peers(fleet->bus);
+}
+
+/* The end of a job: what it removed may have been read meanwhile. Keys went batch by batch. */
+static void run_tags(struct coherence_fleet *fleet, struct coherence *from,
+                     const struct invalidation *what)
+{
+    for (size_t i = 0; i < what->n_tags; i++) {
+        (void)invalidation_drop_tag(fleet, from, what->tags[i], false);
     }
 }
 
@@ -136,11 +220,15 @@ static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
 
     answer->is_counted = !is_pattern;
     answer->n_entries = drop_by_rule(
-        fleet, &rule, is_pattern ? METRIC_invalidations_pattern : METRIC_invalidations_admin);
+        fleet, &rule,
+        reason_of(what, is_pattern ? METRIC_invalidations_pattern : METRIC_invalidations_admin));
     if (is_pattern) {
+        drop_derived_like(fleet, from, what->kind == INVALIDATE_PREFIX, what->name);
+    }
+    if (!what->is_heard && is_pattern) {
         tell(fleet, from, what->kind == INVALIDATE_PREFIX ? BUS_PREFIX : BUS_GLOB, what->name,
              (struct bytes){0});
-    } else {
+    } else if (!what->is_heard) {
         tell(fleet, from, BUS_FLUSH, name_of(ns), (struct bytes){0});
     }
 }
@@ -150,6 +238,8 @@ static void run(struct coherence_fleet *fleet, struct coherence *from,
 {
     if (what->kind == INVALIDATE_KEYS) {
         run_keys(fleet, from, what, answer);
+    } else if (what->kind == INVALIDATE_TAGS) {
+        run_tags(fleet, from, what);
     } else {
         run_rule(fleet, from, what, ns, answer);
     }
@@ -163,6 +253,8 @@ static enum metric order_metric(enum invalidation_kind kind)
     case INVALIDATE_PREFIX:
     case INVALIDATE_GLOB:
         return METRIC_orders_pattern;
+    case INVALIDATE_TAGS:
+        return METRIC_orders_tag;
     case INVALIDATE_NAMESPACE:
     case INVALIDATE_EVERYTHING:
         break;
@@ -186,8 +278,8 @@ bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
         return false;
     }
     run(fleet, from, what, ns, answer);
-    stats_add(order_metric(what->kind), 1);
-    answer->n_proxies = bus_count_peers(fleet->bus);
+    stats_add(order_metric(what->kind), !what->is_event);
+    answer->n_proxies = what->is_heard ? 0 : bus_count_peers(fleet->bus);
     return true;
 }
 
@@ -328,6 +420,12 @@ static bool apply_ban(struct coherence_fleet *fleet, const struct bus_record *re
     return set_ban(fleet, &order, &n_held) != BAN_FULL;
 }
 
+static enum metric reason_of_record(const struct bus_record *record)
+{
+    return (record->flags & BUS_IS_DEPENDENCY) != 0 ? METRIC_invalidations_dependency
+                                                    : METRIC_invalidations_bus;
+}
+
 static void apply_pattern(struct coherence_fleet *fleet, const struct bus_record *record)
 {
     struct ban_rule rule = {.kind = record->kind == BUS_PREFIX ? BAN_PREFIX : BAN_GLOB,
@@ -337,7 +435,8 @@ static void apply_pattern(struct coherence_fleet *fleet, const struct bus_record
     if (record->a.len > BAN_NAME_MAX) {
         rule = (struct ban_rule){.ns = -1};
     }
-    (void)drop_by_rule(fleet, &rule, METRIC_invalidations_bus);
+    (void)drop_by_rule(fleet, &rule, reason_of_record(record));
+    drop_derived_like(fleet, fleet->members[0], record->kind == BUS_PREFIX, record->a);
 }
 
 /* What the group could have told may be anything. */
@@ -364,7 +463,7 @@ static void on_record(void *context, const struct bus_record *record)
 
     switch (record->kind) {
     case BUS_KEY:
-        (void)drop_keys(fleet, &record->a, 1, METRIC_invalidations_bus);
+        (void)drop_keys(fleet, fleet->members[0], &record->a, 1, reason_of_record(record));
         return;
     case BUS_PREFIX:
     case BUS_GLOB:
@@ -372,6 +471,12 @@ static void on_record(void *context, const struct bus_record *record)
         return;
     case BUS_FLUSH:
         apply_flush(fleet, record->a);
+        return;
+    case BUS_DEPEND:
+        dependency_desk_take_record(fleet, record);
+        return;
+    case BUS_TAG:
+        (void)invalidation_drop_tag(fleet, NULL, record->a, true);
         return;
     case BUS_BAN:
         if (apply_ban(fleet, record)) {
@@ -387,7 +492,10 @@ static void on_record(void *context, const struct bus_record *record)
 
 static void on_gap(void *context)
 {
-    drop_everything(context, METRIC_flushes_bus_gap);
+    struct coherence_fleet *fleet = context;
+
+    drop_everything(fleet, METRIC_flushes_bus_gap);
+    dependency_desk_reload(fleet);
 }
 
 const struct bus_events invalidation_bus_events = {on_record, on_gap};

@@ -13,6 +13,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "coherence/dependencies.h"
+#include "coherence/dependency_watch.h"
 #include "resp/own.h"
 
 #include <ctype.h>
@@ -116,6 +118,9 @@ static bool take_channel(const struct ear *ear, struct bytes channel)
     stats_add(METRIC_invalidation_messages, 1);
     if (cache_invalidate(ear->track->coherence->cache, key)) {
         stats_add(METRIC_invalidations_keyspace, 1);
+    }
+    if (dependencies_are_used(ear->track->coherence->fleet)) {
+        dependency_watch_heard(ear->track->coherence, key);
     }
     announce(ear, key);
     return true;

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "coherence/ledger.h"
 #include "upstream/control_client.h"
 
 #define JOB_MAGIC 0x756e6c6bu /* "unlk" */
@@ -30,6 +31,7 @@ struct unlink_job {
     uint64_t id;                                     /* init, and so on to started_at_us */
     struct invalidation what;                        /* its name and keys are the job's */
     struct bytes *keys;                              /* room for what.keys; gone at the end */
+    struct bytes *tags;                              /* in the same room; and that of a glob */
     struct bytes match;                              /* for SCAN; empty: none */
     int ns;                                          /* -1: any */
     int64_t started_at_us;                           /* init */
@@ -44,7 +46,9 @@ struct unlink_job {
     struct event *timer;
     unsigned at; /* of topology->nodes */
     bool is_connected, is_node_done;
+    bool has_rules, are_keys_done; /* of INVALIDATE_TAGS: there is something to SCAN for; so far */
     size_t key_at;
+    size_t dropped_at; /* of INVALIDATE_TAGS: what is in front of it has left tier 1 again */
     char cursor[24];
     unsigned n_waiting, n_batch; /* UNLINKs that are not answered; sent in this batch */
     uint64_t n_seen;             /* by the SCAN of this batch */
@@ -85,8 +89,28 @@ static size_t pattern_of_prefix(struct bytes prefix, unsigned char *out)
     return n;
 }
 
+/* A glob may match more keys than those that have the tag. */
+static bool has_tag(const struct unlink_job *job, struct bytes key)
+{
+    const struct config *config = job->jobs->config;
+    const unsigned ns = config_namespace_of(config, key)->id;
+
+    if (!tag_rules_have(config->tag_rules, ns)) {
+        return false;
+    }
+    for (size_t i = 0; i < job->what.n_tags; i++) {
+        if (tag_rules_has(config->tag_rules, ns, key, job->what.tags[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool is_wanted(const struct unlink_job *job, struct bytes key)
 {
+    if (ledger_owns(job->jobs->config, key)) {
+        return false;
+    }
     switch (job->what.kind) {
     case INVALIDATE_PREFIX:
         return bytes_start_with(key, job->what.name);
@@ -94,6 +118,8 @@ static bool is_wanted(const struct unlink_job *job, struct bytes key)
         return bytes_match_glob(job->what.name, key);
     case INVALIDATE_NAMESPACE:
         return config_namespace_of(job->jobs->config, key)->id == job->ns;
+    case INVALIDATE_TAGS:
+        return has_tag(job, key);
     case INVALIDATE_KEYS:
     case INVALIDATE_EVERYTHING:
         break;
@@ -216,8 +242,34 @@ static void end_node(struct unlink_job *job)
     step_in(job, 0);
 }
 
+static bool is_here(const struct unlink_job *job, struct bytes key)
+{
+    return !job->topology->is_cluster ||
+           topology_owner(job->topology, command_key_slot(key)) == node_of(job);
+}
+
+/* There may be very many: tier 1 drops them batch by batch. */
+static void drop_tagged(struct unlink_job *job)
+{
+    struct bytes batch[BATCH_KEYS];
+    size_t n = 0;
+
+    if (job->what.kind != INVALIDATE_TAGS) {
+        return;
+    }
+    for (; job->dropped_at < job->key_at; job->dropped_at++) {
+        if (is_here(job, job->what.keys[job->dropped_at]) && n < BATCH_KEYS) {
+            batch[n++] = job->what.keys[job->dropped_at];
+        }
+    }
+    if (n > 0) {
+        (void)invalidation_drop_keys(job->jobs->fleet, NULL, batch, n, METRIC_invalidations_tag);
+    }
+}
+
 static void pause_after_batch(struct unlink_job *job)
 {
+    drop_tagged(job);
     const uint64_t rate = (uint64_t)job->jobs->config->unlink_rate;
     const uint64_t cost = job->n_batch + job->n_seen / SCAN_CHEAPER;
 
@@ -250,10 +302,15 @@ static void send_unlink(struct unlink_job *job, struct bytes key)
     job->n_batch++;
 }
 
-static bool is_here(const struct unlink_job *job, struct bytes key)
+/* Of tags, what has them by a rule is looked for then. */
+static void end_keys(struct unlink_job *job)
 {
-    return !job->topology->is_cluster ||
-           topology_owner(job->topology, command_key_slot(key)) == node_of(job);
+    if (job->what.kind == INVALIDATE_TAGS && job->has_rules) {
+        job->are_keys_done = true;
+        step_in(job, 0);
+    } else {
+        end_node(job);
+    }
 }
 
 /* Told once, by the first master. */
@@ -275,7 +332,7 @@ static void send_keys(struct unlink_job *job)
         }
     }
     if (job->n_waiting == 0) {
-        end_node(job);
+        end_keys(job);
     }
 }
 
@@ -341,7 +398,8 @@ static void send_batch(struct unlink_job *job)
 {
     job->n_batch = 0;
     job->n_seen = 0;
-    if (job->what.kind == INVALIDATE_KEYS) {
+    if (job->what.kind == INVALIDATE_KEYS ||
+        (job->what.kind == INVALIDATE_TAGS && !job->are_keys_done)) {
         send_keys(job);
         return;
     }
@@ -392,6 +450,7 @@ static void on_down(const char *reason, bool is_refused, void *context)
     (void)is_refused;
     note_error(job, bytes_of_string(reason));
     job->n_waiting = 0;
+    drop_tagged(job);
     end_node(job);
 }
 
@@ -408,9 +467,9 @@ static void connect_to(struct unlink_job *job, const struct topology_node *node)
         .tls = config->tls_backend,
     };
 
-    job->is_connected = job->is_node_done = false;
+    job->is_connected = job->is_node_done = job->are_keys_done = false;
     job->cursor[0] = '\0';
-    job->key_at = 0;
+    job->key_at = job->dropped_at = 0;
     if (!node->is_resolved) {
         note_error(job, BYTES("its name has no address"));
         end_node(job);
@@ -451,6 +510,28 @@ static void on_step(evutil_socket_t fd, short what, void *context)
     }
 }
 
+/* One glob tells SCAN what to show; more than one are all looked at. The room was kept for it. */
+static void find_rules(struct unlink_job *job)
+{
+    unsigned char *room = (unsigned char *)(uintptr_t)job->match.ptr;
+    unsigned n = 0;
+
+    for (size_t i = 0; i < job->what.n_tags && n < 2; i++) {
+        unsigned char glob[4 * CAPTURES_TEXT_MAX];
+        size_t length;
+        const unsigned n_globs = tag_rules_globs(job->jobs->config->tag_rules, job->what.tags[i],
+                                                 glob, &length);
+
+        if (n == 0 && n_globs > 0) {
+            memcpy(room, glob, length);
+            job->match.len = length;
+        }
+        n += n_globs;
+    }
+    job->has_rules = n > 0;
+    job->match.len = n == 1 ? job->match.len : 0;
+}
+
 /* On the control thread. */
 static void begin(struct mail *mail)
 {
@@ -464,6 +545,9 @@ static void begin(struct mail *mail)
         note_error_of(job, "backend", BYTES("no master is known"));
         finish(job);
         return;
+    }
+    if (job->what.kind == INVALIDATE_TAGS) {
+        find_rules(job);
     }
     job->topology = topology_ref(job->jobs->topology);
     if (job->topology->is_cluster && job->what.db != 0) {
@@ -484,12 +568,15 @@ static void begin(struct mail *mail)
 
 static size_t room_for_keys(const struct invalidation *what)
 {
-    size_t n = what->n_keys * sizeof(struct bytes);
+    size_t n = (what->n_keys + what->n_tags) * sizeof(struct bytes);
 
     for (size_t i = 0; i < what->n_keys; i++) {
         n += what->keys[i].len;
     }
-    return n;
+    for (size_t i = 0; i < what->n_tags; i++) {
+        n += what->tags[i].len;
+    }
+    return what->kind == INVALIDATE_TAGS ? n + 4 * CAPTURES_TEXT_MAX : n;
 }
 
 static struct bytes keep(unsigned char **room, struct bytes bytes)
@@ -508,17 +595,22 @@ static bool keep_keys(struct unlink_job *job, const struct invalidation *what)
 {
     unsigned char *room;
 
-    if (what->n_keys == 0) {
+    if (what->n_keys + what->n_tags == 0) {
         return true;
     }
     job->keys = mem_try_alloc(room_for_keys(what));
     if (job->keys == NULL) {
         return false;
     }
-    room = (unsigned char *)(job->keys + what->n_keys);
+    job->tags = job->keys + what->n_keys;
+    room = (unsigned char *)(job->tags + what->n_tags);
     for (size_t i = 0; i < what->n_keys; i++) {
         job->keys[i] = keep(&room, what->keys[i]);
     }
+    for (size_t i = 0; i < what->n_tags; i++) {
+        job->tags[i] = keep(&room, what->tags[i]);
+    }
+    job->match = bytes_make(room, 0);
     return true;
 }
 
@@ -537,6 +629,7 @@ static struct unlink_job *job_new(struct unlink_jobs *jobs, const struct invalid
     job->what = *what;
     job->what.name = keep(&room, what->name);
     job->what.keys = job->keys;
+    job->what.tags = job->tags;
     job->ns = ns;
     job->started_at_us = clock_now_us();
     if (what->kind == INVALIDATE_PREFIX) {

@@ -17,7 +17,8 @@
 enum config_layer { LAYER_DEFAULT, LAYER_FILE, LAYER_ENVIRONMENT, LAYER_COMMAND_LINE };
 
 struct config_draft;
-struct draft_namespace; /* one [namespace] section */
+struct draft_namespace;  /* one [namespace] section */
+struct draft_dependency; /* one [dependency] section */
 
 /* file_name is for messages and may be NULL; it is copied. */
 struct config_draft *draft_new(const char *file_name, FILE *errors);
@@ -32,11 +33,20 @@ unsigned draft_n_errors(const struct config_draft *draft);
 void draft_set(struct config_draft *draft, const struct config_option *option,
                enum config_layer layer, unsigned line, const char *value);
 
+/* Where the sections about events are gathered. */
+struct event_rules *draft_events(struct config_draft *draft);
+
 /* Opens a namespace; NULL, with the error reported, when it cannot be. */
 struct draft_namespace *draft_add_namespace(struct config_draft *draft, const char *name,
                                             unsigned line);
 void draft_set_in_namespace(struct config_draft *draft, struct draft_namespace *space,
                             const struct config_option *option, unsigned line, const char *value);
+
+/* The same for [dependency]. */
+struct draft_dependency *draft_add_dependency(struct config_draft *draft, const char *name,
+                                              unsigned line);
+void draft_set_in_dependency(struct config_draft *draft, struct draft_dependency *rule,
+                             const struct config_option *option, unsigned line, const char *value);
 
 /*
  * Checks what spans options, and, where in_force is not NULL, that no option that needs a restart

@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "config/event_rules.h"
 #include "config/nearest.h"
 
 /* Longest line where the library can be told; a build of inih with fixed limits has 200. */
@@ -34,9 +35,10 @@ struct file_reader {
     unsigned line;
     char *text; /* the line, getline()'s */
     size_t text_size;
-    enum { AT_START, IN_SECTION, IN_NAMESPACE, IN_UNKNOWN } state;
+    enum { AT_START, IN_SECTION, IN_NAMESPACE, IN_DEPENDENCY, IN_EVENTS, IN_UNKNOWN } state;
     char section[NEAREST_WORD_MAX];
     struct draft_namespace *space; /* IN_NAMESPACE */
+    struct draft_dependency *rule; /* IN_DEPENDENCY */
 };
 
 static void raise_line_limit(void)
@@ -57,7 +59,7 @@ static bool is_section(const char *name)
 
     for (unsigned i = 0; i < n; i++) {
         if (strcmp(options[i].section, name) == 0) {
-            return strcmp(name, "namespace") != 0;
+            return !options[i].is_local;
         }
     }
     return false;
@@ -75,15 +77,14 @@ static const char *nearest_section(const char *name)
     return nearest.found;
 }
 
-/* `namespace "name"`, without quotes too. False: it is another section. */
-static bool enter_namespace(struct file_reader *reader, char *title)
+/* `word "name"`, without quotes too: the name, perhaps empty. NULL: it is another section. */
+static const char *name_in_title(const char *word, char *title)
 {
-    static const char word[] = "namespace";
     const size_t len = strlen(word);
 
     if (strncmp(title, word, len) != 0 ||
         (title[len] != '\0' && strchr(" \t\"'", title[len]) == NULL)) {
-        return false;
+        return NULL;
     }
 
     char *name = title + len + strspn(title + len, " \t");
@@ -93,6 +94,17 @@ static bool enter_namespace(struct file_reader *reader, char *title)
         name[name_len - 1] = '\0';
         name++;
     }
+    return name;
+}
+
+/* False: it is another section. */
+static bool enter_namespace(struct file_reader *reader, char *title)
+{
+    const char *const name = name_in_title("namespace", title);
+
+    if (name == NULL) {
+        return false;
+    }
     if (*name == '\0') {
         draft_error(reader->draft, LAYER_FILE, reader->line,
                     "a namespace has a name, as in [namespace \"session\"]");
@@ -100,6 +112,23 @@ static bool enter_namespace(struct file_reader *reader, char *title)
         reader->space = draft_add_namespace(reader->draft, name, reader->line);
     }
     reader->state = reader->space != NULL ? IN_NAMESPACE : IN_UNKNOWN;
+    return true;
+}
+
+static bool enter_dependency(struct file_reader *reader, char *title)
+{
+    const char *const name = name_in_title("dependency", title);
+
+    if (name == NULL) {
+        return false;
+    }
+    if (*name == '\0') {
+        draft_error(reader->draft, LAYER_FILE, reader->line,
+                    "a dependency has a name, as in [dependency \"profile\"]");
+    } else {
+        reader->rule = draft_add_dependency(reader->draft, name, reader->line);
+    }
+    reader->state = reader->rule != NULL ? IN_DEPENDENCY : IN_UNKNOWN;
     return true;
 }
 
@@ -118,6 +147,7 @@ static bool enter_section(struct file_reader *reader, const char *line)
     CHECK(title != NULL);
     reader->state = IN_UNKNOWN;
     reader->space = NULL;
+    reader->rule = NULL;
     if (end == NULL || strpbrk(title, ";") != NULL ||
         (*rest != '\0' && *rest != ';' && *rest != '#')) {
         draft_error(
@@ -127,7 +157,9 @@ static bool enter_section(struct file_reader *reader, const char *line)
     } else if (is_section(title)) {
         reader->state = IN_SECTION;
         (void)snprintf(reader->section, sizeof(reader->section), "%s", title);
-    } else if (!enter_namespace(reader, title)) {
+    } else if (event_rules_enter(draft_events(reader->draft), reader->draft, reader->line, title)) {
+        reader->state = IN_EVENTS;
+    } else if (!enter_namespace(reader, title) && !enter_dependency(reader, title)) {
         const char *const nearest = nearest_section(title);
 
         draft_error(reader->draft, LAYER_FILE, reader->line, "unknown section [%s]%s%s%s",
@@ -174,20 +206,41 @@ static bool unquote(const char *value, char **out)
     return true;
 }
 
-static void take_value(struct file_reader *reader, const struct config_option *option,
-                       const char *value)
+/* NULL: reported. */
+static char *unquoted_value(struct file_reader *reader, const char *name, const char *value)
 {
-    char *unquoted;
+    char *unquoted = NULL;
 
     if (!unquote(value, &unquoted)) {
         draft_error(
             reader->draft, LAYER_FILE, reader->line,
-            "%s: the closing quote is missing (a semicolon behind a space begins a comment)",
-            option->spelling);
+            "%s: the closing quote is missing (a semicolon behind a space begins a comment)", name);
+    }
+    return unquoted;
+}
+
+static void take_event_value(struct file_reader *reader, const char *name, const char *value)
+{
+    char *const unquoted = unquoted_value(reader, name, value);
+
+    if (unquoted != NULL) {
+        event_rules_set(draft_events(reader->draft), reader->draft, reader->line, name, unquoted);
+    }
+    mem_free(unquoted);
+}
+
+static void take_value(struct file_reader *reader, const struct config_option *option,
+                       const char *value)
+{
+    char *const unquoted = unquoted_value(reader, option->spelling, value);
+
+    if (unquoted == NULL) {
         return;
     }
     if (reader->state == IN_NAMESPACE) {
         draft_set_in_namespace(reader->draft, reader->space, option, reader->line, unquoted);
+    } else if (reader->state == IN_DEPENDENCY) {
+        draft_set_in_dependency(reader->draft, reader->rule, option, reader->line, unquoted);
     } else if (reader->state == IN_SECTION && strcmp(option->section, reader->section) == 0) {
         draft_set(reader->draft, option, LAYER_FILE, reader->line, unquoted);
     } else {
@@ -206,11 +259,20 @@ static int on_value(void *user, const char *section, const char *name, const cha
     if (reader->state == IN_UNKNOWN) {
         return 1;
     }
+    if (reader->state == IN_EVENTS) {
+        take_event_value(reader, name, value);
+        return 1;
+    }
 
-    const struct config_option *const option = config_option_find(reader->state == IN_NAMESPACE,
-                                                                  name);
+    const struct config_option *const option =
+        reader->state == IN_DEPENDENCY ? config_option_of_dependency(name)
+                                       : config_option_find(reader->state == IN_NAMESPACE, name);
 
-    if (option == NULL) {
+    if (option == NULL && reader->state == IN_DEPENDENCY) {
+        draft_error(reader->draft, LAYER_FILE, reader->line,
+                    "unknown option %s, a dependency has source, derived and scope",
+                    log_quote(bytes_of_string(name)));
+    } else if (option == NULL) {
         unknown_option(reader, name);
     } else {
         take_value(reader, option, value);

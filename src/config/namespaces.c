@@ -276,6 +276,10 @@ const struct config_namespace *config_namespace_of(const struct config *config, 
 {
     const struct config_matcher *const matcher = config->matcher;
 
+    if (key.len > 0 && key.ptr[0] == (unsigned char)config->ledger_prefix[0] &&
+        bytes_start_with(key, bytes_of_string(config->ledger_prefix))) {
+        return &config->ledger_namespace;
+    }
     if (config->n_namespaces == 1) {
         return &config->namespaces[0];
     }

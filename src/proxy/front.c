@@ -5,8 +5,12 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "coherence/audit.h"
+#include "coherence/dependencies.h"
+#include "coherence/event_sources.h"
 #include "coherence/invalidation.h"
+#include "coherence/ledger.h"
 #include "coherence/recent.h"
+#include "config/dependency_rules.h"
 #include "proxy/handshake.h"
 #include "proxy/hub.h"
 #include "proxy/large.h"
@@ -143,6 +147,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     proxy->fleet.n_members = n_workers;
     proxy->fleet.on_changed = tracking_announce;
     proxy->fleet.changed_context = proxy;
+    proxy->fleet.dependencies = dependencies_new(&proxy->fleet, config);
     proxy->started_at_us = clock_now_us();
     atomic_store_explicit(&proxy->next_session_id, 1, memory_order_relaxed);
     for (unsigned i = 0; i < n_workers; i++) {
@@ -156,6 +161,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     health_configure(config);
     set_stale_bounds(proxy, config);
     proxy->fleet.bus = bus_new(&proxy->fleet, &invalidation_bus_events, &proxy->fleet);
+    proxy->fleet.event_sources = event_sources_new(&proxy->fleet, config);
     return 0;
 }
 
@@ -193,6 +199,7 @@ static void fini_front(struct front *front)
     topic_table_fini(&front->topics);
     tracking_free(&front->tracking);
     pause_fini(front);
+    ledger_stop(front->coherence.ledger);
     backend_fini(&front->backend);
     coherence_fini(&front->coherence);
     event_free(front->retry_event);
@@ -227,9 +234,11 @@ void proxy_fini(struct proxy *proxy)
         worker_run_mails(&proxy->fronts[i].worker);
     }
     bus_free(&proxy->fleet.bus);
+    event_sources_free(&proxy->fleet.event_sources);
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         fini_front(&proxy->fronts[i]);
     }
+    dependencies_free(&proxy->fleet.dependencies);
     mem_free(proxy->fleet.members);
     recent_free(&proxy->fleet.recent);
     mem_free(proxy->fronts);
@@ -306,6 +315,7 @@ static void take_topology(struct front *front, void *context)
     hub_move(front->hub);
     if (front == &front->proxy->fronts[0]) {
         bus_move(front->proxy->fleet.bus);
+        event_sources_move(front->proxy->fleet.event_sources);
     }
     if (is_moved) {
         tracking_move(front);
@@ -336,7 +346,10 @@ static bool is_same_policy(const struct config_namespace *a, const struct config
                                    ? a->match == b->match
                                    : strcmp(a->match, b->match) == 0;
 
-    return is_same_match && a->id == b->id && a->cache == b->cache &&
+    const bool are_same_tags = a->tags == NULL || b->tags == NULL ? a->tags == b->tags
+                                                                  : strcmp(a->tags, b->tags) == 0;
+
+    return is_same_match && are_same_tags && a->id == b->id && a->cache == b->cache &&
            a->max_ttl_ms == b->max_ttl_ms && a->negative_ttl_ms == b->negative_ttl_ms &&
            a->max_value == b->max_value && a->replica_reads == b->replica_reads &&
            a->coherence == b->coherence;
@@ -348,8 +361,9 @@ static bool are_same_policies(const struct config *a, const struct config *b)
     bool is_same = a->n_namespaces == b->n_namespaces && a->ttl_mode_max_ms == b->ttl_mode_max_ms &&
                    a->coherence == b->coherence &&
                    a->keyspace_mode_max_ms == b->keyspace_mode_max_ms &&
+                   a->pubsub_mode_max_ms == b->pubsub_mode_max_ms &&
                    a->hash_ttl_cap_ms == b->hash_ttl_cap_ms &&
-                   a->acl_max_age_ms == b->acl_max_age_ms;
+                   a->acl_max_age_ms == b->acl_max_age_ms && config_dependencies_equal(a, b);
 
     for (unsigned i = 0; is_same && i < a->n_namespaces; i++) {
         is_same = is_same_policy(&a->namespaces[i], &b->namespaces[i]);
@@ -374,6 +388,7 @@ static void take_config(struct front *front, void *context)
     coherence_set_config(&front->coherence, front->config);
     if (front == &front->proxy->fronts[0]) {
         bus_set_config(front->proxy->fleet.bus);
+        event_sources_set_config(front->proxy->fleet.event_sources, front->config);
     }
     front->audit_left = audit_interval(front->coherence.auditor);
     front->max_staleness_us = max_staleness_us(front->config);
@@ -390,6 +405,7 @@ static void on_config_taken(void *context)
         /* While replicas were read nowhere, what was shown was not noted. */
         recent_note_all(change->proxy->fleet.recent, clock_now_us());
         epochs_close_all(cache_epochs(change->proxy->cache));
+        cache_set_tag_rules(change->proxy->cache, change->config->tag_rules);
         stats_add(METRIC_flushes_reload, 1);
     }
     set_stale_bounds(change->proxy, change->config);
@@ -404,6 +420,7 @@ void proxy_set_config(struct proxy *proxy, const struct config *former, struct c
     change->proxy = proxy;
     change->config = config_ref(config);
     change->is_same_policy = are_same_policies(former, config);
+    dependencies_set_config(proxy->fleet.dependencies, config);
     proxy_on_all_workers(proxy, take_config, on_config_taken, change);
 }
 

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "coherence/bus.h"
+#include "coherence/dependencies.h"
 #include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
@@ -64,9 +65,18 @@ static void tell_others(struct coherence *coherence, const struct command *comma
     }
 }
 
+/* Unknown commands are taken for writes; of EXEC nobody knows which of its keys are written. */
+static bool may_write(const struct command *command)
+{
+    return command == NULL || (command->flags & COMMAND_WRITES) != 0 ||
+           (command->class == CLASS_PINNED && strcmp(command->name, "exec") == 0);
+}
+
 void relay_drop_keys(struct request *request)
 {
     struct coherence *coherence = &request->front->coherence;
+    const bool is_write = may_write(request->command);
+    const bool cascades = is_write && dependencies_are_used(coherence->fleet);
     size_t at = 0;
 
     if (request->drops_all) {
@@ -84,7 +94,14 @@ void relay_drop_keys(struct request *request)
 
         memcpy(&len, request->stored + at, sizeof(len));
         at += sizeof(len);
-        coherence_drop_key(coherence, bytes_make(request->stored + at, len));
+        if (is_write) {
+            coherence_drop_written(coherence, bytes_make(request->stored + at, len));
+        } else {
+            coherence_drop_key(coherence, bytes_make(request->stored + at, len));
+        }
+        if (cascades) {
+            coherence_drop_derived(coherence, bytes_make(request->stored + at, len));
+        }
         at += len;
     }
 }

@@ -140,11 +140,14 @@ static void help_lists_every_subcommand(void **state)
     char *help = ask(fd, "cache help");
 
     (void)state;
-    assert_memory_equal(help, "*27\r\n+CACHE <subcommand> ", 24);
+    assert_memory_equal(help, "*47\r\n+CACHE <subcommand> ", 24);
     assert_contains(help, "\r\n+ATTRIBUTES on|off\r\n+    ");
     assert_contains(help, "\r\n+AUDIT [<key>]\r\n+    ");
     assert_contains(help, "\r\n+AUTH <password>\r\n+    ");
     assert_contains(help, "\r\n+CLEAR [<namespace>]\r\n+    ");
+    assert_contains(help, "\r\n+DEPEND <derived> <source> [<source> ...]\r\n+    ");
+    assert_contains(help, "\r\n+DEPENDS <key>\r\n+    ");
+    assert_contains(help, "\r\n+UNDEPEND <derived> [<source> ...]\r\n+    ");
     assert_contains(help, "\r\n+GET <key>\r\n+    ");
     assert_contains(help, "\r\n+HELP\r\n+    ");
     assert_contains(help, "\r\n+INFO\r\n+    ");
@@ -153,6 +156,10 @@ static void help_lists_every_subcommand(void **state)
     assert_contains(help, "\r\n+BAN ADD ");
     assert_contains(help, "\r\n+JOB LIST | CANCEL <id>\r\n+    ");
     assert_contains(help, "\r\n+STATS\r\n+    ");
+    assert_contains(help, "\r\n+EVENTS [<pattern>]\r\n+    ");
+    assert_contains(help, "\r\n+PUBLISH [L1|ALL] <event>\r\n+    ");
+    assert_contains(help, "\r\n+SUBSCRIBE <event> <key> [<key> ...]\r\n+    ");
+    assert_contains(help, "\r\n+UNSUBSCRIBE <event> [<key> ...]\r\n+    ");
     free(help);
     close(fd);
 }
