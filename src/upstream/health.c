@@ -190,10 +190,11 @@ void health_proof(struct health *health, int64_t sent_us, int64_t now_us, bool i
     pthread_mutex_lock(&lock);
     former = health->breaker.state;
     if (breaker_proof(&health->breaker, &settings, sent_us, now_us)) {
+        /* In this order: who finds nothing left to be shown finds that the node may be asked. */
+        publish(health, former, now_us);
         if (health->breaker.state == BREAKER_CLOSED) {
             on_return(context);
         }
-        publish(health, former, now_us);
     } else if (health->breaker.state == BREAKER_CLOSED) {
         on_return(context);
         if (is_first) {

@@ -67,8 +67,8 @@ void health_cut(struct health *health, uint64_t n, int64_t began_us, int64_t now
 void health_owed(struct health *health, int64_t sent_us, int64_t now_us);
 void health_tick(struct health *health, int64_t now_us);
 /*
- * is_first: since its connection came up. on_return is called, under the lock, before anybody is
- * told that the breaker has closed: what the outage may have changed must be gone by then.
+ * is_first: since its connection came up. on_return is called, under the lock, at once when the
+ * breaker has closed: what the outage may have changed is to go then.
  */
 void health_proof(struct health *health, int64_t sent_us, int64_t now_us, bool is_first,
                   void (*on_return)(void *context), void *context);

@@ -18,6 +18,8 @@ from harness.waiting import SCALE, wait_until
 
 TIMEOUT = 0.4 * SCALE
 OPTIONS = {"request-timeout": f"{int(TIMEOUT * 1000)}ms", "connect-timeout": "300ms",
+           # More than a busy machine is late by.
+           "breaker-latency": f"{int(800 * SCALE)}ms",
            "max-staleness": "300ms", "flight-timeout": "200ms", "link-timeout": "2s"}
 
 
@@ -404,8 +406,8 @@ def test_a_read_behind_a_write_in_doubt(start_redis, start_relay, start_proxy):
     server = start_redis()
     relay = start_relay(server.address)
     proxy = start_proxy(f"redis://127.0.0.1:{relay.address[1]}",
-                        {**OPTIONS, "request-timeout": "5s", "breaker-latency": "200ms",
-                         "threads": 1}, config=stale())
+                        {**OPTIONS, "request-timeout": f"{int(10 * SCALE)}s", "threads": 1},
+                        config=stale())
     with proxy.client() as client, proxy.client() as other:
         warm(client, "kept:a")
         other.ok("GET", "kept:a")
