@@ -222,6 +222,7 @@ static void take_proof(struct track *track)
     if (node->identity != NULL || node->info == NULL) {
         return;
     }
+    health_stirs(node->health, clock_now_us());
     health_proof(node->health, track->ping_sent_at_us, clock_now_us(), !track->is_proven,
                  on_node_returned, track);
     if (!track->is_proven && !health_is_open(node->health)) {
@@ -231,6 +232,12 @@ static void take_proof(struct track *track)
             track_announce(track->coherence, BYTES(""));
         }
     }
+}
+
+/* A few PINGs in a row are wanted: they are not spread over time. */
+static bool may_prove(const struct track *track)
+{
+    return track->node->identity == NULL && health_state(track->node->health) == BREAKER_HALF_OPEN;
 }
 
 /* Who may not send PING is told so by a node that is well. */
@@ -260,7 +267,7 @@ static void on_ping_reply(struct link_op *op, struct link *link, unsigned index,
         track_advance(track, op->sent_at_us);
     }
     pass_legs(&track->legs_sent);
-    if (track->legs_next != NULL) {
+    if (track->legs_next != NULL || (!says_not_now(part) && may_prove(track))) {
         send_ping(track);
     }
 }
@@ -319,6 +326,12 @@ static void on_up(struct link *link)
     track->watermark_us = track->up_at_us = clock_now_us();
     track->ping_sent_at_us = track->watermark_us;
     track->retry_at_us = track->watermark_us + RETRY_TRACKING_US;
+    if (track->node->identity == NULL) {
+        health_stirs(track->node->health, track->watermark_us);
+    }
+    if (may_prove(track)) {
+        send_ping(track);
+    }
     if (link->tracking_refused) {
         modes_renew(track);
     } else {

@@ -133,6 +133,18 @@ bool breaker_proof(struct breaker *breaker, const struct breaker_settings *setti
     return true;
 }
 
+bool breaker_stirs(struct breaker *breaker, const struct breaker_settings *settings, int64_t now_us)
+{
+    if (breaker->state != BREAKER_OPEN || breaker->reason != BREAKER_SILENCE ||
+        breaker->open_us > settings->open_min_us) {
+        return false;
+    }
+    breaker->state = BREAKER_HALF_OPEN;
+    breaker->since_us = now_us;
+    breaker->n_proofs = 0;
+    return true;
+}
+
 bool breaker_owed(struct breaker *breaker, const struct breaker_settings *settings, int64_t sent_us,
                   int64_t now_us)
 {

@@ -72,6 +72,12 @@ bool breaker_cut(struct breaker *breaker, const struct breaker_settings *setting
 /* The proxy's own PING, sent at sent_us, was answered as it should be. */
 bool breaker_proof(struct breaker *breaker, const struct breaker_settings *settings,
                    int64_t sent_us, int64_t now_us);
+/*
+ * A node that was silent, for the first time in a while, says something again: it was busy, and may
+ * prove itself at once.
+ */
+bool breaker_stirs(struct breaker *breaker, const struct breaker_settings *settings,
+                   int64_t now_us);
 /* It is unanswered. */
 bool breaker_owed(struct breaker *breaker, const struct breaker_settings *settings, int64_t sent_us,
                   int64_t now_us);

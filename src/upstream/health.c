@@ -167,6 +167,18 @@ void health_owed(struct health *health, int64_t sent_us, int64_t now_us)
     pthread_mutex_unlock(&lock);
 }
 
+void health_stirs(struct health *health, int64_t now_us)
+{
+    if (!health_is_open(health)) {
+        return;
+    }
+    pthread_mutex_lock(&lock);
+    if (breaker_stirs(&health->breaker, &settings, now_us)) {
+        publish(health, BREAKER_OPEN, now_us);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
 void health_tick(struct health *health, int64_t now_us)
 {
     if (!health_is_open(health)) {

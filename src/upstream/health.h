@@ -65,6 +65,7 @@ void health_ok(struct health *health, uint64_t n, int64_t now_us);
 void health_failed(struct health *health, uint64_t n, int64_t began_us, int64_t now_us);
 void health_cut(struct health *health, uint64_t n, int64_t began_us, int64_t now_us);
 void health_owed(struct health *health, int64_t sent_us, int64_t now_us);
+void health_stirs(struct health *health, int64_t now_us);
 void health_tick(struct health *health, int64_t now_us);
 /*
  * is_first: since its connection came up. on_return is called, under the lock, at once when the

@@ -120,6 +120,26 @@ static void silence_opens_it(void **state)
     assert_int_equal(breaker.state, BREAKER_OPEN);
 }
 
+static void who_was_silent_once_may_prove_itself_at_once(void **state)
+{
+    struct breaker breaker;
+    int64_t now_us = SECOND;
+
+    (void)state;
+    breaker_init(&breaker);
+    assert_false(breaker_stirs(&breaker, &settings, now_us));
+    assert_true(breaker_owed(&breaker, &settings, now_us, now_us + 2 * SECOND));
+    now_us += 2 * SECOND + 1;
+    assert_true(breaker_stirs(&breaker, &settings, now_us));
+    prove_at(&breaker, now_us);
+    /* Again, so soon: it waits. And who failed in other ways does. */
+    assert_true(breaker_owed(&breaker, &settings, now_us, now_us + 2 * SECOND));
+    assert_false(breaker_stirs(&breaker, &settings, now_us + 2 * SECOND + 1));
+    breaker_init(&breaker);
+    fail_at(&breaker, SECOND);
+    assert_false(breaker_stirs(&breaker, &settings, SECOND + 1));
+}
+
 static void only_proofs_that_were_asked_for_half_open_close_it(void **state)
 {
     struct breaker breaker;
@@ -213,6 +233,7 @@ int main(void)
         cmocka_unit_test(cut_connections_count_for_the_rate_alone),
         cmocka_unit_test(what_is_out_of_the_window_is_forgotten),
         cmocka_unit_test(silence_opens_it),
+        cmocka_unit_test(who_was_silent_once_may_prove_itself_at_once),
         cmocka_unit_test(only_proofs_that_were_asked_for_half_open_close_it),
         cmocka_unit_test(failures_of_before_are_no_evidence),
         cmocka_unit_test(a_failed_proof_doubles_the_wait_up_to_its_limit),
