@@ -36,6 +36,7 @@ struct metrics_facts {
     unsigned n_tls_clients, n_tls_links;
     int64_t tls_client_expiry, tls_backend_expiry;
     unsigned n_identities;
+    unsigned n_miss_leases, n_miss_waiting;
     unsigned n_leased_taken, n_leased_idle, n_blocked, n_trackers, n_tracked_keys, n_large;
     unsigned n_links_up, n_links_down, n_nodes, n_bus_peers;
     unsigned n_breakers[3]; /* nodes, by enum breaker_state */

@@ -157,7 +157,7 @@ def test_each_request_has_its_own_deadline(start_redis, start_relay, start_proxy
         assert all(b"did not answer in time" in reply for reply in replies)
         assert time.monotonic() - began >= long * 0.95
         # The link was not given up for it.
-        assert proxy.metrics().get("requests_abandoned_total") == 3
+        assert proxy.metrics().get("requests_abandoned_total") >= 3
         lost = proxy.metrics().get("backend_connections_lost_total")
         relay.flow("other")
         if time.monotonic() - late_began < long * 0.9:
