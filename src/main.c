@@ -61,7 +61,7 @@ struct daemon {
     struct listener *listeners[2 * CONFIG_LIST_MAX];
     struct event *signals[3];
     struct event *sweep_event, *housekeeping_event, *drain_event, *watch_event;
-    int64_t drain_until_us;
+    int64_t drain_until_us, away_since_us;
     bool is_draining, was_reachable;
     _Atomic bool is_refresh_asked; /* by any worker; one mail at a time */
     struct mail refresh_mail;
@@ -115,11 +115,39 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     bans_sweep(daemon->cache, clock_now_us(), SWEEP_SLICE_US);
 }
 
+/* The backend is away altogether: what is answered now, tier 1 answers alone. */
+static void watch_outage(struct daemon *daemon, bool is_reachable)
+{
+    const bool is_away = daemon->topology != NULL && !is_reachable;
+    const int64_t now_us = clock_now_us();
+    struct cache_stats stats;
+
+    if (is_away == atomic_load_explicit(&daemon->proxy.is_away, memory_order_relaxed)) {
+        return;
+    }
+    atomic_store_explicit(&daemon->proxy.is_away, is_away, memory_order_relaxed);
+    if (!is_away) {
+        log_warn("main", "the backend is back, tier 1 is not alone any more", "away_ms=%lld",
+                 (long long)((now_us - daemon->away_since_us) / 1000));
+        return;
+    }
+    daemon->away_since_us = now_us;
+    cache_stats(daemon->cache, &stats);
+    log_warn("main", "the backend is away, tier 1 answers alone what it may",
+             "stale_if_error=%s entries=%llu ready=%s",
+             config_serves_stale(daemon->config) ? "yes" : "no",
+             (unsigned long long)stats.n_entries,
+             daemon->config->ready_without_backend ? "yes" : "no");
+}
+
 static void watch_backend(struct daemon *daemon)
 {
-    const bool is_reachable = daemon->topology != NULL && discovery_is_reachable(daemon->discovery);
+    const bool is_reachable = daemon->topology != NULL &&
+                              discovery_is_reachable(daemon->discovery) &&
+                              health_allows_any(daemon->topology);
 
     atomic_store_explicit(&daemon->proxy.is_reachable, is_reachable, memory_order_relaxed);
+    watch_outage(daemon, is_reachable);
     if (is_reachable == daemon->was_reachable) {
         return;
     }

@@ -38,16 +38,17 @@ static void put_node(const struct backend_node *node, unsigned n, int64_t now_us
     const struct link *link = &node->links[LINK_TRACKING];
     const struct track *track = node->track;
     const struct topology_node *info = node->info;
+    const char *breaker = breaker_state_name(health_state(node->health));
 
     if (!link_is_up(link)) {
-        info_line(text, "node%u:addr=%s,role=%s,healthy=%d,tracking_link=down", n, link->name,
-                  info->is_master ? "master" : "replica", info->is_healthy);
+        info_line(text, "node%u:addr=%s,role=%s,healthy=%d,breaker=%s,tracking_link=down", n,
+                  link->name, info->is_master ? "master" : "replica", info->is_healthy, breaker);
         return;
     }
     info_line(text,
-              "node%u:addr=%s,role=%s,healthy=%d,tracking_link=up,coherence=%s,"
+              "node%u:addr=%s,role=%s,healthy=%d,breaker=%s,tracking_link=up,coherence=%s,"
               "watermark_age_ms=%" PRId64,
-              n, link->name, info->is_master ? "master" : "replica", info->is_healthy,
+              n, link->name, info->is_master ? "master" : "replica", info->is_healthy, breaker,
               track_mode_name(track), (now_us - track->watermark_us) / 1000);
 }
 
@@ -91,10 +92,11 @@ static void put_namespaces(const struct front *front, struct resp_writer *text)
         info_line(text,
                   "%s:match=%s,cache=%s,max_ttl_ms=%" PRId64 ",negative_ttl_ms=%" PRId64
                   ",max_value_bytes=%zu,entries=%" PRIu64 ",bytes=%" PRIu64 ",hits=%" PRIu64
-                  ",misses=%" PRIu64,
+                  ",misses=%" PRIu64 ",stale_if_error_ms=%" PRId64 ",stale_served=%" PRIu64,
                   ns->name, ns->match != NULL ? ns->match : "", ns->cache ? "on" : "off",
                   ns->max_ttl_ms, ns->negative_ttl_ms, ns->max_value, n_entries, n_bytes,
-                  stats_ns_sum(ns->id, NS_METRIC_hits), misses_of(ns->id));
+                  stats_ns_sum(ns->id, NS_METRIC_hits), misses_of(ns->id), ns->stale_if_error_ms,
+                  stats_ns_sum(ns->id, NS_METRIC_stale_served));
     }
 }
 
@@ -114,7 +116,7 @@ static void run_info(struct cache_call *call)
 
 /* ---- STATS ---- */
 
-#define STATS_MAX 256
+#define STATS_MAX 384
 
 struct stats_list {
     struct {
@@ -352,6 +354,20 @@ static void run_audit(struct cache_call *call)
     }
 }
 
+/* ---- ATTRIBUTES ---- */
+
+static void run_attributes(struct cache_call *call)
+{
+    const bool is_on = bytes_equal_nocase(call->args[0], BYTES("on"));
+
+    if (!is_on && !bytes_equal_nocase(call->args[0], BYTES("off"))) {
+        resp_put_error(call->reply, "ERR syntax error");
+        return;
+    }
+    call->session->wants_attributes = is_on;
+    resp_put_simple(call->reply, "OK");
+}
+
 /* ---- AUTH ---- */
 
 static void run_auth(struct cache_call *call)
@@ -379,6 +395,9 @@ static void run_auth(struct cache_call *call)
 static void run_help(struct cache_call *call);
 
 static const struct subcommand subcommands[] = {
+    {"ATTRIBUTES", "on|off",
+     "Say of each stale reply to this connection (RESP3) for how many ms it may still be shown.", 1,
+     1, false, run_attributes},
     {"AUDIT", "[<key>]",
      "Show what comparing hits with the backend found, or compare what is held for a key.", 0, 1,
      false, run_audit},

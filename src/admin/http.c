@@ -151,6 +151,10 @@ static void answer_readiness(struct admin_http *http, struct evhttp_request *req
     }
     snprintf(text, sizeof(text), "backend unreachable: %s",
              error[0] != '\0' ? error : "no answer yet");
+    if (proxy->config->ready_without_backend) {
+        reply_text(request, HTTP_OK, "OK", text);
+        return;
+    }
     reply_text(request, HTTP_SERVUNAVAIL, "Service Unavailable", text);
 }
 

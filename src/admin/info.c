@@ -34,6 +34,23 @@ static void put_process(struct proxy *proxy, struct resp_writer *text)
     info_line(text, "nearcached_clients:%u",
               atomic_load_explicit(&proxy->n_clients, memory_order_relaxed));
     info_line(text, "nearcached_ready:%d", is_ready);
+    info_line(text, "nearcached_backend_away:%d",
+              atomic_load_explicit(&proxy->is_away, memory_order_relaxed));
+}
+
+/* Of the nodes in this worker's map: all workers judge alike. */
+static void put_nodes(struct resp_writer *text)
+{
+    unsigned n[3] = {0};
+
+    for (const struct backend_node *node = front_self()->backend.nodes; node != NULL;
+         node = node->next) {
+        n[health_state(node->health)] += node->is_in_map;
+    }
+    info_line(text, "nearcached_nodes_closed:%u", n[BREAKER_CLOSED]);
+    info_line(text, "nearcached_nodes_open:%u", n[BREAKER_OPEN]);
+    info_line(text, "nearcached_nodes_half_open:%u", n[BREAKER_HALF_OPEN]);
+    info_line(text, "nearcached_stale_served:%" PRIu64, metric_total("stale_served_total"));
 }
 
 static void put_coherence(const struct proxy *proxy, struct resp_writer *text)
@@ -76,6 +93,7 @@ void info_section(struct proxy *proxy, struct resp_writer *text)
 {
     info_line(text, "# Nearcached");
     put_process(proxy, text);
+    put_nodes(text);
     put_coherence(proxy, text);
     put_tier(proxy, text);
     audit_report_info(front_self()->config, text);

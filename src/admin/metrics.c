@@ -64,6 +64,10 @@ READ_GAUGE(client_tracked_keys, facts->n_tracked_keys)
 READ_GAUGE(large_transfers, facts->n_large)
 READ_GAUGE(blocked_clients, facts->n_blocked)
 READ_GAUGE(nodes, facts->n_nodes)
+READ_GAUGE(nodes_closed, facts->n_breakers[BREAKER_CLOSED])
+READ_GAUGE(nodes_open, facts->n_breakers[BREAKER_OPEN])
+READ_GAUGE(nodes_half_open, facts->n_breakers[BREAKER_HALF_OPEN])
+READ_GAUGE(backend_away, facts->is_backend_away)
 READ_GAUGE(tracking, facts->is_tracking)
 READ_GAUGE(mode_tracking, facts->state.n_tracking_links)
 READ_GAUGE(mode_broadcast, facts->state.n_broadcast_links)
@@ -246,6 +250,7 @@ int metrics_write(const struct metrics_facts *facts, struct evbuffer *out)
 /* What one worker says. */
 struct front_facts {
     unsigned n_links_up, n_links_down, n_nodes, n_event_patterns;
+    unsigned n_breakers[3]; /* by enum breaker_state */
     struct coherence_state state;
     bool is_dry_run;
 };
@@ -296,6 +301,7 @@ static void ask_front(struct front *front, void *context)
     for (const struct backend_node *node = front->backend.nodes; node != NULL; node = node->next) {
         if (node->is_in_map) {
             count_links(node, facts);
+            facts->n_breakers[health_state(node->health)]++;
         }
     }
 }
@@ -317,6 +323,7 @@ static void add_fronts(struct gather *gather)
         if (front->n_nodes > facts->n_nodes) {
             facts->n_nodes = front->n_nodes;
         }
+        memcpy(facts->n_breakers, front->n_breakers, sizeof(facts->n_breakers));
         if (front->state.staleness_bound_ms > facts->staleness_bound_ms) {
             facts->staleness_bound_ms = front->state.staleness_bound_ms;
         }
@@ -404,7 +411,9 @@ static void add_process(struct gather *gather)
     facts->n_trackers = tracking_count_clients();
     facts->n_tracked_keys = tracking_count_keys();
     facts->max_clients = atomic_load_explicit(&proxy->max_clients, memory_order_relaxed);
-    facts->is_ready = atomic_load_explicit(&proxy->is_reachable, memory_order_relaxed);
+    facts->is_ready = proxy->config->ready_without_backend ||
+                      atomic_load_explicit(&proxy->is_reachable, memory_order_relaxed);
+    facts->is_backend_away = atomic_load_explicit(&proxy->is_away, memory_order_relaxed);
     facts->n_ledger_operations = atomic_load_explicit(&proxy->fleet.n_ledger_operations,
                                                       memory_order_relaxed);
     facts->is_bus_up = bus_is_up(proxy->fleet.bus);

@@ -203,7 +203,9 @@ static inline struct entry *find_valid_locked(struct cache *cache, struct shard 
     struct entry *entry = entry_at(*slot);
     if (NC_UNLIKELY(shard_has_ended(cache, entry->incarnation, query->key))) {
         *miss = CACHE_EPOCH;
-        shard_remove_dead_locked(cache, shard, entry, hash, STATE_ENDED, work);
+        if (shard_stale_left(cache, entry, entry->deadline, now_tick) == 0) {
+            shard_remove_dead_locked(cache, shard, entry, hash, STATE_ENDED, work);
+        }
         return NULL;
     }
     if (NC_UNLIKELY(!find_view(entry, query, view))) {
@@ -212,6 +214,9 @@ static inline struct entry *find_valid_locked(struct cache *cache, struct shard 
     if (NC_UNLIKELY(entry_is_past(view->deadline, now_tick + margin_of(cache, entry)))) {
         if (entry_is_past(view->deadline, now_tick)) {
             *miss = CACHE_EXPIRED;
+            if (shard_stale_left(cache, entry, view->deadline, now_tick) > 0) {
+                return NULL;
+            }
             if (entry_is_past(entry->deadline, now_tick)) {
                 shard_remove_dead_locked(cache, shard, entry, hash, STATE_EXPIRED, work);
             } else {
@@ -235,6 +240,29 @@ static inline struct entry *find_valid_locked(struct cache *cache, struct shard 
     return entry;
 }
 
+static inline void give_locked(struct cache *cache, struct shard *shard, struct entry *entry,
+                               struct entry_view *view, unsigned char *copy_to,
+                               struct cache_hit *hit)
+{
+    policy_hit(entry);
+    hit->ns = entry->ns;
+    hit->is_negative = entry_is_negative(entry);
+    hit->encoding = view->encoding;
+    hit->pinned = NULL;
+    if (NC_UNLIKELY(view->reply.len == 0)) {
+        /* Only a negative view of GET holds no reply. */
+        view->reply = null_reply;
+        hit->encoding = CACHE_RESP3;
+    }
+    if (NC_LIKELY(view->reply.len <= CACHE_COPY_MAX)) {
+        memcpy(copy_to, view->reply.ptr, view->reply.len);
+        hit->reply = bytes_make(copy_to, view->reply.len);
+    } else {
+        hit->reply = view->reply;
+        hit->pinned = shard_pin_locked(cache, shard, view);
+    }
+}
+
 static inline bool hit_locked(struct cache *cache, struct shard *shard,
                               const struct cache_query *query, unsigned char *copy_to,
                               struct cache_hit *hit, enum cache_miss *miss, struct shard_work *work)
@@ -248,23 +276,7 @@ static inline bool hit_locked(struct cache *cache, struct shard *shard,
     if (NC_UNLIKELY(*miss != CACHE_COLD) && !tell_near(cache, entry, &view, query->now_us, hit)) {
         *miss = CACHE_COLD;
     }
-    policy_hit(entry);
-    hit->ns = entry->ns;
-    hit->is_negative = entry_is_negative(entry);
-    hit->encoding = view.encoding;
-    hit->pinned = NULL;
-    if (NC_UNLIKELY(view.reply.len == 0)) {
-        /* Only a negative view of GET holds no reply. */
-        view.reply = null_reply;
-        hit->encoding = CACHE_RESP3;
-    }
-    if (NC_LIKELY(view.reply.len <= CACHE_COPY_MAX)) {
-        memcpy(copy_to, view.reply.ptr, view.reply.len);
-        hit->reply = bytes_make(copy_to, view.reply.len);
-    } else {
-        hit->reply = view.reply;
-        hit->pinned = shard_pin_locked(cache, shard, &view);
-    }
+    give_locked(cache, shard, entry, &view, copy_to, hit);
     return true;
 }
 
@@ -285,6 +297,51 @@ bool cache_get(struct cache *cache, const struct cache_query *query, unsigned ch
         shard_finish(cache, shard, &work);
     }
     return is_hit;
+}
+
+/* ---- while the node cannot be asked ---- */
+
+void cache_set_stale(struct cache *cache, const int64_t *stale_ms, unsigned n)
+{
+    int64_t longest_ms = 0;
+
+    for (unsigned i = 0; i < 256; i++) {
+        const int64_t bound_ms = i < n ? stale_ms[i] : 0;
+
+        longest_ms = bound_ms > longest_ms ? bound_ms : longest_ms;
+        atomic_store_explicit(&cache->ns_stale_ticks[i], entry_tick(bound_ms * 1000),
+                              memory_order_relaxed);
+    }
+    epochs_keep_lapsed(cache->epochs, longest_ms * 1000);
+}
+
+bool cache_get_stale(struct cache *cache, const struct cache_query *query, unsigned char *copy_to,
+                     struct cache_hit *hit, int64_t *left_us)
+{
+    const uint64_t hash = entry_scoped_hash(query->hash, query->db);
+    const uint32_t now_tick = entry_tick(query->now_us);
+    struct shard *shard = shard_of(cache, query->hash);
+    struct shard_work work = {0};
+    struct entry_view view;
+    uint32_t left = 0;
+
+    if (!is_cacheable(query)) {
+        return false;
+    }
+    pthread_mutex_lock(&shard->lock);
+    const uint32_t *slot = shard_find_judged_locked(cache, shard, hash, query->key, query->db,
+                                                    &work);
+    struct entry *entry = slot != NULL ? entry_at(*slot) : NULL;
+    if (entry != NULL && find_view(entry, query, &view)) {
+        left = shard_stale_left(cache, entry, view.deadline, now_tick);
+    }
+    if (left > 0) {
+        give_locked(cache, shard, entry, &view, copy_to, hit);
+    }
+    pthread_mutex_unlock(&shard->lock);
+    shard_finish(cache, shard, &work);
+    *left_us = (int64_t)left * ENTRY_TICK_US;
+    return left > 0;
 }
 
 /* ---- flights ---- */
@@ -344,7 +401,9 @@ static uint16_t home_locked(struct cache *cache, struct shard *shard,
             if (state == STATE_LIVE) {
                 return entry->incarnation;
             }
-            shard_remove_dead_locked(cache, shard, entry, hash, state, work);
+            if (state != STATE_KEPT) {
+                shard_remove_dead_locked(cache, shard, entry, hash, state, work);
+            }
         }
         db = shard_next_db_locked(cache, shard, db);
     } while (db != 0);
@@ -839,6 +898,21 @@ static bool is_kept_out_locked(const struct cache *cache, const struct cache_fli
     return is_refused;
 }
 
+/* Something newer than what is kept has been shown, and not stored. */
+static void drop_kept_locked(struct cache *cache, struct shard *shard,
+                             const struct cache_flight *flight, int64_t now_us,
+                             struct shard_work *work)
+{
+    const uint64_t hash = entry_scoped_hash(flight->hash, flight->db);
+    const uint32_t *slot = shard_find_judged_locked(cache, shard, hash, flight->key, flight->db,
+                                                    work);
+    struct entry *entry = slot != NULL ? entry_at(*slot) : NULL;
+
+    if (entry != NULL && shard_state_of(cache, entry, entry_tick(now_us)) == STATE_KEPT) {
+        shard_remove_locked(cache, shard, entry, hash, work);
+    }
+}
+
 static struct cache_waiter *take_waiters_locked(struct cache_flight *flight)
 {
     struct cache_waiter *in_order = NULL;
@@ -874,11 +948,11 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
         flights_remove(&shard->flights, ended);
     }
     *waiters = take_waiters_locked(ended);
-    if (!can_fill) {
+    if (!can_fill && !ended->keeps_key) {
         /* What is held may be older than what the reply shows. */
         stats_add(METRIC_invalidations_error,
                   invalidate_locked(cache, shard, ended->key, ended->hash, &work));
-    } else if (fill->is_sole || fill->is_unwanted) {
+    } else if (can_fill && (fill->is_sole || fill->is_unwanted)) {
         (void)invalidate_locked(cache, shard, ended->key, ended->hash, &work);
     }
     if (!can_fill) {
@@ -890,6 +964,9 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
         completion = CACHE_FILLED;
     } else {
         completion = CACHE_DECLINED;
+    }
+    if (completion == CACHE_DECLINED || completion == CACHE_BANNED) {
+        drop_kept_locked(cache, shard, ended, now_us, &work);
     }
     shard_plan_locked(cache, shard, TABLE_MOVES_PER_INSERT, &work);
     pthread_mutex_unlock(&shard->lock);

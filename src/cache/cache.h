@@ -139,6 +139,19 @@ enum cache_miss { CACHE_COLD, CACHE_EXPIRED, CACHE_EPOCH, CACHE_STALE, CACHE_NEA
 bool cache_get(struct cache *cache, const struct cache_query *query, unsigned char *copy_to,
                struct cache_hit *hit, enum cache_miss *miss);
 
+/*
+ * How long what a namespace holds may be shown while its node cannot be asked, by id; 0: never. n:
+ * the namespaces that there are. Any thread.
+ */
+void cache_set_stale(struct cache *cache, const int64_t *stale_ms, unsigned n);
+/*
+ * As cache_get(), for a reader whose node cannot be asked: what it held when it was last heard, as
+ * long as the namespace allows (cache_set_stale()), whatever its deadline and incarnation say.
+ * Nothing that was invalidated, or whose slot has left the node, is found. left_us: for how long.
+ */
+bool cache_get_stale(struct cache *cache, const struct cache_query *query, unsigned char *copy_to,
+                     struct cache_hit *hit, int64_t *left_us);
+
 /* Gives a pinned hit back. Any thread; usable as an outq_release_fn through the global cache. */
 void cache_unpin(struct cache *cache, struct cache_entry *pinned);
 
@@ -159,8 +172,10 @@ struct cache_flight {
     uint8_t worker;       /* whose worker's link that is */
     uint32_t slot_word;
     int64_t t_sent_us;
-    uint64_t ban_serial;          /* of the newest ban when it was begun */
-    _Atomic bool is_void;         /* set under the shard lock */
+    uint64_t ban_serial;  /* of the newest ban when it was begun */
+    _Atomic bool is_void; /* set under the shard lock */
+    /* Set by who completes it: its readers were shown nothing, so that what is held stays. */
+    bool keeps_key;
     struct cache_waiter *waiters; /* shard lock; newest first */
     unsigned n_waiters;           /* shard lock */
     struct cache_flight *next;    /* shard lock: the shard's chain of flights */

@@ -1,8 +1,8 @@
 /*
  * A number goes FREE -> LIVE -> CLOSED -> LEAVING -> FREE. It is CLOSED as long as entries may
  * carry it; a pass of the sweep takes all CLOSED ones to LEAVING when it begins, removes what
- * carries them, and frees them when it ends. A number that nothing ever carried is free at once, so
- * that FLUSHALL in a loop takes none away.
+ * carries them, and frees them when it ends. Between LIVE and CLOSED it may be LAPSED for a while.
+ * A number that nothing ever carried is free at once, so that FLUSHALL in a loop takes none away.
  *
  * The same with slots: a pass copies the moved bits when it begins and clears these when it ends. A
  * slot that leaves again meanwhile needs no new bit: while a bit is set nothing is filled under it.
@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/mem.h"
 
 #define N_NUMBERS 65536u
@@ -21,7 +22,15 @@
 /* Below this many free numbers the sweep hurries. */
 #define FREE_LOW (N_NUMBERS / 4)
 
-enum { NUMBER_FREE, NUMBER_LIVE, NUMBER_CLOSED, NUMBER_LEAVING };
+enum { NUMBER_FREE, NUMBER_LIVE, NUMBER_LAPSED, NUMBER_CLOSED, NUMBER_LEAVING };
+
+/* More are not kept: each stands for a link that was lost since its node last answered. */
+#define LAPSED_MAX 1024u
+
+struct lapsed {
+    uint16_t number;
+    int64_t at_us;
+};
 
 /* The moved bits of one incarnation when the pass began. */
 struct moved_copy {
@@ -38,8 +47,11 @@ struct epochs {
     bool has_moved_since;                    /* lock: bits were set since the pass began */
     struct moved_copy *copies;               /* lock */
     _Atomic bool wants_sweep;                /* a hint; stored under lock */
-    uint16_t live[N_NUMBERS];   /* lock: the n_live numbers that are live, in no order */
-    uint8_t numbers[N_NUMBERS]; /* lock: NUMBER_... */
+    int64_t keep_us;                         /* lock: epochs_keep_lapsed() */
+    struct lapsed lapsed[LAPSED_MAX]; /* lock: the n_lapsed numbers that are so, in no order */
+    _Atomic uint32_t n_lapsed;        /* stored under lock */
+    uint16_t live[N_NUMBERS];         /* lock: the n_live numbers that are live, in no order */
+    uint8_t numbers[N_NUMBERS];       /* lock: NUMBER_... */
     _Atomic uint32_t slot_words[EPOCHS_SLOTS]; /* stored under lock; owner in the low 16 bits */
 };
 
@@ -132,6 +144,7 @@ uint16_t epochs_open_shared(struct epochs *epochs, epochs_node node, unsigned wo
         atomic_store_explicit(&incarnation->worker, (uint8_t)worker, memory_order_relaxed);
         atomic_store_explicit(&incarnation->shared, shared, memory_order_relaxed);
         atomic_store_explicit(&incarnation->is_used, false, memory_order_relaxed);
+        atomic_store_explicit(&incarnation->is_lapsed, false, memory_order_relaxed);
         /* Release: who sees it live (epochs_is_live, epochs_use) sees the fields above. */
         atomic_store_explicit(&incarnation->is_live, true, memory_order_release);
     }
@@ -150,14 +163,13 @@ static void forget_copy_locked(struct epochs *epochs, uint16_t number)
     }
 }
 
-/* Ends the i-th of the live ones. */
-static void close_locked(struct epochs *epochs, uint32_t i)
+/* The number is on none of the lists. */
+static void close_number_locked(struct epochs *epochs, uint16_t number)
 {
-    const uint16_t number = epochs->live[i];
     struct epochs_incarnation *incarnation = &epochs->incarnations[number];
 
-    epochs->live[i] = epochs->live[--epochs->n_live];
     forget_copy_locked(epochs, number);
+    atomic_store_explicit(&incarnation->is_lapsed, false, memory_order_release);
     /* Sequentially consistent, with the pair in epochs_use(). */
     atomic_store_explicit(&incarnation->is_live, false, memory_order_seq_cst);
     if (atomic_load_explicit(&incarnation->is_used, memory_order_seq_cst)) {
@@ -169,17 +181,51 @@ static void close_locked(struct epochs *epochs, uint32_t i)
     }
 }
 
+/* Ends the i-th of the live ones. */
+static void close_locked(struct epochs *epochs, uint32_t i)
+{
+    const uint16_t number = epochs->live[i];
+
+    epochs->live[i] = epochs->live[--epochs->n_live];
+    close_number_locked(epochs, number);
+}
+
+static uint32_t n_lapsed_locked(struct epochs *epochs)
+{
+    return atomic_load_explicit(&epochs->n_lapsed, memory_order_relaxed);
+}
+
+/* Closes the i-th of the lapsed ones; the last one takes its place. */
+static void close_lapsed_locked(struct epochs *epochs, uint32_t i)
+{
+    const uint32_t last = n_lapsed_locked(epochs) - 1;
+    const uint16_t number = epochs->lapsed[i].number;
+
+    epochs->lapsed[i] = epochs->lapsed[last];
+    atomic_store_explicit(&epochs->n_lapsed, last, memory_order_relaxed);
+    close_number_locked(epochs, number);
+}
+
+static bool find_live_locked(const struct epochs *epochs, uint16_t incarnation, uint32_t *i)
+{
+    for (*i = 0; *i < epochs->n_live; (*i)++) {
+        if (epochs->live[*i] == incarnation) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void epochs_close(struct epochs *epochs, uint16_t incarnation)
 {
+    uint32_t i;
+
     if (incarnation == EPOCHS_NONE) {
         return;
     }
     pthread_mutex_lock(&epochs->lock);
-    for (uint32_t i = 0; i < epochs->n_live; i++) {
-        if (epochs->live[i] == incarnation) {
-            close_locked(epochs, i);
-            break;
-        }
+    if (find_live_locked(epochs, incarnation, &i)) {
+        close_locked(epochs, i);
     }
     pthread_mutex_unlock(&epochs->lock);
 }
@@ -190,7 +236,96 @@ void epochs_close_all(struct epochs *epochs)
     while (epochs->n_live > 0) {
         close_locked(epochs, epochs->n_live - 1);
     }
+    while (n_lapsed_locked(epochs) > 0) {
+        close_lapsed_locked(epochs, n_lapsed_locked(epochs) - 1);
+    }
     pthread_mutex_unlock(&epochs->lock);
+}
+
+/* ---- lapsed ---- */
+
+static void lapse_locked(struct epochs *epochs, uint32_t i, int64_t now_us)
+{
+    const uint16_t number = epochs->live[i];
+    const uint32_t n = n_lapsed_locked(epochs);
+    struct epochs_incarnation *incarnation = &epochs->incarnations[number];
+
+    if (epochs->keep_us == 0 || n == LAPSED_MAX || epochs->n_free < FREE_LOW ||
+        !atomic_load_explicit(&incarnation->is_used, memory_order_seq_cst)) {
+        close_locked(epochs, i);
+        return;
+    }
+    epochs->live[i] = epochs->live[--epochs->n_live];
+    epochs->lapsed[n] = (struct lapsed){number, now_us};
+    epochs->numbers[number] = NUMBER_LAPSED;
+    atomic_store_explicit(&epochs->n_lapsed, n + 1, memory_order_relaxed);
+    atomic_store_explicit(&incarnation->is_lapsed, true, memory_order_release);
+    /* As in close_number_locked(). */
+    atomic_store_explicit(&incarnation->is_live, false, memory_order_seq_cst);
+}
+
+void epochs_lapse(struct epochs *epochs, uint16_t incarnation, int64_t now_us)
+{
+    uint32_t i;
+
+    if (incarnation == EPOCHS_NONE) {
+        return;
+    }
+    pthread_mutex_lock(&epochs->lock);
+    if (find_live_locked(epochs, incarnation, &i)) {
+        lapse_locked(epochs, i, now_us);
+    }
+    pthread_mutex_unlock(&epochs->lock);
+}
+
+void epochs_lapse_all(struct epochs *epochs, int64_t now_us)
+{
+    pthread_mutex_lock(&epochs->lock);
+    while (epochs->n_live > 0) {
+        lapse_locked(epochs, epochs->n_live - 1, now_us);
+    }
+    pthread_mutex_unlock(&epochs->lock);
+}
+
+void epochs_keep_lapsed(struct epochs *epochs, int64_t keep_us)
+{
+    pthread_mutex_lock(&epochs->lock);
+    epochs->keep_us = keep_us;
+    pthread_mutex_unlock(&epochs->lock);
+}
+
+void epochs_end_lapsed(struct epochs *epochs, epochs_node node, int64_t sent_at_us)
+{
+    if (atomic_load_explicit(&epochs->n_lapsed, memory_order_relaxed) == 0) {
+        return;
+    }
+    pthread_mutex_lock(&epochs->lock);
+    for (uint32_t i = n_lapsed_locked(epochs); i > 0; i--) {
+        const struct lapsed *lapsed = &epochs->lapsed[i - 1];
+        const struct epochs_incarnation *at = &epochs->incarnations[lapsed->number];
+
+        if (lapsed->at_us < sent_at_us &&
+            atomic_load_explicit(&at->node, memory_order_relaxed) == node) {
+            close_lapsed_locked(epochs, i - 1);
+        }
+    }
+    renew_hint_locked(epochs);
+    pthread_mutex_unlock(&epochs->lock);
+}
+
+/* What has lapsed so long ago that nobody may be shown it. */
+static void end_outlived_locked(struct epochs *epochs)
+{
+    const int64_t since_us = clock_now_us() - epochs->keep_us;
+
+    for (uint32_t i = n_lapsed_locked(epochs); i > 0; i--) {
+        const uint16_t number = epochs->lapsed[i - 1].number;
+
+        if (atomic_load_explicit(&epochs->incarnations[number].watermark_us, memory_order_relaxed) <
+            since_us) {
+            close_lapsed_locked(epochs, i - 1);
+        }
+    }
 }
 
 struct epochs_incarnation *epochs_at(struct epochs *epochs, uint16_t incarnation)
@@ -264,6 +399,13 @@ static void renew_slot_locked(struct epochs *epochs, unsigned slot, epochs_node 
             epochs->has_moved_since = true;
         }
     }
+    for (uint32_t i = 0; i < n_lapsed_locked(epochs) && former != 0; i++) {
+        struct epochs_incarnation *incarnation = &epochs->incarnations[epochs->lapsed[i].number];
+        /* The mark stays until it is closed: nothing is filled under it. */
+        if (atomic_load_explicit(&incarnation->node, memory_order_relaxed) == former) {
+            mark_moved(incarnation, slot);
+        }
+    }
     atomic_store_explicit(&epochs->slot_words[slot], ((word >> 16) + 1) << 16 | node,
                           memory_order_release);
     renew_hint_locked(epochs);
@@ -322,6 +464,7 @@ void epochs_sweep_begin(struct epochs *epochs)
 {
     pthread_mutex_lock(&epochs->lock);
     free_copies(epochs);
+    end_outlived_locked(epochs);
     for (uint32_t i = 1; i < N_NUMBERS; i++) {
         if (epochs->numbers[i] == NUMBER_CLOSED) {
             epochs->numbers[i] = NUMBER_LEAVING;

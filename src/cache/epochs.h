@@ -35,6 +35,7 @@ struct epochs_incarnation {
     _Atomic int64_t watermark_us;      /* release by its link, acquire by look-ups */
     _Atomic(_Atomic uint64_t *) moved; /* bitmap of slots that left the node, or NULL */
     _Atomic bool is_live;              /* cleared by any thread, once */
+    _Atomic bool is_lapsed;            /* ended by epochs_lapse(), and not closed since */
     _Atomic bool is_used;              /* an entry or a flight may carry it */
     _Atomic uint8_t worker;            /* set when opened: whose link it is */
     _Atomic uint8_t shared;            /* set when opened: epochs_open_shared(), 0 else */
@@ -64,6 +65,18 @@ uint16_t epochs_open_shared(struct epochs *epochs, epochs_node node, unsigned wo
                             uint8_t shared, int64_t now_us);
 /* Ends it: whatever carries it is invalid from here on. Idempotent; EPOCHS_NONE is accepted. */
 void epochs_close(struct epochs *epochs, uint16_t incarnation);
+/*
+ * The same where its node has gone silent, not what was read: what carries it is never valid again,
+ * but may be shown while the node cannot be asked, until epochs_end_lapsed() or epochs_close(), or
+ * for as long as epochs_keep_lapsed() says. Its watermark stays where it was. now_us: the time.
+ */
+void epochs_lapse(struct epochs *epochs, uint16_t incarnation, int64_t now_us);
+/* All of them: something may have been missed of any. */
+void epochs_lapse_all(struct epochs *epochs, int64_t now_us);
+/* How long behind its watermark a lapsed one is of use; 0 (the default): epochs_lapse() closes. */
+void epochs_keep_lapsed(struct epochs *epochs, int64_t keep_us);
+/* The node has answered what it was asked at sent_at_us: what had lapsed before is closed. */
+void epochs_end_lapsed(struct epochs *epochs, epochs_node node, int64_t sent_at_us);
 /* Ends all of them (FLUSHALL, reload). Links open new ones when they next fetch. */
 void epochs_close_all(struct epochs *epochs);
 
@@ -75,8 +88,14 @@ static inline bool epochs_is_live(const struct epochs_incarnation *incarnation)
     return atomic_load_explicit(&incarnation->is_live, memory_order_acquire);
 }
 
-/* The same, for who is about to let a flight carry it: it will not be given out again without a
- * sweep. */
+/* Not valid, but what carries it may be shown while its node cannot be asked. */
+static inline bool epochs_is_lapsed(const struct epochs_incarnation *incarnation)
+{
+    return atomic_load_explicit(&incarnation->is_lapsed, memory_order_acquire);
+}
+
+/* As epochs_is_live(), for who is about to let a flight carry it: it will not be given out again
+ * without a sweep. */
 static inline bool epochs_use(struct epochs_incarnation *incarnation)
 {
     /*

@@ -34,6 +34,9 @@ static void visit_entry_locked(struct cache *cache, struct shard *shard, struct 
 {
     const enum entry_state state = shard_state_of(cache, entry, visitor->now_tick);
 
+    if (state == STATE_KEPT) {
+        return;
+    }
     if (state != STATE_LIVE) {
         shard_remove_dead_locked(cache, shard, entry, entry_hash(entry), state, work);
     } else if (entry->filled != ENTRY_OLD &&

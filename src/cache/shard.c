@@ -98,13 +98,44 @@ void shard_fini(struct shard *shard)
     pthread_mutex_destroy(&shard->lock);
 }
 
+uint32_t shard_stale_left(const struct cache *cache, const struct entry *entry, uint32_t deadline,
+                          uint32_t now_tick)
+{
+    const uint32_t bound = atomic_load_explicit(&cache->ns_stale_ticks[entry->ns],
+                                                memory_order_relaxed);
+    const struct epochs_incarnation *incarnation = &cache->incarnations[entry->incarnation];
+    uint32_t age;
+
+    if (NC_LIKELY(bound == 0) || (!epochs_is_live(incarnation) && !epochs_is_lapsed(incarnation)) ||
+        (epochs_has_moves(incarnation) &&
+         epochs_has_moved(incarnation, shard_slot(cache, entry_key(entry)))) ||
+        entry_db(entry) >= CACHE_OWN_DBS) {
+        return 0;
+    }
+    /* Acquire: as in find_valid_locked(). */
+    age = now_tick -
+          entry_tick(atomic_load_explicit(&incarnation->watermark_us, memory_order_acquire));
+    if ((int32_t)age < 0) {
+        age = 0;
+    }
+    if (entry_is_past(deadline, now_tick) && now_tick - deadline > age) {
+        age = now_tick - deadline;
+    }
+    return age < bound ? bound - age : 0;
+}
+
 enum entry_state shard_state_of(const struct cache *cache, const struct entry *entry,
                                 uint32_t now_tick)
 {
-    if (shard_has_ended(cache, entry->incarnation, entry_key(entry))) {
-        return STATE_ENDED;
+    const bool has_ended = shard_has_ended(cache, entry->incarnation, entry_key(entry));
+
+    if (NC_LIKELY(!has_ended && !entry_is_past(entry->deadline, now_tick))) {
+        return STATE_LIVE;
     }
-    return entry_is_past(entry->deadline, now_tick) ? STATE_EXPIRED : STATE_LIVE;
+    if (shard_stale_left(cache, entry, entry->deadline, now_tick) > 0) {
+        return STATE_KEPT;
+    }
+    return has_ended ? STATE_ENDED : STATE_EXPIRED;
 }
 
 uint32_t shard_next_db_locked(const struct cache *cache, const struct shard *shard, uint32_t db)
@@ -230,7 +261,7 @@ static void count_dead(const struct entry *entry, enum entry_state state)
     if (state == STATE_EXPIRED) {
         stats_ns_add(entry->ns, NS_METRIC_expirations, 1);
         stats_add(METRIC_invalidations_ttl, 1);
-    } else if (state == STATE_ENDED) {
+    } else if (state != STATE_LIVE) {
         stats_add(METRIC_invalidations_epoch, 1);
     }
 }

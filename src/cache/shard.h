@@ -110,6 +110,7 @@ struct cache {
     _Atomic uint64_t dbs[CACHE_DBS / 64];    /* atomic: which have had entries; never cleared */
     _Atomic uint64_t ns_entries[256];        /* atomic */
     _Atomic uint64_t ns_bytes[256];          /* atomic */
+    _Atomic uint32_t ns_stale_ticks[256];    /* atomic: cache_set_stale() */
     _Atomic uint32_t margins[256];           /* atomic, ticks: a deadline nearer is said */
     _Atomic uint32_t graces[256];            /* atomic, ticks: of these behind the deadline */
     struct bans bans;
@@ -125,7 +126,8 @@ struct shard_work {
     size_t wanted_table, wanted_ghost;
 };
 
-enum entry_state { STATE_LIVE, STATE_EXPIRED, STATE_ENDED };
+/* Kept: not to be shown, but for cache_get_stale(). */
+enum entry_state { STATE_LIVE, STATE_KEPT, STATE_EXPIRED, STATE_ENDED };
 
 static inline struct shard *shard_of(const struct cache *cache, uint64_t hash)
 {
@@ -157,6 +159,12 @@ static inline bool shard_has_ended(const struct cache *cache, uint16_t number, s
 
 enum entry_state shard_state_of(const struct cache *cache, const struct entry *entry,
                                 uint32_t now_tick);
+/*
+ * Ticks for which an entry may still be shown while its node cannot be asked: 0 for none. What
+ * bounds it is the watermark of its incarnation, and how long ago deadline has passed.
+ */
+uint32_t shard_stale_left(const struct cache *cache, const struct entry *entry, uint32_t deadline,
+                          uint32_t now_tick);
 
 /* ---- finding ---- */
 

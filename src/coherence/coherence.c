@@ -173,8 +173,15 @@ struct link *coherence_hearing_link(struct coherence *coherence, unsigned slot,
 
 void coherence_drop_all(struct coherence *coherence, enum metric reason)
 {
-    recent_note_all(coherence->fleet->recent, clock_now_us());
-    epochs_close_all(cache_epochs(coherence->cache));
+    const int64_t now_us = clock_now_us();
+
+    recent_note_all(coherence->fleet->recent, now_us);
+    if (reason == METRIC_flushes_bus_gap) {
+        /* Nothing was heard of, and the bus is down when the backend is: see stale-if-error. */
+        epochs_lapse_all(cache_epochs(coherence->cache), now_us);
+    } else {
+        epochs_close_all(cache_epochs(coherence->cache));
+    }
     stats_add(reason, 1);
 }
 

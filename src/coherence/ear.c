@@ -115,12 +115,18 @@ static void publish(struct ear *ear, uint16_t incarnation)
     atomic_store_explicit(&share->incarnation[ear->kind], incarnation, memory_order_release);
 }
 
-static void end_incarnation(struct ear *ear)
+/* is_away: by the loss of its link, or of its node's health; see epochs_lapse(). */
+static void end_incarnation(struct ear *ear, bool is_away)
 {
     const uint16_t former = ear->incarnation;
 
-    if (former != EPOCHS_NONE) {
-        publish(ear, EPOCHS_NONE);
+    if (former == EPOCHS_NONE) {
+        return;
+    }
+    publish(ear, EPOCHS_NONE);
+    if (is_away) {
+        epochs_lapse(epochs_of(ear), former, clock_now_us());
+    } else {
         epochs_close(epochs_of(ear), former);
     }
 }
@@ -138,7 +144,7 @@ void ear_forget(struct ear *ear, enum metric reason)
         if (epochs_is_live(epochs_at(epochs_of(ear), ear->incarnation))) {
             stats_add(reason, 1);
         }
-        end_incarnation(ear);
+        end_incarnation(ear, reason == METRIC_flushes_link);
         track_announce(ear->track->coherence, BYTES(""));
     }
 }
@@ -459,7 +465,7 @@ static void free_ear(struct ear **at)
     *at = NULL;
     link_fini(&ear->link);
     note_loss(ear);
-    end_incarnation(ear);
+    end_incarnation(ear, false);
     pass_all(ear);
     prefixes_fini(&ear->prefixes);
     mem_free(ear);

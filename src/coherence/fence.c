@@ -46,6 +46,8 @@ static void on_all_passed(struct mail *mail)
 {
     struct coherence_fence *fence = CONTAINER_OF(mail, struct coherence_fence, done_mail);
 
+    /* What lapsed with links that were lost may have changed as well. */
+    epochs_end_lapsed(cache_epochs(fence->asker->cache), fence->node, INT64_MAX);
     fence->done(fence->arg);
     for (unsigned i = 0; i < fence->n_workers; i++) {
         struct fence_leg *leg = fence->legs[i].more;

@@ -40,6 +40,7 @@ struct fetch {
     int64_t pttl;
     uint8_t ns;
     bool knows_pttl, may_expire_fields;
+    bool keeps_key;  /* stale-if-error: a fetch that shows nothing leaves what is held */
     bool is_drained; /* its reply is large, and read for nobody */
     size_t max_value;
     int64_t max_ttl_us, negative_ttl_us, grace_us, lease_us;
@@ -202,6 +203,7 @@ static void give_up(struct fetch *fetch, enum coherence_answer answer, struct by
         return;
     }
     unlist(fetch);
+    fetch->flight->keeps_key = fetch->keeps_key && answer != COHERENCE_REPLY;
     (void)cache_complete(coherence->cache, &fetch->flight, NULL, clock_now_us(),
                          coherence->config->max_staleness_ms * 1000, &waiters);
     fetch->flight = NULL;
@@ -665,6 +667,7 @@ static struct fetch *new_fetch(struct coherence *coherence, struct cache_flight 
     fetch->began_at_us = flight->t_sent_us;
     fetch->max_value = ns->max_value;
     fetch->coherence_mode = ns->coherence;
+    fetch->keeps_key = ns->stale_if_error_ms > 0;
     fetch->op.collect = ns->max_value > LINK_COLLECT_MIN ? ns->max_value : LINK_COLLECT_MIN;
     fetch->max_ttl_us = ns->max_ttl_ms * 1000;
     fetch->negative_ttl_us = ns->negative_ttl_ms * 1000;
@@ -752,7 +755,10 @@ static bool make_offer(struct coherence *coherence, const struct cache_query *qu
     }
     link_wake(&node->links[LINK_TRACKING]);
     offer->node = node->owner;
-    offer->incarnation = modes_incarnation(node->track, ns->coherence, query->now_us);
+    /* What a node has not been proven fit for is not sent to it, to whichever link. */
+    offer->incarnation = NC_UNLIKELY(health_refuses(node->health))
+                             ? EPOCHS_NONE
+                             : modes_incarnation(node->track, ns->coherence, query->now_us);
     return true;
 }
 

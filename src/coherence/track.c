@@ -92,6 +92,18 @@ static void end_incarnation(struct track *track)
     track->incarnation = EPOCHS_NONE;
 }
 
+/* The same, as the node is away: it may be all there is (stale-if-error). What a user fetched is
+ * bounded by acl-max-age whatever happens. */
+static void lapse_incarnation(struct track *track)
+{
+    if (track->node->identity != NULL) {
+        end_incarnation(track);
+        return;
+    }
+    epochs_lapse(epochs_of(track), track->incarnation, clock_now_us());
+    track->incarnation = EPOCHS_NONE;
+}
+
 void track_forget(struct track *track)
 {
     end_incarnation(track);
@@ -185,8 +197,54 @@ static void send_ping(struct track *track)
     }
     track->is_ping_sent = true;
     track->ping_sent_at_us = track->ping.sent_at_us;
+    if (track->owed_since_us == 0) {
+        track->owed_since_us = track->ping_sent_at_us;
+    }
     track->legs_sent = track->legs_next;
     track->legs_next = NULL;
+}
+
+static void on_node_returned(void *context)
+{
+    struct track *track = context;
+
+    if (track->node->owner != track->node->id || !track->node->info->is_healthy) {
+        return; /* it answers PING, and refuses to say what it holds: CLUSTERDOWN */
+    }
+    epochs_end_lapsed(epochs_of(track), track->node->id, track->ping_sent_at_us);
+}
+
+/* The answer to a PING is what proves a node. */
+static void take_proof(struct track *track)
+{
+    const struct backend_node *node = track->node;
+
+    if (node->identity != NULL || node->info == NULL) {
+        return;
+    }
+    health_stirs(node->health, clock_now_us());
+    health_proof(node->health, track->ping_sent_at_us, clock_now_us(), !track->is_proven,
+                 on_node_returned, track);
+    if (!track->is_proven && !health_is_open(node->health)) {
+        track->is_proven = true;
+        /* Clients with caches of their own may keep what they were shown meanwhile. */
+        if (config_serves_stale(track->coherence->config)) {
+            track_announce(track->coherence, BYTES(""));
+        }
+    }
+}
+
+/* A few PINGs in a row are wanted: they are not spread over time. */
+static bool may_prove(const struct track *track)
+{
+    return track->node->identity == NULL && health_state(track->node->health) == BREAKER_HALF_OPEN;
+}
+
+/* Who may not send PING is told so by a node that is well. */
+static bool says_not_now(struct bytes reply)
+{
+    return bytes_start_with(reply, BYTES("-LOADING")) || bytes_start_with(reply, BYTES("-BUSY")) ||
+           bytes_start_with(reply, BYTES("-MASTERDOWN"));
 }
 
 static void on_ping_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
@@ -200,12 +258,16 @@ static void on_ping_reply(struct link_op *op, struct link *link, unsigned index,
         return;
     }
     track->is_ping_sent = false;
+    track->owed_since_us = 0;
+    if (!says_not_now(part)) {
+        take_proof(track);
+    }
     /* -BUSY and -LOADING prove that the link is alive, not that earlier writes were told. */
     if (part.len > 0 && part.ptr[0] == '+') {
         track_advance(track, op->sent_at_us);
     }
     pass_legs(&track->legs_sent);
-    if (track->legs_next != NULL) {
+    if (track->legs_next != NULL || (!says_not_now(part) && may_prove(track))) {
         send_ping(track);
     }
 }
@@ -264,6 +326,12 @@ static void on_up(struct link *link)
     track->watermark_us = track->up_at_us = clock_now_us();
     track->ping_sent_at_us = track->watermark_us;
     track->retry_at_us = track->watermark_us + RETRY_TRACKING_US;
+    if (track->node->identity == NULL) {
+        health_stirs(track->node->health, track->watermark_us);
+    }
+    if (may_prove(track)) {
+        send_ping(track);
+    }
     if (link->tracking_refused) {
         modes_renew(track);
     } else {
@@ -280,7 +348,8 @@ static void on_down(struct link *link)
         epochs_is_live(epochs_at(epochs_of(track), track->incarnation))) {
         stats_add(METRIC_flushes_link, 1);
     }
-    end_incarnation(track);
+    lapse_incarnation(track);
+    track->is_proven = false;
     track->n_losses++;
     track->is_confirmed = track->is_draining = track->is_probing = false;
     probe_end(track);
@@ -422,6 +491,10 @@ void track_tick(struct track *track, int64_t now_us)
     const struct config *config = track->coherence->config;
 
     ear_tick_all(track, now_us);
+    if (track->owed_since_us != 0 && track->node->identity == NULL) {
+        /* Whatever has become of the connection meanwhile. */
+        health_owed(track->node->health, track->owed_since_us, now_us);
+    }
     if (!link_is_up(track->link)) {
         return;
     }
@@ -434,6 +507,9 @@ void track_tick(struct track *track, int64_t now_us)
     if (track->node->info == NULL || !track->node->info->is_healthy) {
         /* The cluster may have a newer master that we cannot see, while this one goes on to answer
          * PING: nothing that was read from it may be shown (docs/coherence.md, failures). */
+        if (track->node->info != NULL) {
+            lapse_incarnation(track);
+        }
         track_forget(track);
     }
     if (track->node->owner != track->node->id && !track_has_caught_up(track, now_us)) {

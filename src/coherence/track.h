@@ -39,11 +39,13 @@ struct track {
     bool is_confirmed;    /* CLIENT TRACKING was accepted on the link as it is */
     bool is_probing;      /* it was accepted, and is being tried */
     bool is_ping_sent;    /* one PING is in flight */
+    bool is_proven;       /* since it is up, one was answered as it should be */
     bool is_draining;     /* a large reply that nobody wants is being read: nothing is fetched */
     struct link_op ping;
     struct link_op retry; /* CLIENT TRACKING ON once more, while it is refused */
     bool is_retry_sent;
     int64_t ping_sent_at_us, retry_at_us;
+    int64_t owed_since_us;        /* since when no PING has been answered at all; 0: one was */
     int64_t up_at_us;             /* since when the link is up */
     int64_t watermark_us;         /* every message sent before it has been applied */
     _Atomic unsigned *counted_in; /* of its coherence's counts of links; NULL while it is down */

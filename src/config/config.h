@@ -257,6 +257,8 @@ int config_main_coherence(const struct config *config);
 
 /* Some namespace is read from replicas. */
 bool config_reads_replicas(const struct config *config);
+/* Some namespace has stale-if-error. */
+bool config_serves_stale(const struct config *config);
 
 /*
  * Every namespace name that any configuration of this process had, by id: 0 is "default", ids are

@@ -262,6 +262,16 @@ bool config_reads_replicas(const struct config *config)
     return false;
 }
 
+bool config_serves_stale(const struct config *config)
+{
+    for (unsigned i = 0; i < config->n_namespaces; i++) {
+        if (config->namespaces[i].stale_if_error_ms > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 const struct config_namespace *config_namespace_of(const struct config *config, struct bytes key)
 {
     const struct config_matcher *const matcher = config->matcher;

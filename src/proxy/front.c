@@ -133,6 +133,17 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
     return 0;
 }
 
+/* What tier 1 may answer while a node cannot be asked. */
+static void set_stale_bounds(struct proxy *proxy, const struct config *config)
+{
+    int64_t bounds_ms[256] = {0};
+
+    for (unsigned i = 0; i < config->n_namespaces; i++) {
+        bounds_ms[config->namespaces[i].id] = config->namespaces[i].stale_if_error_ms;
+    }
+    cache_set_stale(proxy->cache, bounds_ms, 256);
+}
+
 int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
                struct config *config, unsigned n_workers, const struct config_backend *login)
 {
@@ -162,6 +173,8 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
         }
         proxy->n_fronts++;
     }
+    health_configure(config);
+    set_stale_bounds(proxy, config);
     proxy->fleet.bus = bus_new(&proxy->fleet, &invalidation_bus_events, &proxy->fleet);
     proxy->fleet.event_sources = event_sources_new(&proxy->fleet, config);
     return 0;
@@ -414,6 +427,7 @@ static void on_config_taken(void *context)
         cache_set_tag_rules(change->proxy->cache, change->config->tag_rules);
         stats_add(METRIC_flushes_reload, 1);
     }
+    set_stale_bounds(change->proxy, change->config);
     config_unref(&change->config);
     mem_free(change);
 }

@@ -91,7 +91,8 @@ struct front {
 
     struct request *first_retry, *last_retry; /* redirected requests that wait a moment */
     struct event *retry_event;
-    struct pause pause; /* CLIENT PAUSE */
+    int64_t retry_tokens, retry_filled_at_us; /* retry-budget; relay.c */
+    struct pause pause;                       /* CLIENT PAUSE */
     struct event *idle_event;
     struct hub *hub;           /* of the users whose home is here */
     struct topic_table topics; /* that sessions here are subscribed to */
@@ -115,7 +116,7 @@ struct proxy {
     struct front *fronts;
     unsigned n_fronts;
     const struct config_backend *login;
-    const struct config *config; /* control thread: the one in force, borrowed */
+    const struct config *config;                   /* control thread: the one in force, borrowed */
     struct tls_context *tls_clients, *tls_backend; /* control thread: those in force, or NULL */
     proxy_cache_fn cache_command;                  /* init */
     proxy_info_fn info_section;                    /* init */
@@ -127,6 +128,7 @@ struct proxy {
     _Atomic unsigned max_clients;     /* atomic: fitted to the descriptor limit */
     _Atomic bool is_draining;         /* atomic */
     _Atomic bool is_reachable;        /* atomic: set by the control thread */
+    _Atomic bool is_away;             /* atomic: the same; it was reached, and is not any more */
     int64_t started_at_us;            /* init */
     char run_id[41];                  /* init: 40 hex digits */
 };

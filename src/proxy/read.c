@@ -8,6 +8,9 @@
  */
 #include "proxy/read.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "base/clock.h"
 #include "base/stats.h"
 #include "coherence/audit.h"
@@ -205,19 +208,34 @@ void read_settle_hits(struct front *front, bool do_count)
     tally->n_touched = 0;
 }
 
-/* A hit that has to wait for earlier requests. */
-static void queue_hit(struct session *session, const struct read_call *read,
-                      const struct cache_hit *hit)
-{
-    struct request *request;
+#define ATTRIBUTE_MAX 64
 
-    count_hit(session->front, hit);
-    request = request_queue(session, REQUEST_LOCAL, read->command);
+/* RESP3's attribute stands before the reply that it tells of. Empty: it is not asked for. */
+static struct bytes attribute_of(const struct session *session, int64_t left_us,
+                                 char text[ATTRIBUTE_MAX])
+{
+    int length;
+
+    if (left_us < 0 || session == NULL || !session->wants_attributes || session->proto != 3) {
+        return BYTES("");
+    }
+    length = snprintf(text, ATTRIBUTE_MAX, "|1\r\n$5\r\nstale\r\n:%" PRId64 "\r\n", left_us / 1000);
+    return bytes_make(text, (size_t)length);
+}
+
+/* left_us: how long it may still be shown, for a client that asked for it; -1: not told. */
+static void queue_reply(struct session *session, const struct read_call *read,
+                        const struct cache_hit *hit, int64_t left_us)
+{
+    struct request *request = request_queue(session, REQUEST_LOCAL, read->command);
+    char text[ATTRIBUTE_MAX];
+
     if (request->is_muted) {
         if (hit->pinned != NULL) {
             cache_unpin(session->front->proxy->cache, hit->pinned);
         }
-    } else if (!put_hit(session->front, &request->reply, hit, session->proto,
+    } else if (outq_append(&request->reply, attribute_of(session, left_us, text)) != 0 ||
+               !put_hit(session->front, &request->reply, hit, session->proto,
                         command_downgrade(read->command, read->argv, read->argc))) {
         session_close(session);
         return;
@@ -225,6 +243,14 @@ static void queue_hit(struct session *session, const struct read_call *read,
     request->held_bytes = outq_len(&request->reply);
     session->held_bytes += request->held_bytes;
     request_done(request);
+}
+
+/* A hit that has to wait for earlier requests. */
+static void queue_hit(struct session *session, const struct read_call *read,
+                      const struct cache_hit *hit)
+{
+    count_hit(session->front, hit);
+    queue_reply(session, read, hit, -1);
 }
 
 static enum ns_metric miss_metric(enum cache_miss miss)
@@ -312,6 +338,93 @@ static void count_relayed_miss(uint8_t ns, enum coherence_refusal refusal, enum 
                  refusal == REFUSED_LINK && miss == CACHE_COLD ? NS_METRIC_misses_link
                                                                : miss_metric(miss),
                  1);
+}
+
+/* ---- while the node cannot be asked (stale-if-error) ---- */
+
+static bool is_away(const struct front *front, const struct read_call *read)
+{
+    const struct topology *topology = front->backend.topology;
+    const struct backend_node *node = backend_owner(
+        &front->backend,
+        topology != NULL && topology->is_cluster ? command_key_slot(read->key) : 0);
+
+    return node == NULL || health_is_open(node->health);
+}
+
+/* What tier 1 held of the key when its node was last heard. A copy goes to the front's. */
+static bool find_stale(struct front *front, const struct read_call *read, uint32_t scope,
+                       struct cache_hit *hit, int64_t *left_us)
+{
+    const struct cache_query query = query_of(front, read, scope, clock_now_us());
+
+    if (!cache_get_stale(front->proxy->cache, &query, front->copy, hit, left_us)) {
+        return false;
+    }
+    stats_ns_add(hit->ns, NS_METRIC_stale_served, 1);
+    return true;
+}
+
+/* Nothing older of its session that could show or change the key is unanswered. */
+static bool is_first_of_key(const struct request *request, uint64_t hash)
+{
+    const struct request *in_queue = request_in_queue(request);
+
+    /* Within a transaction, and from WATCH on, reads are the backend's. */
+    if (in_queue->session == NULL || in_queue->session->transaction != NULL) {
+        return false;
+    }
+    for (const struct request *before = in_queue->session->first; before != in_queue;
+         before = before->next) {
+        if (!before->is_done && touches(before, hash, key_bit(hash))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool read_answer_stale(struct request *request, struct bytes frame)
+{
+    const struct resp_reader_limits limits = {INT32_MAX, SIZE_MAX / 2, SIZE_MAX / 2};
+    struct front *front = request->front;
+    struct dispatch_call call = {.command = request->command, .frame = frame};
+    struct resp_request parsed;
+    struct read_call read;
+    struct cache_hit hit;
+    char text[ATTRIBUTE_MAX];
+    int64_t left_us;
+    size_t wanted;
+    const char *error;
+
+    if (request->command == NULL || request->command->class != CLASS_CACHED_READ ||
+        dry_is_on(front) || request->identity != NULL || request->shadow != NULL ||
+        request->is_streaming || request->must_repeat || frame.len == 0 ||
+        !config_serves_stale(front->config)) {
+        return false;
+    }
+    resp_reader_reset(front->again_reader);
+    if (resp_read_request(front->again_reader, frame, &limits, true, &parsed, &wanted, &error) !=
+            RESP_OK ||
+        parsed.argc < 2) {
+        return false;
+    }
+    call.argv = parsed.argv;
+    call.argc = parsed.argc;
+    if (!describe(&read, &call) || !is_first_of_key(request, read.hash) ||
+        !find_stale(front, &read, cache_scope(0, request->db), &hit, &left_us)) {
+        return false;
+    }
+    request->downgrade = (uint8_t)command_downgrade(read.command, read.argv, read.argc);
+    if (!copy_hit(front, &front->answer, &hit, request->proto, request->downgrade)) {
+        buffer_consume(&front->answer, buffer_len(&front->answer));
+        request_fail(request, "ERR nearcached: out of memory");
+        return true;
+    }
+    request_take_part(request, attribute_of(request->session, left_us, text));
+    request_take_part(request, buffer_bytes(&front->answer));
+    buffer_consume(&front->answer, buffer_len(&front->answer));
+    request_done(request);
+    return true;
 }
 
 /* As leases see its client: a part of MGET is never held, and has none. */
@@ -408,6 +521,7 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     struct cache_hit hit;
     enum coherence_refusal refusal;
     enum verdict verdict;
+    int64_t left_us;
 
     if (dry_is_on(session->front)) {
         return dry_dispatch(session, call, read);
@@ -416,6 +530,12 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
         verdict = dispatch_relay(session, call);
         stats_ns_add(ns->id, NS_METRIC_misses_bypass, verdict == VERDICT_TAKEN);
         return verdict;
+    }
+    if (NC_UNLIKELY(ns->stale_if_error_ms > 0) && order->may_hit && session->identity == NULL &&
+        is_away(session->front, read) &&
+        find_stale(session->front, read, session->scope, &hit, &left_us)) {
+        queue_reply(session, read, &hit, left_us);
+        return VERDICT_TAKEN;
     }
     request = request_queue(session, REQUEST_CACHED, read->command);
     request->ns = ns->id;
@@ -507,6 +627,14 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
 
 /* ---- parts of MGET and EXISTS ---- */
 
+static void take_part_hit(struct request *request, const struct cache_hit *hit)
+{
+    if (!copy_hit(request->front, &request->reply.tail, hit, request->proto, DOWNGRADE_PLAIN)) {
+        group_part_failed(request);
+    }
+    request_done(request);
+}
+
 bool read_part(struct group *group, struct session *session, const struct read_call *read,
                unsigned *part)
 {
@@ -518,6 +646,7 @@ bool read_part(struct group *group, struct session *session, const struct read_c
     enum coherence_refusal refusal;
     struct buffer frame;
     struct bytes argv[2] = {bytes_of_string(read->command->name), read->key};
+    int64_t left_us;
     int error;
 
     if (!ns->cache || read->key.len > CACHE_KEY_MAX) {
@@ -537,13 +666,16 @@ bool read_part(struct group *group, struct session *session, const struct read_c
         request_fail(request, "ERR nearcached: out of memory");
         return true;
     }
+    if (NC_UNLIKELY(ns->stale_if_error_ms > 0) && request->identity == NULL && !dry_is_on(front) &&
+        is_away(front, read) &&
+        find_stale(front, read, cache_scope(0, request->db), &hit, &left_us)) {
+        take_part_hit(request, &hit);
+        return true;
+    }
     switch (look_up(request, read, &order, &hit, &refusal)) {
     case CACHE_HIT:
         count_hit(front, &hit);
-        if (!copy_hit(front, &request->reply.tail, &hit, request->proto, DOWNGRADE_PLAIN)) {
-            group_part_failed(request);
-        }
-        request_done(request);
+        take_part_hit(request, &hit);
         return true;
     case CACHE_JOINED:
         stats_ns_add(ns->id, NS_METRIC_misses_cold, 1);
@@ -628,6 +760,7 @@ static void on_answer(struct coherence_waiter *waiter, enum coherence_answer ans
         return;
     }
     if (answer != COHERENCE_REPLY) {
+        request->is_paced = answer == COHERENCE_RETRY;
         request->again = answer == COHERENCE_RETRY ? AGAIN_LOOKUP : AGAIN_RELAY;
         relay_retry(request);
         return;

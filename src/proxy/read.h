@@ -44,4 +44,10 @@ void read_hurry(struct session *session);
 /* Keys of a stored frame, for the reply rule. */
 NC_MUST_CHECK int read_store_keys_of_frame(struct request *request, struct bytes frame);
 
+/*
+ * The backend cannot be asked for this relayed request: answers it with what tier 1 held when it
+ * was last heard, where the namespace allows that (stale-if-error). False: it is as it was.
+ */
+bool read_answer_stale(struct request *request, struct bytes frame);
+
 #endif

@@ -28,6 +28,11 @@
 #define RELAY_COLLECT ((size_t)16 * 1024)
 /* Long enough for a new map to arrive, short enough to go unnoticed. */
 #define RETRY_PAUSE_US 2000
+/* Thousandths of asking again once; how much of it there may be saved up; how often in a second it
+ * is free. */
+#define RETRY_TOKEN 1000
+#define RETRY_BURST (1000 * RETRY_TOKEN)
+#define RETRY_FREE 1000
 /* A node that is loading, or a cluster that is down, is asked less often. */
 #define WAIT_PAUSE_US 25000
 
@@ -135,8 +140,11 @@ int relay_store_keys(struct request *request, const struct bytes *argv,
 /* ---- sending ---- */
 
 static void fail_unreachable(struct request *request, const struct backend_node *node,
-                             const struct link *link, int error)
+                             const struct link *link, int error, struct bytes frame)
 {
+    if (read_answer_stale(request, frame)) {
+        return;
+    }
     if (error == -ENOBUFS) {
         stats_add(METRIC_errors_busy, 1);
         request_fail(request, "ERR nearcached: too many requests are waiting for %s", link->name);
@@ -157,6 +165,7 @@ static void fail_unreachable(struct request *request, const struct backend_node 
 enum redirection { REDIRECT_NONE, REDIRECT_MOVED, REDIRECT_ASK, REDIRECT_TRYAGAIN, REDIRECT_WAIT };
 
 static bool may_follow(const struct request *request, enum redirection kind);
+static void retry_earn(struct front *front);
 static void resend_later(struct request *request, struct bytes frame,
                          const struct backend_node *to);
 
@@ -198,6 +207,29 @@ bool relay_is_plain_read(const struct request *request)
            command->class == CLASS_SPLIT_READ || command->class == CLASS_MULTI_READ;
 }
 
+/* Nothing is sent to a node that would not answer, nor does anybody wait for it to. */
+static void refuse(struct request *request, const struct backend_node *node, struct bytes frame)
+{
+    char text[640];
+
+    if (read_answer_stale(request, frame)) {
+        return;
+    }
+    stats_add(METRIC_errors_backend, 1);
+    relay_refusal(node, text, sizeof(text));
+    request_fail(request, "%s", text);
+}
+
+void relay_refusal(const struct backend_node *node, char *text, size_t size)
+{
+    const struct link *link = &node->links[LINK_TRACKING];
+
+    stats_add(METRIC_breaker_refused, 1);
+    snprintf(text, size, "ERR nearcached: no connection to the backend %s (%s)", link->name,
+             link->state == LINK_DOWN && link->error[0] != '\0' ? link->error
+                                                                : health_text(node->health));
+}
+
 void relay_send(struct request *request, struct backend_node *node, struct bytes frame)
 {
     struct link *link;
@@ -206,7 +238,7 @@ void relay_send(struct request *request, struct backend_node *node, struct bytes
     int error;
 
     if (node == NULL) {
-        fail_unreachable(request, NULL, NULL, -ENOTCONN);
+        fail_unreachable(request, NULL, NULL, -ENOTCONN, frame);
         return;
     }
     if (node->info != NULL && node->info->endpoint.length == 0 &&
@@ -216,6 +248,11 @@ void relay_send(struct request *request, struct backend_node *node, struct bytes
         resend_later(request, frame, node);
         return;
     }
+    if (NC_UNLIKELY(health_refuses(node->health))) {
+        refuse(request, node, frame);
+        return;
+    }
+    retry_earn(request->front);
     node = backend_as(&request->front->backend, node, request->identity);
     link = link_for(request, node);
     if (link == NULL) {
@@ -238,7 +275,7 @@ void relay_send(struct request *request, struct backend_node *node, struct bytes
     parts[n++] = frame;
     error = link_send(link, request->db, parts, n, n, &request->op);
     if (error != 0) {
-        fail_unreachable(request, node, link, error);
+        fail_unreachable(request, node, link, error, frame);
     }
 }
 
@@ -427,6 +464,7 @@ static bool follow(struct request *request, struct link *link, struct bytes line
     if (kind == REDIRECT_TRYAGAIN || kind == REDIRECT_WAIT) {
         /* From an importing node it comes while keys are under way: ask there again. */
         request->is_waiting = kind == REDIRECT_WAIT;
+        request->is_paced = true;
         resend_later(request, frame, request->is_asking ? from : NULL);
         return true;
     }
@@ -535,6 +573,46 @@ static bool is_behind_redirected(const struct request *request)
     return false;
 }
 
+/*
+ * The budget: a bucket of tokens, filled by requests and by time, of which asking again takes one.
+ * When it is empty what would be asked again waits, in its order, and at the end of its patience
+ * goes once more: its last answer is the node's own.
+ */
+static void retry_earn(struct front *front)
+{
+    front->retry_tokens += front->config->retry_budget * RETRY_TOKEN / 100;
+    if (front->retry_tokens > RETRY_BURST) {
+        front->retry_tokens = RETRY_BURST;
+    }
+}
+
+static bool may_retry(struct request *request, int64_t now_us)
+{
+    struct front *front = request->front;
+    const int64_t since_us = front->retry_filled_at_us;
+
+    if (!request->is_paced) {
+        return true;
+    }
+    front->retry_filled_at_us = now_us;
+    if (now_us - since_us > 1000000) {
+        front->retry_tokens = RETRY_BURST;
+    } else {
+        front->retry_tokens += (now_us - since_us) * RETRY_FREE / (1000000 / RETRY_TOKEN);
+        if (front->retry_tokens > RETRY_BURST) {
+            front->retry_tokens = RETRY_BURST;
+        }
+    }
+    if (front->retry_tokens < RETRY_TOKEN &&
+        now_us - request->began_at_us < front->config->request_timeout_ms * 1000 / 2) {
+        stats_add(METRIC_retries_paced, 1);
+        return false;
+    }
+    front->retry_tokens -= front->retry_tokens < RETRY_TOKEN ? front->retry_tokens : RETRY_TOKEN;
+    request->is_paced = false;
+    return true;
+}
+
 void relay_on_retry_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct front *front = arg;
@@ -550,7 +628,7 @@ void relay_on_retry_timer(evutil_socket_t fd, short what, void *arg)
 
         request->next_retry = NULL;
         /* What stands behind one that waits may be its session's later request: it waits too. */
-        is_blocked = is_blocked || request->retry_at_us > now_us;
+        is_blocked = is_blocked || request->retry_at_us > now_us || !may_retry(request, now_us);
         if (is_blocked) {
             keep_retry(front, request);
         } else if (large_must_wait(request)) {
@@ -643,15 +721,45 @@ static void repeat(struct request *request, struct link *link)
     resend_later(request, frame, NULL);
 }
 
+/* The node answers that it cannot say now, and nothing of what it holds. */
+static bool says_away(struct bytes line)
+{
+    return bytes_start_with(line, BYTES("-LOADING")) ||
+           bytes_start_with(line, BYTES("-CLUSTERDOWN")) ||
+           bytes_start_with(line, BYTES("-MASTERDOWN"));
+}
+
+/* The request as it was sent, where that is still known. */
+static struct bytes sent_frame(const struct request *request, const struct link *link)
+{
+    return link->settings.keeps_requests
+               ? relay_frame(request, link)
+               : bytes_make(request->stored + request->stored_bytes, request->frame_bytes);
+}
+
+/* A read that was shown nothing: what tier 1 holds may be all there is (stale-if-error). */
+static bool leaves_keys(const struct request *request)
+{
+    return relay_is_plain_read(request) && !request->is_streaming && !request->must_repeat &&
+           config_serves_stale(request->front->config);
+}
+
 static void on_reply(struct link_op *op, struct link *link, unsigned index, struct bytes part,
                      bool is_first, bool is_last)
 {
     struct request *request = CONTAINER_OF(op, struct request, op);
+    bool drops = true;
 
     if (index + 1 < op->n_replies) {
         return; /* of ASKING or PING */
     }
-    if (is_first) {
+    if (is_first && is_last && part.ptr[0] == '-' && says_away(part) && leaves_keys(request)) {
+        if (read_answer_stale(request, sent_frame(request, link))) {
+            return;
+        }
+        drops = false;
+    }
+    if (is_first && drops) {
         relay_drop_keys(request);
     }
     if (request->must_repeat && !request->is_streaming) {
@@ -706,7 +814,11 @@ static void break_off(struct request *request)
 
 void relay_lost(struct request *request, const struct link *link, enum link_loss loss)
 {
-    relay_drop_keys(request);
+    if (!leaves_keys(request)) {
+        relay_drop_keys(request);
+    } else if (read_answer_stale(request, sent_frame(request, link))) {
+        return;
+    }
     request->is_held = false;
     request->paused_link = NULL;
     if (request->is_streaming) {

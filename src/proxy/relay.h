@@ -14,6 +14,8 @@
 
 /* Sends frame (a whole multibulk request) to node; NULL: nobody owns the slot, an error is the
  * reply. */
+/* Why nothing is sent to a node whose breaker is open. */
+void relay_refusal(const struct backend_node *node, char *text, size_t size);
 void relay_send(struct request *request, struct backend_node *node, struct bytes frame);
 
 /* Remembers the keys that the reply must drop. -ENOMEM. */

@@ -52,6 +52,7 @@ struct request {
     bool needs_fence, drops_all;
     bool is_fencing;   /* a fence was sent at the beginning of its reply, and is not passed */
     bool is_answered;  /* done when that fence is passed */
+    bool is_paced;     /* asking again is subject to retry-budget */
     bool is_waiting;   /* the next retry is not so soon: the node said "not now" */
     bool is_asking;    /* ASKING goes before it */
     bool must_repeat;  /* its reply may be older than a retried write's: ask again */

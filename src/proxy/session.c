@@ -236,7 +236,7 @@ void session_log_out(struct session *session)
     login_cancel(session);
     session_set_identity(session, NULL);
     session->is_authed = config->auth != AUTH_BACKEND && config->requirepass[0] == '\0';
-    session->may_change_cache = false;
+    session->may_change_cache = session->wants_attributes = false;
 }
 
 void session_close_after_reply(struct session *session)

@@ -54,6 +54,7 @@ struct session {
     struct login *login;       /* a login that is being checked; NULL: none */
     uint8_t proto;             /* 2 or 3 */
     uint8_t reply_mode;        /* enum session_reply_mode */
+    bool wants_attributes;     /* CACHE ATTRIBUTES: what is stale says so, in RESP3 */
     bool is_authed, may_change_cache, is_closing, is_eof, is_stalled, is_closed, is_no_evict;
     bool is_blocked;   /* the socket takes no more: write_event is added */
     bool is_suspended; /* what follows waits for the answer in hand: SELECT, EXEC, BLPOP */

@@ -160,12 +160,19 @@ static bool take_lease(struct session *session, struct backend_node *node)
 {
     struct transaction *transaction = session->transaction;
     struct front *front = session->front;
+    char text[640];
 
     if (node == NULL) {
         stats_add(METRIC_errors_backend, 1);
         (void)spoil(session, front->backend.topology == NULL
                                  ? "ERR nearcached: the backend was not reached yet"
                                  : "CLUSTERDOWN Hash slot not served");
+        return false;
+    }
+    if (health_refuses(node->health)) {
+        stats_add(METRIC_errors_backend, 1);
+        relay_refusal(node, text, sizeof(text));
+        (void)spoil(session, text);
         return false;
     }
     transaction->lease = lease_take(&front->backend,

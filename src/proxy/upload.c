@@ -174,6 +174,14 @@ static void ask(struct upload *upload)
     struct bytes parts[1];
     int error = 0;
 
+    if (upload->node != NULL && health_refuses(upload->node->health)) {
+        char why[640];
+
+        stats_add(METRIC_errors_backend, 1);
+        relay_refusal(upload->node, why, sizeof(why));
+        request_fail(let_go(upload), "%s", why);
+        return;
+    }
     if (upload->node == NULL || !take_lease(upload)) {
         stats_add(METRIC_errors_backend, upload->node == NULL);
         request_fail(let_go(upload), "%s",

@@ -7,9 +7,11 @@
 /* Of one node and worker. Each stands for a large reply that somebody reads slowly. */
 #define SPARES_MAX 64
 
+/* node: those of a user are no judges, what its rules deny it is no news of the node. */
 static struct link_settings link_settings(const struct backend *backend,
-                                          const struct topology_node *info)
+                                          const struct backend_node *node)
 {
+    const struct topology_node *info = node->info;
     const struct config *config = backend->config;
     const bool is_cluster = backend->topology != NULL && backend->topology->is_cluster;
     /* Clients may keep what is kept nowhere here (CLIENT TRACKING). */
@@ -22,6 +24,8 @@ static struct link_settings link_settings(const struct backend *backend,
         .reconnect_min_ms = config->reconnect_min_ms,
         .reconnect_max_ms = config->reconnect_max_ms,
         .output_limit = config->link_output_limit,
+        .health = node->health,
+        .is_judge = node->identity == NULL,
         .tls = config->target.is_tls ? &backend->tls : NULL,
         .wants_tracking = config_uses_coherence(config, COHERENCE_AUTO) ||
                           config_uses_coherence(config, COHERENCE_TRACKING) ||
@@ -103,17 +107,29 @@ const struct config_backend *backend_login(const struct backend *backend,
     return node->identity != NULL ? &node->identity->login : backend->login;
 }
 
+/* Only who is sent PINGs can prove itself: a replica that nobody reads is never judged. */
+static void set_health(const struct backend *backend, struct backend_node *node)
+{
+    if (node->info != NULL) {
+        node->health = node->info->is_master || backend->reads_replicas
+                           ? health_of(node->id, node->info->endpoint.text)
+                           : NULL;
+    }
+}
+
 static struct backend_node *new_node(struct backend *backend, const struct topology_node *info,
                                      const struct identity *identity)
 {
-    const struct link_settings settings = link_settings(backend, info);
     struct backend_node *node = mem_alloc(sizeof(*node));
+    struct link_settings settings;
 
     node->id = info->id;
     node->info = info;
     node->owner = topology_node_owner(info);
     node->is_in_map = true;
     node->identity = identity;
+    set_health(backend, node);
+    settings = link_settings(backend, node);
     for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
         link_init(&node->links[kind], kind, backend->worker, info, backend_login(backend, node),
                   &settings);
@@ -159,7 +175,7 @@ static struct link *new_spare(struct backend *backend, struct backend_node *node
                               enum link_kind kind)
 {
     struct backend_spare *spare = mem_alloc(sizeof(*spare));
-    struct link_settings settings = link_settings(backend, node->info);
+    struct link_settings settings = link_settings(backend, node);
 
     link_init(&spare->link, kind, backend->worker, node->info, backend_login(backend, node),
               &settings);
@@ -273,11 +289,12 @@ void backend_set_topology(struct backend *backend, struct topology *topology)
 
 static void set_settings(const struct backend *backend, struct backend_node *node)
 {
+    set_health(backend, node);
     for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
         struct link *link = &node->links[kind];
         const bool keeps_requests = link->settings.keeps_requests;
 
-        link->settings = link_settings(backend, node->info);
+        link->settings = link_settings(backend, node);
         if (link->state != LINK_IDLE && link->state != LINK_DOWN) {
             /* The bytes in its buffer are laid out one way or the other. */
             link->settings.keeps_requests = keeps_requests;
@@ -294,6 +311,7 @@ void backend_set_config(struct backend *backend, const struct config *config)
     backend->config = config;
     backend->reads_replicas = config_reads_replicas(config);
     backend->tls = config->tls_backend;
+    health_configure(config);
     for (struct backend_node *node = backend->nodes; node != NULL; node = node->next) {
         set_settings(backend, node);
     }
@@ -385,9 +403,26 @@ static bool wants_tracking(const struct backend *backend, const struct backend_n
             atomic_load_explicit(&node->identity->n_sessions, memory_order_relaxed) > 0);
 }
 
+/* What its relay links have heard since the last tick. */
+static void tell_health(struct backend_node *node, int64_t now_us)
+{
+    uint64_t n = 0;
+
+    for (unsigned kind = 0; kind < N_LINK_KINDS; kind++) {
+        n += kind != LINK_TRACKING ? node->links[kind].n_answered : 0;
+        node->links[kind].n_answered = 0;
+    }
+    if (node->identity == NULL) {
+        health_ok(node->health, n, now_us);
+        health_tick(node->health, now_us);
+    }
+}
+
 static void tick_node(struct backend *backend, struct backend_node *node, int64_t now_us)
 {
     struct link *tracking = &node->links[LINK_TRACKING];
+
+    tell_health(node, now_us);
 
     if (node->identity != NULL && link_is_up(tracking) && !wants_tracking(backend, node)) {
         link_close(tracking, "its user has left");

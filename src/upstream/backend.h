@@ -31,6 +31,7 @@ struct backend_node {
     struct backend_spare *spares;       /* backend_relay_link() */
     struct lease *leases, *idle_leases; /* lease.h; first: taken or ending */
     unsigned n_idle_leases;
+    struct health *health;           /* may it be asked? NULL: nobody judges it */
     const struct identity *identity; /* whose links these are; NULL: the proxy's own login */
     struct backend_node *of_users;   /* the same node with the links of users, by next */
     void *track;                     /* what coherence/ keeps about the tracking link */

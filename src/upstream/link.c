@@ -28,6 +28,8 @@
 /* A push names the keys of one write; a MULTI of a million keys still fits. */
 #define PUSH_MAX ((size_t)64 * 1024 * 1024)
 #define GREETING_REPLY_MAX ((size_t)64 * 1024)
+/* So many replies that nobody waits for are waited for on one link. */
+#define ABANDONED_MAX 100000u
 /* Silence on a leased link before TCP asks whether the node is still there. */
 #define KEEP_ALIVE_S 30
 
@@ -80,11 +82,16 @@ static void pause_before_retry(struct link *link)
     int64_t pause_ms = link->settings.reconnect_min_ms;
     uint64_t random;
 
-    for (unsigned i = 1; i < link->n_failures && pause_ms < link->settings.reconnect_max_ms; i++) {
+    int64_t max_ms = link->settings.reconnect_max_ms;
+
+    if (link->kind == LINK_TRACKING) {
+        max_ms = health_retry_max_ms(link->settings.health, max_ms);
+    }
+    for (unsigned i = 1; i < link->n_failures && pause_ms < max_ms; i++) {
         pause_ms *= 2;
     }
-    if (pause_ms > link->settings.reconnect_max_ms) {
-        pause_ms = link->settings.reconnect_max_ms;
+    if (pause_ms > max_ms) {
+        pause_ms = max_ms;
     }
     /* Half fixed, half random: workers and proxies that lost a node together do not return
      * together. */
@@ -144,6 +151,27 @@ static void reset_connection(struct link *link)
     link->on_drained = NULL;
 }
 
+/* That a connection without requests is closed is no failure: servers do so (timeout). */
+static void tell_health(const struct link *link, bool is_timeout)
+{
+    const bool was_up = link->state == LINK_UP;
+    const int64_t now_us = clock_now_us();
+
+    if (!link->settings.is_judge || link->settings.is_quiet || link->is_closing ||
+        (was_up && link->first_op == NULL && link->kind != LINK_TRACKING)) {
+        return;
+    }
+    if (!was_up) {
+        health_failed(link->settings.health, 0, link->connect_began_us, now_us);
+    } else if (is_timeout) {
+        health_failed(link->settings.health, link->n_ops,
+                      link->first_op != NULL ? link->first_op->sent_at_us : now_us, now_us);
+    } else {
+        health_cut(link->settings.health, link->n_ops,
+                   link->first_op != NULL ? link->first_op->sent_at_us : now_us, now_us);
+    }
+}
+
 static void go_down(struct link *link, const char *reason, bool is_timeout)
 {
     const bool was_up = link->state == LINK_UP;
@@ -151,6 +179,8 @@ static void go_down(struct link *link, const char *reason, bool is_timeout)
     if (link->state == LINK_IDLE || link->state == LINK_DOWN) {
         return;
     }
+    tell_health(link, is_timeout);
+    link->down_at_us = INT64_MAX; /* not before it has been reset is it connected again */
     snprintf(link->error, sizeof(link->error), "%s", reason);
     link->state = LINK_DOWN;
     link->is_resp2 = false; /* the server may have changed: asked anew next time */
@@ -171,11 +201,14 @@ static void go_down(struct link *link, const char *reason, bool is_timeout)
     }
     lose_operations(link, is_timeout);
     reset_connection(link);
+    link->down_at_us = clock_now_us();
 }
 
 void link_close(struct link *link, const char *reason)
 {
+    link->is_closing = true;
     go_down(link, reason, false);
+    link->is_closing = false;
 }
 
 bool link_require_multi(struct link *link)
@@ -217,7 +250,7 @@ void link_set_endpoint(struct link *link, const struct endpoint *endpoint)
     if (strcmp(link->endpoint.text, endpoint->text) == 0) {
         return;
     }
-    go_down(link, "the node's address changed", false);
+    link_close(link, "the node's address changed");
     link->endpoint = *endpoint;
     snprintf(link->name, sizeof(link->name), "%s", endpoint->text);
     link->retry_at_us = 0; /* what failed was the former address */
@@ -609,7 +642,9 @@ static void begin_connect(struct link *link)
 void link_wake(struct link *link)
 {
     if (link->state == LINK_IDLE ||
-        (link->state == LINK_DOWN && clock_now_us() >= link->retry_at_us)) {
+        (link->state == LINK_DOWN &&
+         (clock_now_us() >= link->retry_at_us ||
+          health_has_returned(link->settings.health, link->down_at_us)))) {
         begin_connect(link);
     }
 }
@@ -664,7 +699,7 @@ static bool take_greeting(struct link *link, struct bytes reply)
     char reason[256];
 
     if (is_error && step == GREET_HELLO && lacks_hello(link, reply)) {
-        go_down(link, "the server does not speak RESP3", false);
+        link_close(link, "the server does not speak RESP3");
         link->is_resp2 = true;
         link->retry_at_us = 0;
         return false;
@@ -718,6 +753,7 @@ static bool hand_out(struct link *link, struct bytes part, bool is_first, bool i
     const uint64_t end = op->end;
 
     if (is_last && ++op->n_seen == op->n_replies) {
+        link->n_answered++;
         link->n_failures = 0; /* not before it has answered something: it may close at once */
         link->first_op = op->next;
         if (link->first_op == NULL) {
@@ -909,6 +945,120 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 
 /* ---- time ---- */
 
+/* Stands in the place of an operation that was told that it is lost: its reply may still come. */
+static void on_abandoned_reply(struct link_op *op, struct link *link, unsigned index,
+                               struct bytes part, bool is_first, bool is_last)
+{
+    (void)part;
+    (void)is_first;
+    if (is_last && index + 1 == op->n_replies) {
+        link->n_abandoned--;
+        mem_free(op);
+    }
+}
+
+static void on_abandoned_lost(struct link_op *op, struct link *link, enum link_loss loss)
+{
+    (void)loss;
+    link->n_abandoned--;
+    mem_free(op);
+}
+
+static const struct link_op_type abandoned_type = {on_abandoned_reply, on_abandoned_lost};
+
+/* Takes the operations whose time is over out of the link; each leaves somebody in its place. */
+static struct link_op *take_overdue(struct link *link, int64_t sent_before_us, unsigned *n)
+{
+    struct link_op *first = NULL, *former = NULL;
+    struct link_op **last = &first, **at = &link->first_op;
+
+    *n = 0;
+    while (*at != NULL && (*at)->sent_at_us < sent_before_us) {
+        struct link_op *op = *at;
+
+        /* Nobody waits for SELECT, and what it is answered decides about what follows it. */
+        if (op->type != &abandoned_type && op->type != &select_type &&
+            (op != link->first_op || !link->is_streaming)) {
+            struct link_op *instead = mem_alloc(sizeof(*instead));
+
+            *instead = *op;
+            instead->type = &abandoned_type;
+            instead->collect = LINK_COLLECT_MIN;
+            instead->collect_many = 0;
+            *at = instead;
+            op->next = NULL;
+            *last = op;
+            last = &op->next;
+            link->n_abandoned++;
+            (*n)++;
+        }
+        former = *at;
+        at = &(*at)->next;
+    }
+    if (*at == NULL && former != NULL) {
+        link->last_op = former;
+    }
+    return first;
+}
+
+/*
+ * Each request has request-timeout of its own, whatever it stands behind. The connection is kept:
+ * what comes later on it may be answered in time, and stays in the order in which it was sent.
+ */
+static void abandon_overdue(struct link *link, int64_t now_us)
+{
+    const int64_t limit_us = link->settings.request_timeout_ms * 1000;
+    unsigned n;
+    struct link_op *op = take_overdue(link, now_us - limit_us, &n);
+
+    if (op == NULL) {
+        return;
+    }
+    stats_add(METRIC_requests_abandoned, n);
+    if (link->settings.is_judge) {
+        health_failed(link->settings.health, n, op->sent_at_us, now_us);
+    }
+    link->is_losing = true;
+    while (op != NULL) {
+        struct link_op *const next = op->next;
+
+        op->next = NULL;
+        op->type->on_lost(op, link, LINK_LOST_TIMEOUT);
+        op = next;
+    }
+    link->is_losing = false;
+}
+
+/* Its operations are requests of many clients, each complete in itself. */
+static bool is_shared(const struct link *link)
+{
+    return link->events == NULL && !link->settings.is_leased && !link->settings.is_quiet &&
+           !link->is_filling && !link->is_left;
+}
+
+static void watch_replies(struct link *link, int64_t now_us)
+{
+    const int64_t limit_us = link->settings.request_timeout_ms * 1000;
+    const int64_t since_us = link->first_op->sent_at_us > link->last_progress_us
+                                 ? link->first_op->sent_at_us
+                                 : link->last_progress_us;
+
+    if (!is_shared(link) || link->is_streaming) {
+        if (now_us - since_us > limit_us) {
+            go_down(link, "no reply within request-timeout", true);
+            return;
+        }
+    }
+    if (!is_shared(link)) {
+        return;
+    }
+    if (now_us - since_us > 2 * limit_us || link->n_abandoned > ABANDONED_MAX) {
+        go_down(link, "no reply within twice request-timeout", true);
+        return;
+    }
+    abandon_overdue(link, now_us);
+}
+
 static void close_idle(struct link *link)
 {
     log_debug("upstream", "idle link closed", "addr=%s kind=%s", link->name,
@@ -924,7 +1074,9 @@ void link_tick(struct link *link, int64_t now_us)
     switch (link->state) {
     case LINK_CONNECTING:
     case LINK_GREETING:
-        if (now_us - link->connect_began_us > settings->connect_timeout_ms * 1000) {
+        if (now_us - link->connect_began_us > settings->connect_timeout_ms * 1000 ||
+            (link->first_op != NULL && is_shared(link) && settings->request_timeout_ms > 0 &&
+             now_us - link->first_op->sent_at_us > settings->request_timeout_ms * 1000)) {
             go_down(link,
                     stream_is_in_handshake(&link->stream)
                         ? "TLS handshake timed out: does the server speak TLS there?"
@@ -937,13 +1089,7 @@ void link_tick(struct link *link, int64_t now_us)
             link->last_progress_us = now_us; /* the client's turn, not the node's */
         } else if (link->first_op != NULL && link->kind != LINK_TRACKING &&
                    settings->request_timeout_ms > 0) {
-            const int64_t since_us = link->first_op->sent_at_us > link->last_progress_us
-                                         ? link->first_op->sent_at_us
-                                         : link->last_progress_us;
-
-            if (now_us - since_us > settings->request_timeout_ms * 1000) {
-                go_down(link, "no reply within request-timeout", true);
-            }
+            watch_replies(link, now_us);
         } else if (link->first_op == NULL && link->kind != LINK_TRACKING &&
                    settings->idle_timeout_ms > 0 &&
                    now_us - link->last_used_us > settings->idle_timeout_ms * 1000) {

@@ -24,6 +24,7 @@
 #include "config/backend_url.h"
 #include "config/config.h"
 #include "resp/resp.h"
+#include "upstream/health.h"
 #include "upstream/topology.h"
 
 enum link_kind { LINK_RELAY2, LINK_RELAY3, LINK_TRACKING, N_LINK_KINDS };
@@ -75,6 +76,8 @@ struct link_settings {
     int64_t request_timeout_ms; /* 0: none */
     int64_t reconnect_min_ms, reconnect_max_ms;
     size_t output_limit;
+    struct health *health;          /* of the node; NULL: nobody judges it */
+    bool is_judge;                  /* what befalls the link is news of the node */
     struct tls_context *const *tls; /* NULL: plain. What it points to follows reloads */
     bool wants_tracking;            /* tracking links: send CLIENT TRACKING ON */
     bool is_broadcast;              /* the same with BCAST, and these prefixes; none: every key */
@@ -134,7 +137,12 @@ struct link {
     bool tracking_asked;   /* CLIENT TRACKING was part of its greeting */
     bool tracking_refused; /* up, but CLIENT TRACKING was not accepted */
 
+    uint64_t n_answered;  /* operations, since health was last told */
+    unsigned n_abandoned; /* operations whose replies nobody waits for any more */
+    bool is_closing;      /* by its owner: no news of the node */
+
     int64_t client_id; /* leased: the connection's number at the backend, 0 while unknown */
+    int64_t down_at_us;
     int64_t connect_began_us, retry_at_us, last_used_us, last_progress_us;
     unsigned n_failures; /* in a row */
     char error[256];     /* why it is down */

@@ -263,7 +263,8 @@ def test_one_killed_script_is_enough_on_a_cluster(cluster, admin_proxy):
 
 
 def test_a_long_debug_command_does_not_time_out_and_keeps_its_place(redis_server, start_proxy):
-    proxy = start_proxy(redis_server.url(), {"admin-commands": "on", "request-timeout": "300ms"})
+    proxy = start_proxy(redis_server.url(), {"admin-commands": "on", "request-timeout": "300ms",
+                                             "breaker-latency": "5s"})
     with proxy.client() as client:
         frames = client.pipeline([("SET", "k", "1"), ("DEBUG", "SLEEP", "0.6"), ("GET", "k"),
                                   ("INCR", "k"), ("GET", "k")])

@@ -243,7 +243,7 @@ def test_a_stopped_backend_holds_back_one_client_only_so_far(start_proxy, start_
         finally:
             server.resume()
         assert proxy.metrics().get("large_stalls_total", direction="request") > 0
-        assert client.value("GET", "k") == b"v"
+        wait_until(lambda: client.value("GET", "k") == b"v", 10, "the node to prove itself")
         assert client.ok("EXISTS", "big") == 0
     assert_at_rest(proxy)
 

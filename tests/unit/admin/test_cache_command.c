@@ -140,7 +140,8 @@ static void help_lists_every_subcommand(void **state)
     char *help = ask(fd, "cache help");
 
     (void)state;
-    assert_memory_equal(help, "*45\r\n+CACHE <subcommand> ", 24);
+    assert_memory_equal(help, "*47\r\n+CACHE <subcommand> ", 24);
+    assert_contains(help, "\r\n+ATTRIBUTES on|off\r\n+    ");
     assert_contains(help, "\r\n+AUDIT [<key>]\r\n+    ");
     assert_contains(help, "\r\n+AUTH <password>\r\n+    ");
     assert_contains(help, "\r\n+CLEAR [<namespace>]\r\n+    ");
