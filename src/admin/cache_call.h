@@ -25,4 +25,8 @@ void cache_run_clear(struct cache_call *call);
 void cache_run_ban(struct cache_call *call);
 void cache_run_job(struct cache_call *call);
 
+/* admin/config_command.c */
+void cache_run_config(struct cache_call *call);
+void cache_run_mode(struct cache_call *call);
+
 #endif

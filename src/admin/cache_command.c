@@ -88,12 +88,13 @@ static void put_namespaces(const struct front *front, struct resp_writer *text)
 
         cache_ns_stats(front->proxy->cache, ns->id, &n_entries, &n_bytes);
         info_line(text,
-                  "%s:match=%s,cache=%s,max_ttl_ms=%" PRId64 ",negative_ttl_ms=%" PRId64
+                  "%s:match=%s,cache=%s,mode=%s,max_ttl_ms=%" PRId64 ",negative_ttl_ms=%" PRId64
                   ",max_value_bytes=%zu,entries=%" PRIu64 ",bytes=%" PRIu64 ",hits=%" PRIu64
                   ",misses=%" PRIu64,
                   ns->name, ns->match != NULL ? ns->match : "", ns->cache ? "on" : "off",
-                  ns->max_ttl_ms, ns->negative_ttl_ms, ns->max_value, n_entries, n_bytes,
-                  stats_ns_sum(ns->id, NS_METRIC_hits), misses_of(ns->id));
+                  config_mode_name(config_mode_of(config, ns)), ns->max_ttl_ms, ns->negative_ttl_ms,
+                  ns->max_value, n_entries, n_bytes, stats_ns_sum(ns->id, NS_METRIC_hits),
+                  misses_of(ns->id));
     }
 }
 
@@ -389,6 +390,9 @@ static const struct subcommand subcommands[] = {
      cache_run_ban},
     {"CLEAR", "[<namespace>]", "Drop everything, or all of a namespace. Returns how many keys.", 0,
      1, true, cache_run_clear},
+    {"CONFIG", "GET <pattern> [<pattern> ...] | SET <option> <value> [<option> <value> ...]",
+     "Show options, or set them until the next reload or restart.", 1, UINT32_MAX, true,
+     cache_run_config},
     {"GET", "<key>", "Show a key's namespace and policy, and what tier 1 holds for it.", 1, 1,
      false, run_get},
     {"HELP", "", "Print this help.", 0, 0, false, run_help},
@@ -401,6 +405,10 @@ static const struct subcommand subcommands[] = {
      cache_run_invalidate},
     {"JOB", "LIST | CANCEL <id>", "Show what INVALIDATE ALL is doing at the backend, or end it.", 1,
      2, true, cache_run_job},
+    {"MODE", "", "Show the mode of all, and of each namespace.", 0, 0, false, cache_run_mode},
+    {"MODE", "on|bypass|readonly|off [<namespace>]",
+     "Relay everything, refuse writes, or refuse all, at once and until it is changed.", 1, 2, true,
+     cache_run_mode},
     {"STATS", "", "Show counters and sizes as a map of integers.", 0, 0, false, run_stats},
 };
 

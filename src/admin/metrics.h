@@ -28,6 +28,7 @@ struct metrics_facts {
     unsigned n_jobs;
     struct {
         uint64_t n_entries, n_bytes;
+        int mode;
     } namespaces[STATS_NAMESPACES];
     unsigned n_clients, max_clients;
     unsigned n_subscriptions;
@@ -38,7 +39,7 @@ struct metrics_facts {
     unsigned n_links_up, n_links_down, n_nodes, n_bus_peers;
     bool is_tracking, is_ready, is_dry_run, is_bus_up;
     struct coherence_state state; /* the counts of links and nodes by mode */
-    unsigned n_audits; /* under way */
+    unsigned n_audits;            /* under way */
     double stale_ratio;
     int64_t staleness_bound_ms, watermark_age_us, uptime_us;
     uint64_t process_resident_bytes, allocated_bytes, n_log_dropped;

@@ -30,13 +30,7 @@
 
 /* In the order of WORDS() in tables/options.def; log_level holds an enum log_level (base/log.h). */
 enum { PRESENT_AS_STANDALONE, PRESENT_AS_CLUSTER };
-enum {
-    COHERENCE_AUTO,
-    COHERENCE_TRACKING,
-    COHERENCE_BROADCAST,
-    COHERENCE_KEYSPACE,
-    COHERENCE_TTL
-};
+enum { COHERENCE_AUTO, COHERENCE_TRACKING, COHERENCE_BROADCAST, COHERENCE_KEYSPACE, COHERENCE_TTL };
 enum { AUTH_AUTO, AUTH_PROXY, AUTH_BACKEND };
 enum { SCRIPT_KEYS_UNDECLARED, SCRIPT_KEYS_DECLARED };
 enum { CONFIG_COMMAND_ON, CONFIG_COMMAND_GET, CONFIG_COMMAND_OFF };
@@ -48,6 +42,7 @@ enum {
     TLS_AUTH_CLIENTS_YES
 };
 enum { SENTINEL_TLS_AUTO, SENTINEL_TLS_ON, SENTINEL_TLS_OFF };
+enum { MODE_ON, MODE_BYPASS, MODE_READONLY, MODE_OFF };
 enum { LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON };
 
 #define CONFIG_LIST_MAX 16
@@ -77,6 +72,7 @@ struct config_list {
 #define CONFIG_FIELD_ENUM_cache_command(name) int name
 #define CONFIG_FIELD_ENUM_tls_auth_clients(name) int name
 #define CONFIG_FIELD_ENUM_sentinel_tls(name) int name
+#define CONFIG_FIELD_ENUM_mode(name) int name
 #define CONFIG_FIELD_ENUM_log_level(name) int name
 #define CONFIG_FIELD_ENUM_log_format(name) int name
 
@@ -107,7 +103,8 @@ struct config_namespace {
     uint8_t id; /* stable for the life of the process, by name; 0 is "default" */
     /*
      * match (NULL for "default"), cache, and the options that a namespace may override, resolved:
-     * max_ttl_ms, negative_ttl_ms, max_value, replica_reads, coherence.
+     * max_ttl_ms, negative_ttl_ms, max_value, replica_reads, coherence, mode. `cache` is what
+     * comes of the option and of the modes: whether its keys are kept.
      */
 #define WORDS(list, words)
 #define OPTION(section, name, type, def, min, max, reload, help)                                   \
@@ -116,10 +113,13 @@ struct config_namespace {
 #include "tables/options.def"
 #undef OPTION
 #undef OVERRIDE
+    bool has_cache;                   /* the option `cache` alone */
+    bool refuses_writes, refuses_all; /* by its own mode or the global one */
 };
 
 struct config_matcher; /* opaque: patterns prepared for config_namespace_of() */
 struct config_source;  /* opaque: file name and flags, kept for config_reload() */
+struct config_changes; /* opaque: the file as it was read, and what was set since */
 
 struct config {
     /*
@@ -152,7 +152,9 @@ struct config {
     struct config_namespace *namespaces; /* [0] is "default"; then longest pattern first */
     unsigned n_namespaces;
     struct config_matcher *matcher;
+    bool has_refusals; /* some namespace, or all, refuses writes or everything */
     struct config_source *source;
+    struct config_changes *changes;
     _Atomic unsigned n_refs;
 };
 
@@ -176,11 +178,49 @@ NC_MUST_CHECK int config_load(int argc, char **argv, enum config_action *action,
                               struct config **out, FILE *errors);
 
 /*
- * Reads the file again, under the environment and the flags of the first time. Besides all other
- * errors, an option that needs a restart (START) must not have changed. current, or what it was
- * reloaded from, came from config_load().
+ * Reads the file again, under the environment and the flags of the first time. What config_set()
+ * changed is forgotten, but for modes. An option that needs a restart (START) and has changed keeps
+ * its value; `notes` gets a line for each. current, or what it was reloaded from, came from
+ * config_load().
  */
-NC_MUST_CHECK int config_reload(const struct config *current, struct config **out, FILE *errors);
+NC_MUST_CHECK int config_reload(const struct config *current, struct config **out, FILE *errors,
+                                FILE *notes);
+
+/* One option and its new value; space: its namespace, NULL: outside of them. Borrowed. */
+struct config_assignment {
+    const char *space, *name, *value;
+};
+
+/*
+ * Sets options over all else, and all of them or none: with the file as it was read last, so that
+ * nothing else changes. Certificates are read again only where [tls] changed. Checks are those of
+ * the file; an option that needs a restart is an error.
+ */
+NC_MUST_CHECK int config_set(const struct config *current, const struct config_assignment *set,
+                             unsigned n, struct config **out, FILE *errors);
+
+/* "=off session=bypass", as config_set_modes() takes it: the modes that were set. */
+void config_modes_set(const struct config *config, FILE *out);
+NC_MUST_CHECK int config_set_modes(const struct config *current, const char *text,
+                                   struct config **out, FILE *errors);
+
+/* One difference. before or after NULL: the namespace was not, or is no longer, there. */
+typedef void (*config_diff_fn)(void *context, const char *option, const char *before,
+                               const char *after);
+/* Values are shown as by config_each(). Returns how many differ. */
+unsigned config_diff(const struct config *former, const struct config *fresh, config_diff_fn fn,
+                     void *context);
+
+/*
+ * All options as one writes them, "max-ttl" and "namespace.session.max-ttl". Of secrets only
+ * whether there is one.
+ */
+typedef void (*config_each_fn)(void *context, const char *option, const char *value);
+void config_each(const struct config *config, config_each_fn fn, void *context);
+
+/* "on", "bypass" ... of the mode that holds for the namespace, the global one included. */
+const char *config_mode_name(int mode);
+int config_mode_of(const struct config *config, const struct config_namespace *space);
 
 /* Defaults and the given text alone, as for a file of this name: for tests and fuzzing. */
 NC_MUST_CHECK int config_parse(struct bytes text, const char *file_name, struct config **out,

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "cache/bans.h"
 #include "coherence/audit.h"
 #include "coherence/invalidation.h"
 #include "coherence/recent.h"
@@ -11,6 +12,7 @@
 #include "proxy/hub.h"
 #include "proxy/large.h"
 #include "proxy/login.h"
+#include "proxy/mode.h"
 #include "proxy/pause.h"
 #include "proxy/pubsub.h"
 #include "proxy/relay.h"
@@ -106,6 +108,7 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
     coherence_init(&front->coherence, &proxy->fleet, &front->worker, &front->backend, config);
     front->audit_left = audit_interval(front->coherence.auditor);
     front->max_staleness_us = max_staleness_us(config);
+    front->is_restricted = config->has_refusals;
     front->hub = hub_new(front, &pubsub_hub_events);
     front->tracking = tracking_new(front);
     front->retry_event = event_new(front->worker.base, -1, 0, relay_on_retry_timer, front);
@@ -336,20 +339,22 @@ void proxy_set_topology(struct proxy *proxy, struct topology *topology)
     proxy_on_all_workers(proxy, take_topology, forget_topology, topology_ref(topology));
 }
 
-static bool is_same_policy(const struct config_namespace *a, const struct config_namespace *b)
+static bool is_same_match(const struct config_namespace *a, const struct config_namespace *b)
 {
-    const bool is_same_match = a->match == NULL || b->match == NULL
-                                   ? a->match == b->match
-                                   : strcmp(a->match, b->match) == 0;
-
-    return is_same_match && a->id == b->id && a->cache == b->cache &&
-           a->max_ttl_ms == b->max_ttl_ms && a->negative_ttl_ms == b->negative_ttl_ms &&
-           a->max_value == b->max_value && a->replica_reads == b->replica_reads &&
-           a->coherence == b->coherence;
+    return a->id == b->id &&
+           (a->match == NULL || b->match == NULL ? a->match == b->match
+                                                 : strcmp(a->match, b->match) == 0);
 }
 
-/* True when every key would be kept as before. */
-static bool are_same_policies(const struct config *a, const struct config *b)
+static bool is_same_policy(const struct config_namespace *a, const struct config_namespace *b)
+{
+    return a->cache == b->cache && a->max_ttl_ms == b->max_ttl_ms &&
+           a->negative_ttl_ms == b->negative_ttl_ms && a->max_value == b->max_value &&
+           a->replica_reads == b->replica_reads && a->coherence == b->coherence;
+}
+
+/* Every key belongs to the namespace that it did, and what holds for all of them is the same. */
+static bool is_same_frame(const struct config *a, const struct config *b)
 {
     bool is_same = a->n_namespaces == b->n_namespaces && a->ttl_mode_max_ms == b->ttl_mode_max_ms &&
                    a->coherence == b->coherence &&
@@ -358,7 +363,7 @@ static bool are_same_policies(const struct config *a, const struct config *b)
                    a->acl_max_age_ms == b->acl_max_age_ms;
 
     for (unsigned i = 0; is_same && i < a->n_namespaces; i++) {
-        is_same = is_same_policy(&a->namespaces[i], &b->namespaces[i]);
+        is_same = is_same_match(&a->namespaces[i], &b->namespaces[i]);
     }
     return is_same;
 }
@@ -367,8 +372,29 @@ static bool are_same_policies(const struct config *a, const struct config *b)
 struct config_change {
     struct proxy *proxy;
     struct config *config;
-    bool is_same_policy;
+    bool is_same_frame;  /* else everything goes */
+    bool begins_to_keep; /* keys that were not kept, so that relayed requests did not name them */
+    unsigned n_changed;
+    uint8_t changed[CONFIG_NAMESPACES_MAX]; /* ids of namespaces with another policy */
+    void (*done)(void *context);
+    void *context;
 };
+
+static void compare(struct config_change *change, const struct config *former)
+{
+    const struct config *config = change->config;
+
+    change->is_same_frame = is_same_frame(former, config);
+    for (unsigned i = 0; change->is_same_frame && i < config->n_namespaces; i++) {
+        const struct config_namespace *before = &former->namespaces[i];
+        const struct config_namespace *after = &config->namespaces[i];
+
+        if (!is_same_policy(before, after)) {
+            change->changed[change->n_changed++] = after->id;
+            change->begins_to_keep = change->begins_to_keep || (after->cache && !before->cache);
+        }
+    }
+}
 
 static void take_config(struct front *front, void *context)
 {
@@ -376,7 +402,8 @@ static void take_config(struct front *front, void *context)
     struct config *former = front->config;
 
     front->config = config_ref(change->config);
-    front->config_serial += !change->is_same_policy;
+    front->config_serial += !change->is_same_frame || change->begins_to_keep;
+    mode_take_config(front, former);
     coherence_set_config(&front->coherence, front->config);
     if (front == &front->proxy->fronts[0]) {
         bus_set_config(front->proxy->fleet.bus);
@@ -391,24 +418,41 @@ static void take_config(struct front *front, void *context)
 static void on_config_taken(void *context)
 {
     struct config_change *change = context;
+    struct proxy *proxy = change->proxy;
 
-    if (!change->is_same_policy) {
+    if (!change->is_same_frame || change->n_changed > 0) {
         /* While replicas were read nowhere, what was shown was not noted. */
-        recent_note_all(change->proxy->fleet.recent, clock_now_us());
-        epochs_close_all(cache_epochs(change->proxy->cache));
+        recent_note_all(proxy->fleet.recent, clock_now_us());
+    }
+    if (!change->is_same_frame || change->n_changed == change->config->n_namespaces) {
+        epochs_close_all(cache_epochs(proxy->cache));
         stats_add(METRIC_flushes_reload, 1);
+    } else {
+        for (unsigned i = 0; i < change->n_changed; i++) {
+            const struct ban_order order = {.rule = {.ns = change->changed[i]},
+                                            .reason = METRIC_invalidations_admin};
+            uint64_t n_held;
+
+            (void)bans_add(proxy->cache, &order, clock_now_us(), &n_held);
+        }
+    }
+    if (change->done != NULL) {
+        change->done(change->context);
     }
     config_unref(&change->config);
     mem_free(change);
 }
 
-void proxy_set_config(struct proxy *proxy, const struct config *former, struct config *config)
+void proxy_set_config(struct proxy *proxy, const struct config *former, struct config *config,
+                      void (*done)(void *context), void *context)
 {
     struct config_change *change = mem_alloc(sizeof(*change));
 
     change->proxy = proxy;
     change->config = config_ref(config);
-    change->is_same_policy = are_same_policies(former, config);
+    change->done = done;
+    change->context = context;
+    compare(change, former);
     proxy_on_all_workers(proxy, take_config, on_config_taken, change);
 }
 

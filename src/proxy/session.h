@@ -55,10 +55,12 @@ struct session {
     uint8_t proto;             /* 2 or 3 */
     uint8_t reply_mode;        /* enum session_reply_mode */
     bool is_authed, may_change_cache, is_closing, is_eof, is_stalled, is_closed, is_no_evict;
-    bool is_blocked;   /* the socket takes no more: write_event is added */
-    bool is_suspended; /* what follows waits for the answer in hand: SELECT, EXEC, BLPOP */
-    bool is_paused;    /* suspended by CLIENT PAUSE */
-    bool is_writing;   /* it does not read its large reply since it is busy sending: large.h */
+    bool is_blocked;     /* the socket takes no more: write_event is added */
+    bool is_suspended;   /* what follows waits for the answer in hand: SELECT, EXEC, BLPOP */
+    bool is_paused;      /* suspended by CLIENT PAUSE */
+    bool is_leaving;     /* suspended, as it goes to the successor once it is served: handover.h */
+    uint32_t adopted_in; /* suspended until its batch's fence is passed; 0: not. handover.h */
+    bool is_writing;     /* it does not read its large reply since it is busy sending: large.h */
     bool is_unix;
     uint32_t db;
     uint32_t scope; /* of its entries in tier 1: session_set_db() */

@@ -85,7 +85,7 @@ static void reload(struct run *run, struct loaded *reloaded)
     FILE *const errors = open_memstream(&reloaded->messages, &size);
 
     reloaded->config = NULL;
-    reloaded->error = config_reload(run->loaded.config, &reloaded->config, errors);
+    reloaded->error = config_reload(run->loaded.config, &reloaded->config, errors, errors);
     (void)fclose(errors);
 }
 
