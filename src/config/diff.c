@@ -85,7 +85,25 @@ void config_each(const struct config *config, config_each_fn fn, void *context)
     }
 }
 
-static unsigned diff_space(const struct config_namespace *before,
+/* An override that only follows [cache], which is told by itself. */
+static bool follows(const struct config *former, const struct config *fresh,
+                    const struct config_option *option, const char *before, const char *after)
+{
+    const struct config_option *const global = option->is_override
+                                                   ? config_option_find(false, option->spelling)
+                                                   : NULL;
+    char old[OPTION_TEXT_MAX], new[OPTION_TEXT_MAX];
+
+    if (global == NULL) {
+        return false;
+    }
+    format(global, former, old);
+    format(global, fresh, new);
+    return strcmp(old, before) == 0 && strcmp(new, after) == 0;
+}
+
+static unsigned diff_space(const struct config *former, const struct config *fresh,
+                           const struct config_namespace *before,
                            const struct config_namespace *after, config_diff_fn fn, void *context)
 {
     unsigned n, n_found = 0;
@@ -102,6 +120,9 @@ static unsigned diff_space(const struct config_namespace *before,
         }
         if (after != NULL) {
             format_local(&options[i], after, new);
+        }
+        if (before != NULL && after != NULL && follows(former, fresh, &options[i], old, new)) {
+            continue;
         }
         fn(context, name_of(before != NULL ? before : after, &options[i], name),
            before != NULL ? old : NULL, after != NULL ? new : NULL);
@@ -128,13 +149,13 @@ unsigned config_diff(const struct config *former, const struct config *fresh, co
     for (unsigned s = 0; s < former->n_namespaces; s++) {
         const struct config_namespace *const before = &former->namespaces[s];
 
-        n_found += diff_space(before, find(fresh, before->name), fn, context);
+        n_found += diff_space(former, fresh, before, find(fresh, before->name), fn, context);
     }
     for (unsigned s = 0; s < fresh->n_namespaces; s++) {
         const struct config_namespace *const after = &fresh->namespaces[s];
 
         if (find(former, after->name) == NULL) {
-            n_found += diff_space(NULL, after, fn, context);
+            n_found += diff_space(former, fresh, NULL, after, fn, context);
         }
     }
     return n_found;
