@@ -537,8 +537,10 @@ static void stop(struct daemon *daemon)
     for (unsigned i = 0; i < N_SIGNALS; i++) {
         event_free(daemon->signals[i]);
     }
+    upgrade_stop(daemon->upgrade);
     unlink_jobs_stop(daemon->proxy.fleet.jobs);
     proxy_stop(&daemon->proxy);
+    changer_stop(daemon->changer);
     ports_free(&daemon->ports);
     discovery_free(&daemon->discovery);
     proxy_fini(&daemon->proxy);

@@ -13,6 +13,7 @@ struct changer {
     struct config *config;
     changer_apply_fn apply;
     void *context;
+    bool is_stopped; /* the workers have ended */
 };
 
 /* One CACHE CONFIG SET on its way to the control thread, to all workers, and home. */
@@ -37,6 +38,11 @@ struct changer *changer_new(struct proxy *proxy, struct config *config, changer_
     changer->apply = apply;
     changer->context = context;
     return changer;
+}
+
+void changer_stop(struct changer *changer)
+{
+    changer->is_stopped = true;
 }
 
 void changer_free(struct changer **changer)
@@ -209,6 +215,10 @@ static void go_home(void *context)
 {
     struct change *change = context;
 
+    if (change->changer->is_stopped) {
+        free_change(change); /* the request goes with the process */
+        return;
+    }
     worker_post(&change->home->worker, &change->home_mail);
 }
 
@@ -229,9 +239,14 @@ static void on_change(struct mail *mail)
     struct changer *changer = change->changer;
     struct config *fresh = NULL;
     size_t size = 0;
-    FILE *errors = open_memstream(&change->error, &size);
+    FILE *errors;
     int error;
 
+    if (changer->is_stopped) {
+        free_change(change);
+        return;
+    }
+    errors = open_memstream(&change->error, &size);
     CHECK(errors != NULL);
     error = config_set(changer->config, change->set, change->n, &fresh, errors);
     if (error == 0) {

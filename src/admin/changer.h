@@ -25,6 +25,8 @@ typedef int (*changer_apply_fn)(void *context, const struct config *former, stru
 /* Takes a reference. */
 struct changer *changer_new(struct proxy *proxy, struct config *config, changer_apply_fn apply,
                             void *context);
+/* The process stops: nothing is changed any more, and nobody is told. */
+void changer_stop(struct changer *changer);
 void changer_free(struct changer **changer);
 
 /* In force; valid until the next change. */

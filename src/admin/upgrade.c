@@ -52,6 +52,7 @@ struct upgrade {
     int fd; /* of words and connections, to the successor */
     struct event *event, *timer;
     int64_t until_us;
+    bool can_give;  /* the successor understands */
     bool is_giving; /* workers use fd */
     bool is_failed; /* fd is to be closed when they no longer do */
 
@@ -216,8 +217,11 @@ static void on_not_ready(evutil_socket_t fd, short what, void *arg)
 
 void upgrade_ready(struct upgrade *upgrade)
 {
+    char word[HANDOVER_WORD_MAX];
+
     if (upgrade->is_pending && !upgrade->is_ready && upgrade->from_fd >= 0) {
-        upgrade->is_ready = handover_say(upgrade->from_fd, "READY") == 0;
+        (void)snprintf(word, sizeof(word), "READY %x", handover_format());
+        upgrade->is_ready = handover_say(upgrade->from_fd, word) == 0;
     }
 }
 
@@ -250,7 +254,8 @@ static void go_on(struct upgrade *upgrade, const char *reason)
     stats_add(METRIC_upgrade_failures, 1);
     log_error("main", "the successor failed, this process goes on", "pid=%d reason=%s",
               (int)upgrade->child, log_quote(bytes_of_string(reason)));
-    if (upgrade->state == STATE_LEFT) {
+    if (upgrade->state == STATE_LEFT &&
+        !atomic_load_explicit(&upgrade->proxy->is_leaving, memory_order_relaxed)) {
         ports_own_files(upgrade->ports, true);
         ports_accept(upgrade->ports, true);
         sd_notifyf(0, "MAINPID=%d\nREADY=1", (int)getpid());
@@ -265,7 +270,9 @@ static void give_front(struct front *front, void *context)
 {
     const struct upgrade *upgrade = context;
 
-    (void)handover_give(front, upgrade->fd);
+    if (upgrade->can_give) {
+        (void)handover_give(front, upgrade->fd);
+    }
 }
 
 static void arm(struct upgrade *upgrade, int64_t wait_ms)
@@ -282,7 +289,7 @@ static void on_given(void *context)
     struct proxy *proxy = upgrade->proxy;
 
     upgrade->is_giving = false;
-    if (upgrade->is_failed) {
+    if (upgrade->is_failed && upgrade->timer != NULL) {
         upgrade->is_failed = false;
         forget_successor(upgrade);
     }
@@ -354,6 +361,7 @@ static void on_word_of_successor(evutil_socket_t fd, short what, void *arg)
     struct upgrade *upgrade = arg;
     char word[HANDOVER_WORD_MAX];
     const ssize_t n = recv(fd, word, sizeof(word) - 1, MSG_DONTWAIT);
+    unsigned format;
 
     (void)what;
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
@@ -362,7 +370,8 @@ static void on_word_of_successor(evutil_socket_t fd, short what, void *arg)
     word[n > 0 ? n : 0] = '\0';
     if (n <= 0) {
         go_on(upgrade, "it has ended");
-    } else if (strcmp(word, "READY") == 0 && upgrade->state == STATE_STARTING) {
+    } else if (sscanf(word, "READY %x", &format) == 1 && upgrade->state == STATE_STARTING) {
+        upgrade->can_give = format == handover_format();
         leave(upgrade);
     } else if (strcmp(word, "BYE") == 0 && upgrade->state == STATE_LEFT) {
         upgrade->events->on_timeout(upgrade->context);
@@ -577,19 +586,26 @@ void upgrade_end(struct upgrade *upgrade)
     }
 }
 
+void upgrade_stop(struct upgrade *upgrade)
+{
+    upgrade->state = STATE_ALONE;
+    forget_predecessor(upgrade);
+    if (upgrade->event != NULL) {
+        event_free(upgrade->event);
+        upgrade->event = NULL;
+    }
+    if (upgrade->timer != NULL) {
+        event_free(upgrade->timer);
+        upgrade->timer = NULL;
+    }
+}
+
 void upgrade_free(struct upgrade **upgrade)
 {
     struct upgrade *const gone = *upgrade;
 
     if (gone == NULL) {
         return;
-    }
-    forget_predecessor(gone);
-    if (gone->event != NULL) {
-        event_free(gone->event);
-    }
-    if (gone->timer != NULL) {
-        event_free(gone->timer);
     }
     if (gone->fd >= 0) {
         close(gone->fd);

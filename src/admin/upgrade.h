@@ -7,7 +7,8 @@
  * accepts again. Ownership:  one struct upgrade per process. A successor that has taken over lives
  * on its own. Threading:  the control thread. Errors:     logged and counted.
  *
- * The words between the two: "READY" (it serves the backend), "GO n" (accept; ids of clients begin
+ * The words between the two: "READY f" (it can reach the backend, and understands
+ * connections in this format; others are not given), "GO n" (accept; ids of clients begin
  * at n), then connections (proxy/handover.h), "BYE" (the successor is told to end: so does the
  * predecessor).
  */
@@ -34,6 +35,8 @@ struct upgrade_events {
  * the environment becomes ours. argv: as it was given, passwords included; borrowed.
  */
 struct upgrade *upgrade_new(char **argv);
+/* This process stops: no word is heard any more. The workers may still give. */
+void upgrade_stop(struct upgrade *upgrade);
 void upgrade_free(struct upgrade **upgrade);
 
 /* The proxy is set up; ports are open. */

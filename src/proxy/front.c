@@ -396,6 +396,28 @@ static void compare(struct config_change *change, const struct config *former)
     }
 }
 
+/* What was kept by other policies. Any thread. */
+static void drop_changed(const struct config_change *change)
+{
+    struct proxy *proxy = change->proxy;
+
+    if (!change->is_same_frame || change->n_changed == change->config->n_namespaces) {
+        epochs_close_all(cache_epochs(proxy->cache));
+        return;
+    }
+    for (unsigned i = 0; i < change->n_changed; i++) {
+        const struct ban_order order = {.rule = {.ns = change->changed[i]},
+                                        .reason = METRIC_invalidations_admin};
+        uint64_t n_held;
+
+        (void)bans_add(proxy->cache, &order, clock_now_us(), &n_held);
+    }
+}
+
+/*
+ * Where keys begin to be kept, another worker may have fetched one already while a write of it
+ * still went through here unnoticed: what it fetched until now goes before anybody reads it here.
+ */
 static void take_config(struct front *front, void *context)
 {
     const struct config_change *change = context;
@@ -410,6 +432,9 @@ static void take_config(struct front *front, void *context)
     }
     front->audit_left = audit_interval(front->coherence.auditor);
     front->max_staleness_us = max_staleness_us(front->config);
+    if (!change->is_same_frame || change->begins_to_keep) {
+        drop_changed(change);
+    }
     config_unref(&former);
 }
 
@@ -418,23 +443,12 @@ static void take_config(struct front *front, void *context)
 static void on_config_taken(void *context)
 {
     struct config_change *change = context;
-    struct proxy *proxy = change->proxy;
 
     if (!change->is_same_frame || change->n_changed > 0) {
         /* While replicas were read nowhere, what was shown was not noted. */
-        recent_note_all(proxy->fleet.recent, clock_now_us());
-    }
-    if (!change->is_same_frame || change->n_changed == change->config->n_namespaces) {
-        epochs_close_all(cache_epochs(proxy->cache));
+        recent_note_all(change->proxy->fleet.recent, clock_now_us());
+        drop_changed(change);
         stats_add(METRIC_flushes_reload, 1);
-    } else {
-        for (unsigned i = 0; i < change->n_changed; i++) {
-            const struct ban_order order = {.rule = {.ns = change->changed[i]},
-                                            .reason = METRIC_invalidations_admin};
-            uint64_t n_held;
-
-            (void)bans_add(proxy->cache, &order, clock_now_us(), &n_held);
-        }
     }
     if (change->done != NULL) {
         change->done(change->context);

@@ -20,6 +20,9 @@
 #define RECORD_MAGIC 0x01734e43u
 /* Of the name and of input together: well below what one message of a Unix socket holds. */
 #define TAIL_MAX ((size_t)64 * 1024)
+/* How long a session takes no requests, and how long it is left alone then. */
+#define HOLD_US (100 * 1000)
+#define REST_US (1000 * 1000)
 /* Sessions of one worker that share a fence. */
 #define BATCH_MAX 64
 
@@ -49,20 +52,26 @@ static size_t tail_bytes(const struct session *session)
     return buffer_len(&session->in) + (session->name != NULL ? strlen(session->name) : 0);
 }
 
-static void hold(struct session *session)
-{
-    if (!session->is_leaving && !session->is_suspended) {
-        session->is_leaving = true;
-        session_suspend(session, false);
-    }
-}
-
 static void let_go(struct session *session)
 {
     if (session->is_leaving) {
         session->is_leaving = false;
         session_resume(session);
         session_wake(session);
+    }
+}
+
+static void hold(struct session *session)
+{
+    const int64_t now_us = clock_now_us();
+
+    if (!session->is_leaving && !session->is_suspended && now_us >= session->leaving_us) {
+        session->is_leaving = true;
+        session->leaving_us = now_us;
+        session_suspend(session, false);
+    } else if (session->is_leaving && now_us - session->leaving_us > HOLD_US) {
+        let_go(session);
+        session->leaving_us = now_us + REST_US;
     }
 }
 
@@ -362,4 +371,9 @@ enum handover_result handover_take(struct proxy *proxy, int fd, char word[HANDOV
 int handover_say(int fd, const char *word)
 {
     return send(fd, word, strlen(word), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+unsigned handover_format(void)
+{
+    return RECORD_MAGIC;
 }

@@ -10,7 +10,8 @@
  *             MONITOR, CLIENT TRACKING, what blocks or is paused, half a large request.
  *
  * A session that has requests under way takes no further ones until they are answered, and goes
- * then. What it had sent of the next one goes with it.
+ * then. What it had sent of the next one goes with it. It is not kept waiting for long: one that is
+ * not served soon (its client reads slowly, the backend is slow) goes on and is tried again later.
  *
  * At the successor no request of it is looked at before a fence at every master: whatever the
  * client has written or seen through the predecessor, tier 1 there has heard of by then.
@@ -24,6 +25,9 @@
 unsigned handover_give(struct front *front, int fd);
 /* The successor is gone: those that were to go are served again. */
 void handover_forget(struct front *front);
+
+/* What the two must have in common, to be told with the successor's first word. */
+unsigned handover_format(void);
 
 enum handover_result {
     HANDOVER_AGAIN,  /* nothing more for now */

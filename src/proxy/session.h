@@ -59,6 +59,7 @@ struct session {
     bool is_suspended;   /* what follows waits for the answer in hand: SELECT, EXEC, BLPOP */
     bool is_paused;      /* suspended by CLIENT PAUSE */
     bool is_leaving;     /* suspended, as it goes to the successor once it is served: handover.h */
+    int64_t leaving_us;  /* since when; if it is not leaving: not again before. handover.h */
     uint32_t adopted_in; /* suspended until its batch's fence is passed; 0: not. handover.h */
     bool is_writing;     /* it does not read its large reply since it is busy sending: large.h */
     bool is_unix;
