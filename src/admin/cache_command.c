@@ -88,13 +88,13 @@ static void put_namespaces(const struct front *front, struct resp_writer *text)
 
         cache_ns_stats(front->proxy->cache, ns->id, &n_entries, &n_bytes);
         info_line(text,
-                  "%s:match=%s,cache=%s,mode=%s,max_ttl_ms=%" PRId64 ",negative_ttl_ms=%" PRId64
+                  "%s:match=%s,cache=%s,max_ttl_ms=%" PRId64 ",negative_ttl_ms=%" PRId64
                   ",max_value_bytes=%zu,entries=%" PRIu64 ",bytes=%" PRIu64 ",hits=%" PRIu64
-                  ",misses=%" PRIu64,
+                  ",misses=%" PRIu64 ",mode=%s",
                   ns->name, ns->match != NULL ? ns->match : "", ns->cache ? "on" : "off",
-                  config_mode_name(config_mode_of(config, ns)), ns->max_ttl_ms, ns->negative_ttl_ms,
-                  ns->max_value, n_entries, n_bytes, stats_ns_sum(ns->id, NS_METRIC_hits),
-                  misses_of(ns->id));
+                  ns->max_ttl_ms, ns->negative_ttl_ms, ns->max_value, n_entries, n_bytes,
+                  stats_ns_sum(ns->id, NS_METRIC_hits), misses_of(ns->id),
+                  config_mode_name(config_mode_of(config, ns)));
     }
 }
 

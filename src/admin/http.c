@@ -142,7 +142,8 @@ static void answer_readiness(struct admin_http *http, struct evhttp_request *req
     const char *error = "";
     char text[512];
 
-    if (atomic_load_explicit(&proxy->is_leaving, memory_order_relaxed)) {
+    if (atomic_load_explicit(&proxy->is_leaving, memory_order_relaxed) ||
+        atomic_load_explicit(&proxy->is_draining, memory_order_relaxed)) {
         reply_text(request, HTTP_SERVUNAVAIL, "Service Unavailable", "draining");
         return;
     }

@@ -126,7 +126,7 @@ static void set_config(const char *text)
     bool is_set = false;
 
     /* The namespaces are those of before: nothing is dropped. */
-    proxy_set_config(&rig.proxy, config, config);
+    proxy_set_config(&rig.proxy, config, config, NULL, NULL);
     proxy_on_all_workers(&rig.proxy, do_nothing, set_flag, &is_set);
     wait_for(&is_set);
     config_unref(&config);
@@ -140,7 +140,7 @@ static void help_lists_every_subcommand(void **state)
     char *help = ask(fd, "cache help");
 
     (void)state;
-    assert_memory_equal(help, "*25\r\n+CACHE <subcommand> ", 24);
+    assert_memory_equal(help, "*31\r\n+CACHE <subcommand> ", 24);
     assert_contains(help, "\r\n+AUDIT [<key>]\r\n+    ");
     assert_contains(help, "\r\n+AUTH <password>\r\n+    ");
     assert_contains(help, "\r\n+CLEAR [<namespace>]\r\n+    ");
@@ -152,6 +152,8 @@ static void help_lists_every_subcommand(void **state)
     assert_contains(help, "\r\n+BAN ADD ");
     assert_contains(help, "\r\n+JOB LIST | CANCEL <id>\r\n+    ");
     assert_contains(help, "\r\n+STATS\r\n+    ");
+    assert_contains(help, "\r\n+CONFIG GET <pattern> ");
+    assert_contains(help, "\r\n+MODE on|bypass|readonly|off [<namespace>]\r\n+    ");
     free(help);
     close(fd);
 }
