@@ -49,7 +49,7 @@ static void survey_namespaces(const struct config *config, struct survey *survey
     for (unsigned i = 0; i < config->n_namespaces; i++) {
         const struct config_namespace *ns = &config->namespaces[i];
 
-        if (ns->cache && ns->coherence != config->coherence && ns->coherence != COHERENCE_AUTO) {
+        if (ns->has_cache && ns->coherence != config->coherence && ns->coherence != COHERENCE_AUTO) {
             survey->is_in_use[ns->coherence] = true;
         }
     }

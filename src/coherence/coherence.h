@@ -55,6 +55,7 @@ struct coherence {
     const struct config *config;
     struct event *tick_event;
     struct auditor *auditor;
+    bool holds_fills; /* reads that tier 1 lacks are relayed: a configuration is on its way */
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
     uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */
     /* Tracking links that are up, by mode; written by the worker, read by who reports them. */

@@ -603,16 +603,16 @@ static struct backend_node *choose_node(struct coherence *coherence,
     return replica != NULL ? replica : backend_as(coherence->backend, owner, identity);
 }
 
-enum cache_outcome coherence_read(struct coherence *coherence, const struct cache_query *query,
-                                  const struct command *command, struct coherence_waiter *waiter,
-                                  const struct coherence_order *order, unsigned char *copy_to,
-                                  struct cache_hit *hit, enum coherence_refusal *refusal)
+static enum cache_outcome
+read_through(struct coherence *coherence, const struct config_namespace *ns,
+             const struct cache_query *query, const struct command *command,
+             struct coherence_waiter *waiter, const struct coherence_order *order,
+             unsigned char *copy_to, struct cache_hit *hit, enum coherence_refusal *refusal)
 {
     const unsigned slot = coherence->backend->topology != NULL &&
                                   coherence->backend->topology->is_cluster
                               ? command_key_slot(query->key)
                               : 0;
-    const struct config_namespace *ns = config_namespace_of(coherence->config, query->key);
     struct backend_node *node = choose_node(coherence, query, waiter->identity, slot, ns);
     struct cache_offer offer = {
         .worker = (uint8_t)coherence->worker->index,
@@ -630,8 +630,6 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
         offer.node = node->owner;
         offer.incarnation = modes_incarnation(node->track, ns->coherence, query->now_us);
     }
-    waiter->flight = NULL;
-    waiter->has_begun = false;
     waiter->asked_at_us = query->now_us;
     waiter->waiter.worker = offer.worker;
     outcome = cache_lookup(coherence->cache, query, &offer,
@@ -657,6 +655,23 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
         }
     }
     return outcome;
+}
+
+enum cache_outcome coherence_read(struct coherence *coherence, const struct cache_query *query,
+                                  const struct command *command, struct coherence_waiter *waiter,
+                                  const struct coherence_order *order, unsigned char *copy_to,
+                                  struct cache_hit *hit, enum coherence_refusal *refusal)
+{
+    const struct config_namespace *ns = config_namespace_of(coherence->config, query->key);
+
+    waiter->flight = NULL;
+    waiter->has_begun = false;
+    /* A look-up that was begun when the namespace was kept may come again when it no longer is. */
+    if (NC_UNLIKELY(coherence->holds_fills) || !ns->cache) {
+        *refusal = REFUSED_CACHE;
+        return CACHE_RELAY;
+    }
+    return read_through(coherence, ns, query, command, waiter, order, copy_to, hit, refusal);
 }
 
 /* Readers whose fetch is overdue ask the backend themselves; its reply, should it come, fills

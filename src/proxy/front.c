@@ -368,12 +368,17 @@ static bool is_same_frame(const struct config *a, const struct config *b)
     return is_same;
 }
 
-/* A configuration on its way to the workers. */
+/*
+ * A configuration on its way to the workers. Where keys begin to be kept, or no longer are, one
+ * worker's writes would not drop what another one's reads fetch. So it goes in stages then: all
+ * stop fetching; what is kept goes; all take it; all fetch again.
+ */
 struct config_change {
+    struct config_change *next; /* of the proxy's list */
     struct proxy *proxy;
     struct config *config;
-    bool is_same_frame;  /* else everything goes */
-    bool begins_to_keep; /* keys that were not kept, so that relayed requests did not name them */
+    bool is_same_frame; /* else everything goes */
+    bool is_staged;
     unsigned n_changed;
     uint8_t changed[CONFIG_NAMESPACES_MAX]; /* ids of namespaces with another policy */
     void (*done)(void *context);
@@ -385,22 +390,29 @@ static void compare(struct config_change *change, const struct config *former)
     const struct config *config = change->config;
 
     change->is_same_frame = is_same_frame(former, config);
+    change->is_staged = !change->is_same_frame;
     for (unsigned i = 0; change->is_same_frame && i < config->n_namespaces; i++) {
         const struct config_namespace *before = &former->namespaces[i];
         const struct config_namespace *after = &config->namespaces[i];
 
         if (!is_same_policy(before, after)) {
             change->changed[change->n_changed++] = after->id;
-            change->begins_to_keep = change->begins_to_keep || (after->cache && !before->cache);
+            change->is_staged = change->is_staged || after->cache != before->cache;
         }
     }
 }
 
-/* What was kept by other policies. Any thread. */
+/* What was kept by other policies. */
 static void drop_changed(const struct config_change *change)
 {
     struct proxy *proxy = change->proxy;
 
+    if (change->is_same_frame && change->n_changed == 0) {
+        return;
+    }
+    /* While replicas were read nowhere, what was shown was not noted. */
+    recent_note_all(proxy->fleet.recent, clock_now_us());
+    stats_add(METRIC_flushes_reload, 1);
     if (!change->is_same_frame || change->n_changed == change->config->n_namespaces) {
         epochs_close_all(cache_epochs(proxy->cache));
         return;
@@ -414,17 +426,13 @@ static void drop_changed(const struct config_change *change)
     }
 }
 
-/*
- * Where keys begin to be kept, another worker may have fetched one already while a write of it
- * still went through here unnoticed: what it fetched until now goes before anybody reads it here.
- */
 static void take_config(struct front *front, void *context)
 {
     const struct config_change *change = context;
     struct config *former = front->config;
 
     front->config = config_ref(change->config);
-    front->config_serial += !change->is_same_frame || change->begins_to_keep;
+    front->config_serial += change->is_staged;
     mode_take_config(front, former);
     coherence_set_config(&front->coherence, front->config);
     if (front == &front->proxy->fronts[0]) {
@@ -432,42 +440,88 @@ static void take_config(struct front *front, void *context)
     }
     front->audit_left = audit_interval(front->coherence.auditor);
     front->max_staleness_us = max_staleness_us(front->config);
-    if (!change->is_same_frame || change->begins_to_keep) {
-        drop_changed(change);
-    }
     config_unref(&former);
 }
 
-/* All workers act by the new policies: what was kept by the old ones goes, and nothing more comes.
- */
-static void on_config_taken(void *context)
+static void hold_fills(struct front *front, void *context)
+{
+    (void)context;
+    front->coherence.holds_fills = true;
+}
+
+static void release_fills(struct front *front, void *context)
+{
+    (void)context;
+    front->coherence.holds_fills = false;
+}
+
+static void begin_change(struct config_change *change);
+
+/* One at a time, so that each stage meets all workers in the same state. */
+static void end_change(void *context)
 {
     struct config_change *change = context;
+    struct proxy *proxy = change->proxy;
 
-    if (!change->is_same_frame || change->n_changed > 0) {
-        /* While replicas were read nowhere, what was shown was not noted. */
-        recent_note_all(change->proxy->fleet.recent, clock_now_us());
-        drop_changed(change);
-        stats_add(METRIC_flushes_reload, 1);
-    }
+    proxy->first_change = change->next;
     if (change->done != NULL) {
         change->done(change->context);
     }
     config_unref(&change->config);
     mem_free(change);
+    if (proxy->first_change != NULL) {
+        begin_change(proxy->first_change);
+    }
+}
+
+static void on_config_taken(void *context)
+{
+    struct config_change *change = context;
+
+    if (change->is_staged) {
+        proxy_on_all_workers(change->proxy, release_fills, end_change, change);
+    } else {
+        drop_changed(change);
+        end_change(change);
+    }
+}
+
+/* Nothing that is kept from here on is of the namespaces concerned. */
+static void on_fills_held(void *context)
+{
+    struct config_change *change = context;
+
+    drop_changed(change);
+    proxy_on_all_workers(change->proxy, take_config, on_config_taken, change);
+}
+
+static void begin_change(struct config_change *change)
+{
+    if (change->is_staged) {
+        proxy_on_all_workers(change->proxy, hold_fills, on_fills_held, change);
+    } else {
+        proxy_on_all_workers(change->proxy, take_config, on_config_taken, change);
+    }
 }
 
 void proxy_set_config(struct proxy *proxy, const struct config *former, struct config *config,
                       void (*done)(void *context), void *context)
 {
     struct config_change *change = mem_alloc(sizeof(*change));
+    struct config_change **last = &proxy->first_change;
 
     change->proxy = proxy;
     change->config = config_ref(config);
     change->done = done;
     change->context = context;
     compare(change, former);
-    proxy_on_all_workers(proxy, take_config, on_config_taken, change);
+    while (*last != NULL) {
+        last = &(*last)->next;
+    }
+    *last = change;
+    if (proxy->first_change == change) {
+        begin_change(change);
+    }
 }
 
 /* ---- drain ---- */

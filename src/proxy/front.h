@@ -19,6 +19,7 @@
 #include "upstream/backend.h"
 
 struct broadcast;
+struct config_change;
 struct hub;
 struct subscriber;
 struct session;
@@ -117,6 +118,7 @@ struct proxy {
     unsigned n_fronts;
     const struct config_backend *login;
     const struct config *config;                   /* control thread: the one in force, borrowed */
+    struct config_change *first_change; /* control thread: under way, and those that wait */
     struct tls_context *tls_clients, *tls_backend; /* control thread: those in force, or NULL */
     proxy_cache_fn cache_command;                  /* init */
     proxy_info_fn info_section;                    /* init */
