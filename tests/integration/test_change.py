@@ -250,6 +250,16 @@ def test_changes_under_load(start_proxy, redis_server):
     assert proxy.metrics().get("hits_total") > 0
 
 
+def test_a_client_sees_its_writes_while_modes_flip(start_proxy, redis_server):
+    """Workers do not change at the same moment: none may keep what another's writes do not drop."""
+    proxy = start_proxy(redis_server.url(), config={'namespace "raw"': {"match": "raw:*"}})
+    with proxy.client() as client, Load(proxy.address) as load:
+        for number in range(120):
+            space = (["default"] if number // 2 % 3 == 0 else [])
+            client.ok("CACHE", "MODE", "on" if number % 2 else "bypass", *space)
+            load.goes_on(25)
+
+
 # --- modes ----------------------------------------------------------------------------------------
 
 def hits(proxy):
