@@ -14,6 +14,9 @@ OTHER_FLAGS = {"config", "test", "describe", "version", "help"}
 # Told apart from options by the configuration's loader.
 OTHER_VARIABLES = {"NEARCACHED_CONFIG"}
 
+# Sections with names, any number of them.
+REPEATED = {"namespace", "dependency"}
+
 problems = []
 
 
@@ -68,10 +71,10 @@ def check_conf(options):
         if option is None:
             problem(f"{where}: [{section}] has no such option")
             continue
-        if section != "namespace" and (section, name) in found:
+        if section not in REPEATED and (section, name) in found:
             problem(f"{where}: also on line {found[(section, name)]}")
         found[(section, name)] = number
-        if section != "namespace" and value != option.initial:
+        if section not in REPEATED and value != option.initial:
             problem(f"{where} = {value}: the default is {option.initial!r}")
     for section, name in known:
         if (section, name) not in found:
@@ -80,8 +83,8 @@ def check_conf(options):
 
 def check_prose(options, metrics):
     """Names in the README and in docs/ exist."""
-    flags = {o.spelling for o in options if o.section != "namespace"} | OTHER_FLAGS
-    variables = {o.variable for o in options if o.section != "namespace"} | OTHER_VARIABLES
+    flags = {o.spelling for o in options if o.section not in REPEATED} | OTHER_FLAGS
+    variables = {o.variable for o in options if o.section not in REPEATED} | OTHER_VARIABLES
     names = {m.name for m in metrics}
     for metric in metrics:
         if metric.kind == "histogram":

@@ -20,10 +20,13 @@ SECTIONS = {
     "cache": "Tier 1, the memory of the proxy.",
     "coherence": "How far a read may lag behind a write.",
     "bus": "What proxies that share a backend tell each other.",
+    "ledger": "What applications told about keys: tags, dependencies, events; kept at the backend.",
     "admin": "The HTTP port and commands for operators.",
     "log": "What is written to stderr.",
     "namespace": "One section for each kind of key. Given as `[namespace \"NAME\"]`, any number of "
                  "times; an option that is not given there is as in `[cache]`.",
+    "dependency": "One section for each rule that says what is derived from what. Given as "
+                  "`[dependency \"NAME\"]`, any number of times.",
 }
 
 
@@ -112,7 +115,8 @@ def configuration_page():
     for option in options:
         if option.section != section:
             section = option.section
-            title = '[namespace "NAME"]' if section == "namespace" else f"[{section}]"
+            title = (f'[{section} "NAME"]' if section in ("namespace", "dependency")
+                     else f"[{section}]")
             lines += ["", f"### {title}", "", SECTIONS[section], "",
                       "| option | accepts | default | change by | meaning |",
                       "| --- | --- | --- | --- | --- |"]
@@ -151,7 +155,8 @@ def manual_page():
     for option in options:
         if option.section != section:
             section = option.section
-            title = '[namespace "NAME"]' if section == "namespace" else f"[{section}]"
+            title = (f'[{section} "NAME"]' if section in ("namespace", "dependency")
+                     else f"[{section}]")
             lines += [".SS " + title.replace('"', "\\(dq"),
                       roff(SECTIONS[section].replace("`", ""))]
         initial = f"default {option.initial}" if option.initial else "none by default"

@@ -311,6 +311,7 @@ static int apply_config(void *context, const struct config *former, struct confi
     set_tls(daemon, fresh);
     cache_set_maxmemory(daemon->cache, fresh->maxmemory);
     cache_set_max_bans(daemon->cache, (unsigned)fresh->max_bans);
+    cache_set_max_tag_bans(daemon->cache, (unsigned)fresh->max_tag_bans);
     cache_set_limits(daemon->cache, (unsigned)fresh->negative_share, (size_t)fresh->max_flights);
     atomic_store_explicit(&daemon->proxy.max_clients, fit_max_clients(fresh), memory_order_relaxed);
     discovery_configure(daemon->discovery, fresh);
@@ -367,6 +368,8 @@ static int start_cache(struct daemon *daemon)
 
     if (error == 0) {
         cache_set_max_bans(daemon->cache, (unsigned)daemon->config->max_bans);
+        cache_set_max_tag_bans(daemon->cache, (unsigned)daemon->config->max_tag_bans);
+        cache_set_tag_rules(daemon->cache, daemon->config->tag_rules);
     } else {
         log_error("main", "cannot reserve memory for tier 1", "maxmemory=%zu reason=%s",
                   options.maxmemory, log_quote(bytes_of_string(strerror(-error))));

@@ -29,4 +29,16 @@ void cache_run_job(struct cache_call *call);
 void cache_run_config(struct cache_call *call);
 void cache_run_mode(struct cache_call *call);
 
+/* admin/dependency_command.c */
+void cache_run_depend(struct cache_call *call);
+void cache_run_undepend(struct cache_call *call);
+void cache_run_depends(struct cache_call *call);
+
+/* admin/tag_command.c; answered later */
+void cache_run_tag(struct cache_call *call);
+void cache_run_untag(struct cache_call *call);
+void cache_run_members(struct cache_call *call);
+void cache_run_invalidate_tags(struct cache_call *call, const struct bytes *tags, unsigned n,
+                               bool is_all);
+
 #endif

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "coherence/bus.h"
+#include "coherence/dependency_orders.h"
 #include "coherence/track.h"
 #include "proxy/request.h"
 
@@ -393,6 +394,11 @@ static const struct subcommand subcommands[] = {
     {"CONFIG", "GET <pattern> [<pattern> ...] | SET <option> <value> [<option> <value> ...]",
      "Show options, or set them until the next reload or restart.", 1, UINT32_MAX, true,
      cache_run_config},
+    {"DEPEND", "<derived> <source> [<source> ...]",
+     "Drop what is held of derived whenever a source is written, whoever writes it.", 2,
+     1 + DEPENDENCY_SOURCES_MAX, true, cache_run_depend},
+    {"DEPENDS", "<key>", "Show what a key is derived from, and what is derived from it.", 1, 1,
+     false, cache_run_depends},
     {"GET", "<key>", "Show a key's namespace and policy, and what tier 1 holds for it.", 1, 1,
      false, run_get},
     {"HELP", "", "Print this help.", 0, 0, false, run_help},
@@ -400,7 +406,8 @@ static const struct subcommand subcommands[] = {
     {"INVALIDATE", "<key> [<key> ...]", "Drop keys. Returns how many of them were held.", 1,
      UINT32_MAX, true, cache_run_invalidate},
     {"INVALIDATE",
-     "[L1|ALL] KEYS <key> [<key> ...] | PREFIX <p> | GLOB <p> | NAMESPACE <n> | EVERYTHING",
+     "[L1|ALL] KEYS <key> [<key> ...] | PREFIX <p> | GLOB <p> | NAMESPACE <n> | EVERYTHING | TAG "
+     "<tag> [<tag> ...]",
      "Drop what is named, in every proxy's memory; ALL: at the backend, too.", 1, UINT32_MAX, true,
      cache_run_invalidate},
     {"JOB", "LIST | CANCEL <id>", "Show what INVALIDATE ALL is doing at the backend, or end it.", 1,
@@ -409,7 +416,16 @@ static const struct subcommand subcommands[] = {
     {"MODE", "on|bypass|readonly|off [<namespace>]",
      "Relay everything, refuse writes, or refuse all, at once and until it is changed.", 1, 2, true,
      cache_run_mode},
+    {"MEMBERS", "<tag> [<count>]", "Show keys that were given the tag: 100, or as many.", 1, 2,
+     true, cache_run_members},
     {"STATS", "", "Show counters and sizes as a map of integers.", 0, 0, false, run_stats},
+    {"TAG", "<key> <tag> [<tag> ...]", "Give a key tags. Returns how many it did not have.", 2,
+     UINT32_MAX, true, cache_run_tag},
+    {"UNDEPEND", "<derived> [<source> ...]",
+     "Forget that derived depends on these sources, or on any. Returns how many it forgot.", 1,
+     1 + DEPENDENCY_SOURCES_MAX, true, cache_run_undepend},
+    {"UNTAG", "<key> <tag> [<tag> ...]", "Take tags off a key. Returns how many it had.", 2,
+     UINT32_MAX, true, cache_run_untag},
 };
 
 #define N_SUBCOMMANDS (sizeof(subcommands) / sizeof(subcommands[0]))
@@ -417,7 +433,7 @@ static const struct subcommand subcommands[] = {
 /* In the form of Redis' own help texts. */
 static void run_help(struct cache_call *call)
 {
-    char line[160];
+    char line[192];
 
     resp_put_array(call->reply, 1 + 2 * N_SUBCOMMANDS);
     resp_put_simple(call->reply, "CACHE <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");

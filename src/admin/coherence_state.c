@@ -27,29 +27,35 @@ static void add_links(const struct proxy *proxy, struct coherence_state *state)
                                                    memory_order_relaxed);
 }
 
-static void survey_links(const struct coherence_state *state, const struct config *config,
-                         struct survey *survey)
+static void survey_links(const struct coherence_state *state, int coherence, struct survey *survey)
 {
     survey->is_in_use[COHERENCE_TRACKING] = state->n_tracking_links > 0;
     survey->is_in_use[COHERENCE_BROADCAST] = state->n_broadcast_links > 0;
     survey->is_in_use[COHERENCE_KEYSPACE] = state->n_keyspace_links > 0;
-    survey->is_in_use[COHERENCE_TTL] = state->n_ttl_links > 0 || config->coherence == COHERENCE_TTL;
+    survey->is_in_use[COHERENCE_TTL] = state->n_ttl_links > 0 || coherence == COHERENCE_TTL;
     for (int mode = COHERENCE_TRACKING; mode <= COHERENCE_TTL; mode++) {
         if (survey->is_in_use[mode]) {
             return;
         }
     }
     /* None is up: what they will be. */
-    survey->is_in_use[config->coherence == COHERENCE_AUTO ? COHERENCE_TRACKING
-                                                          : config->coherence] = true;
+    survey->is_in_use[coherence == COHERENCE_AUTO ? COHERENCE_TRACKING : coherence] = true;
 }
 
-static void survey_namespaces(const struct config *config, struct survey *survey)
+static void survey_namespaces(const struct proxy *proxy, const struct config *config, int coherence,
+                              struct survey *survey)
 {
     for (unsigned i = 0; i < config->n_namespaces; i++) {
         const struct config_namespace *ns = &config->namespaces[i];
 
-        if (ns->has_cache && ns->coherence != config->coherence && ns->coherence != COHERENCE_AUTO) {
+        if (!ns->has_cache || ns->coherence == coherence) {
+            continue;
+        }
+        if (ns->coherence == COHERENCE_AUTO) {
+            survey->is_in_use[COHERENCE_TRACKING] = true;
+            ear_survey_untold(&proxy->fleet, &survey->is_in_use[COHERENCE_KEYSPACE],
+                              &survey->is_in_use[COHERENCE_TTL]);
+        } else {
             survey->is_in_use[ns->coherence] = true;
         }
     }
@@ -76,11 +82,12 @@ struct coherence_state coherence_state_of(const struct proxy *proxy, const struc
 {
     struct coherence_state state = {0};
     struct survey survey = {0};
+    const int coherence = config_main_coherence(config);
     unsigned n_modes = 0;
 
     add_links(proxy, &state);
-    survey_links(&state, config, &survey);
-    survey_namespaces(config, &survey);
+    survey_links(&state, coherence, &survey);
+    survey_namespaces(proxy, config, coherence, &survey);
     for (int mode = COHERENCE_TRACKING; mode <= COHERENCE_TTL; mode++) {
         if (survey.is_in_use[mode]) {
             const int64_t bound_ms = bound_of(mode, config);

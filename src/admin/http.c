@@ -57,9 +57,8 @@ struct page {
 
 /* ---- replies ---- */
 
-/* The body of a HEAD request's answer stays here, but its length is told. */
-static void reply(struct evhttp_request *request, int status, const char *reason,
-                  const char *content_type, struct evbuffer *body)
+void admin_http_reply(struct evhttp_request *request, int status, const char *reason,
+                      const char *content_type, struct evbuffer *body)
 {
     struct evkeyvalq *headers = evhttp_request_get_output_headers(request);
     const size_t length = evbuffer_get_length(body);
@@ -82,7 +81,7 @@ static void reply_text(struct evhttp_request *request, int status, const char *r
 
     CHECK(body != NULL);
     evbuffer_add_printf(body, "%s\n", text);
-    reply(request, status, reason, "text/plain; charset=utf-8", body);
+    admin_http_reply(request, status, reason, "text/plain; charset=utf-8", body);
     evbuffer_free(body);
 }
 
@@ -111,7 +110,7 @@ static void on_gathered(const struct metrics_facts *facts, void *context)
     body = evbuffer_new();
     CHECK(body != NULL);
     if (metrics_write(facts, body) == 0) {
-        reply(request, HTTP_OK, "OK", METRICS_CONTENT_TYPE, body);
+        admin_http_reply(request, HTTP_OK, "OK", METRICS_CONTENT_TYPE, body);
     } else {
         reply_text(request, HTTP_INTERNAL, "Internal Server Error", "out of memory");
     }
@@ -182,7 +181,7 @@ static void answer_index(struct admin_http *http, struct evhttp_request *request
                         "href=\"/v1/jobs\">/v1/jobs</a>: what stands, and what is under way\n"
                         "</ul>\n</html>\n",
                         NC_VERSION);
-    reply(request, HTTP_OK, "OK", "text/html; charset=utf-8", body);
+    admin_http_reply(request, HTTP_OK, "OK", "text/html; charset=utf-8", body);
     evbuffer_free(body);
 }
 
@@ -375,6 +374,7 @@ void admin_http_stop(struct admin_http **http)
     if (*http == NULL) {
         return;
     }
+    invalidate_http_stop();
     /* The server frees its listener. */
     evhttp_free((*http)->server);
     event_free((*http)->resume_event);

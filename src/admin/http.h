@@ -19,6 +19,8 @@
 #include "proxy/front.h"
 #include "upstream/discovery.h"
 
+#include <event2/http.h>
+
 struct admin_http; /* opaque */
 
 /*
@@ -34,5 +36,12 @@ int admin_http_fd(const struct admin_http *http);
 const char *admin_http_text(const struct admin_http *http);
 /* Closes everything; answers under way are dropped. Accepts a pointer to NULL. */
 void admin_http_stop(struct admin_http **http);
+
+/*
+ * Answers with a body, which is borrowed and left empty. That of a HEAD request stays here, but its
+ * length is told.
+ */
+void admin_http_reply(struct evhttp_request *request, int status, const char *reason,
+                      const char *content_type, struct evbuffer *body);
 
 #endif

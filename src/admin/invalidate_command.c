@@ -42,6 +42,7 @@ static const struct form forms[] = {
     {"GLOB", INVALIDATE_GLOB, 1, 1},
     {"NAMESPACE", INVALIDATE_NAMESPACE, 1, 1},
     {"EVERYTHING", INVALIDATE_EVERYTHING, 0, 0},
+    {"TAG", INVALIDATE_TAGS, 1, UINT32_MAX},
 };
 
 static const struct form *find_form(struct bytes word)
@@ -101,6 +102,8 @@ static void run_form(struct cache_call *call, const struct form *form, const str
                        form->word);
     } else if (is_all && !may_unlink(call)) {
         return;
+    } else if (form->kind == INVALIDATE_TAGS) {
+        cache_run_invalidate_tags(call, args, n_args, is_all);
     } else if (!invalidation_run(fleet_of(call), &call->front->coherence, &what, &answer)) {
         resp_put_error(call->reply, "ERR %s", answer.error);
     } else {
@@ -125,6 +128,11 @@ void cache_run_invalidate(struct cache_call *call)
     const unsigned at = call->n_args > 1 && (is_all || is_word(call->args[0], "L1")) ? 1 : 0;
     const struct form *form = find_form(call->args[at]);
 
+    if (form == NULL && at == 1) {
+        /* Keys called like that are named behind KEYS: a misspelt form is not to drop them. */
+        resp_put_error(call->reply, "ERR syntax error");
+        return;
+    }
     /* One word alone is a key, unless it is a whole form. */
     if (form == NULL || (call->n_args == 1 && form->min_args > 0)) {
         run_plain(call);
@@ -170,7 +178,7 @@ static bool take_option(struct cache_call *call, struct bytes word, struct bytes
 {
     int64_t n;
 
-    if (is_word(word, "PREFIX") || is_word(word, "GLOB")) {
+    if ((is_word(word, "PREFIX") || is_word(word, "GLOB")) && rule->kind == BAN_ANY_NAME) {
         rule->kind = is_word(word, "PREFIX") ? BAN_PREFIX : BAN_GLOB;
         rule->name = value;
         return true;
@@ -310,7 +318,8 @@ void cache_run_ban(struct cache_call *call)
 
 /* ---- JOB ---- */
 
-static const char *const kind_names[] = {"keys", "prefix", "glob", "namespace", "everything"};
+static const char *const kind_names[] = {"keys",      "prefix",     "glob",
+                                         "namespace", "everything", "tag"};
 
 static void put_job(struct resp_writer *reply, const struct unlink_info *info)
 {

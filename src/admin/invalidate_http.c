@@ -14,8 +14,10 @@
 #include <stdlib.h>
 #include <strings.h>
 
+#include "admin/http.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "coherence/tags.h"
 #include "coherence/unlink.h"
 
 struct call {
@@ -45,15 +47,12 @@ static json_t *json_of_bytes(struct bytes bytes)
 static void answer_json(struct evhttp_request *request, int status, const char *reason,
                         json_t *json)
 {
-    struct evkeyvalq *headers = evhttp_request_get_output_headers(request);
     struct evbuffer *body = evbuffer_new();
     char *text = json_dumps(json, JSON_COMPACT | JSON_PRESERVE_ORDER);
 
     CHECK(body != NULL && text != NULL);
     evbuffer_add_printf(body, "%s\n", text);
-    evhttp_add_header(headers, "Content-Type", "application/json");
-    evhttp_add_header(headers, "Cache-Control", "no-store");
-    evhttp_send_reply(request, status, reason, body);
+    admin_http_reply(request, status, reason, "application/json", body);
     evbuffer_free(body);
     free(text);
     json_decref(json);
@@ -71,12 +70,6 @@ static void refuse(struct evhttp_request *request, int status, const char *reaso
 static void refuse_field(const struct call *call, const char *field, const char *error)
 {
     refuse(call->request, HTTP_BADREQUEST, "Bad Request", field, error);
-}
-
-void invalidate_http_too_large(struct evhttp_request *request)
-{
-    refuse(request, HTTP_ENTITYTOOLARGE, "Request Entity Too Large", NULL,
-           "the body is larger than 256 KiB");
 }
 
 /* ---- who may ---- */
@@ -258,6 +251,137 @@ static void do_everything(const struct call *call, const json_t *value, struct i
     run(call, "everything", what);
 }
 
+/* ---- tags: the first worker asks, and the answer comes by mail ---- */
+
+struct tag_call {
+    struct tag_call *next; /* of those that are not answered; control thread */
+    struct mail mail;
+    struct proxy *proxy;
+    struct evhttp_request *request; /* NULL: the admin port has been closed */
+    struct tags_answer answer;      /* its error is kept in `error` */
+    char error[192];
+    bool is_all;
+    unsigned db;
+    size_t n;
+    struct bytes tags[];
+};
+
+static struct tag_call *tag_calls; /* control thread */
+
+static void answer_tags(const struct tag_call *call)
+{
+    const struct tags_answer *answer = &call->answer;
+    json_t *json;
+
+    if (call->error[0] != '\0') {
+        refuse(call->request, HTTP_SERVUNAVAIL, "Service Unavailable", "tags", call->error);
+        return;
+    }
+    json = json_pack("{s:o, s:s, s:I, s:i}", "entries",
+                     answer->is_counted ? json_integer((json_int_t)answer->n_entries) : json_null(),
+                     "matched", answer->is_counted ? "at-once" : "lazily", "members",
+                     (json_int_t)answer->n, "proxies", (int)answer->n_proxies);
+    if (answer->job != 0) {
+        json_object_set_new(json, "job", json_integer((json_int_t)answer->job));
+    }
+    answer_json(call->request, HTTP_OK, "OK", json);
+}
+
+/* The control thread. */
+static void on_tags_home(struct mail *mail)
+{
+    struct tag_call *call = CONTAINER_OF(mail, struct tag_call, mail);
+    struct tag_call **at = &tag_calls;
+
+    while (*at != call) {
+        at = &(*at)->next;
+    }
+    *at = call->next;
+    if (call->request != NULL) {
+        answer_tags(call);
+    }
+    mem_free(call);
+}
+
+/* The first worker. */
+static void on_tags_done(void *context, const struct tags_answer *answer)
+{
+    struct tag_call *call = context;
+
+    call->answer = *answer;
+    if (answer->error != NULL) {
+        snprintf(call->error, sizeof(call->error), "%s", answer->error);
+    }
+    call->mail.run = on_tags_home;
+    worker_post(call->proxy->control, &call->mail);
+}
+
+static void on_tags_begin(struct mail *mail)
+{
+    struct tag_call *call = CONTAINER_OF(mail, struct tag_call, mail);
+    struct tags_answer answer = {.error = tags_invalidate(call->proxy->fleet.members[0], call->db,
+                                                          call->is_all, call->tags,
+                                                          (unsigned)call->n, on_tags_done, call)};
+
+    if (answer.error != NULL) {
+        on_tags_done(call, &answer);
+    }
+}
+
+/* NULL: they are not strings. */
+static struct tag_call *tag_call_new(const json_t *tags)
+{
+    const size_t n = json_array_size(tags);
+    size_t n_bytes = 0;
+    struct tag_call *call;
+    unsigned char *room;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!json_is_string(json_array_get(tags, i))) {
+            return NULL;
+        }
+        n_bytes += json_string_length(json_array_get(tags, i));
+    }
+    call = mem_alloc(sizeof(*call) + n * sizeof(struct bytes) + n_bytes);
+    call->n = n;
+    room = (unsigned char *)&call->tags[n];
+    for (size_t i = 0; i < n; i++) {
+        const struct bytes tag = bytes_of_json(json_array_get(tags, i));
+
+        memcpy(room, tag.ptr, tag.len);
+        call->tags[i] = bytes_make(room, tag.len);
+        room += tag.len;
+    }
+    return call;
+}
+
+static void do_tags(const struct call *call, const json_t *value, struct invalidation *what)
+{
+    const size_t n = json_array_size(value);
+    struct tag_call *later = json_is_array(value) && n > 0 && n <= TAGS_MAX ? tag_call_new(value)
+                                                                            : NULL;
+
+    if (later == NULL) {
+        refuse_field(call, "tags", "not an array of 1 to 128 strings");
+        return;
+    }
+    later->proxy = call->proxy;
+    later->request = call->request;
+    later->is_all = what->is_all;
+    later->db = what->db;
+    later->next = tag_calls;
+    tag_calls = later;
+    later->mail.run = on_tags_begin;
+    worker_post(call->proxy->fleet.members[0]->worker, &later->mail);
+}
+
+void invalidate_http_stop(void)
+{
+    for (struct tag_call *call = tag_calls; call != NULL; call = call->next) {
+        call->request = NULL;
+    }
+}
+
 #define TIME_MAX_MS (INT64_C(30) * 86400 * 1000)
 #define SIZE_MAX_BYTES ((int64_t)1 << 32)
 
@@ -378,11 +502,14 @@ static void do_cancel(const struct call *call, const json_t *value, struct inval
 
 static const struct action {
     const char *name;
+    bool has_scope; /* "scope" and "db" may stand beside it */
     void (*run)(const struct call *call, const json_t *value, struct invalidation *what);
 } actions[] = {
-    {"keys", do_keys},           {"prefix", do_prefix}, {"glob", do_glob},
-    {"namespace", do_namespace}, {"ban", do_ban},       {"everything", do_everything},
-    {"unban", do_unban},         {"cancel", do_cancel},
+    {"keys", true, do_keys},    {"prefix", true, do_prefix},
+    {"glob", true, do_glob},    {"namespace", true, do_namespace},
+    {"ban", false, do_ban},     {"everything", true, do_everything},
+    {"unban", false, do_unban}, {"cancel", false, do_cancel},
+    {"tags", true, do_tags},
 };
 
 #define N_ACTIONS (sizeof(actions) / sizeof(actions[0]))
@@ -420,7 +547,10 @@ static void act(const struct call *call)
     }
     if (chosen == NULL) {
         refuse_field(call, NULL,
-                     "needs keys, prefix, glob, namespace, everything, ban, unban or cancel");
+                     "needs keys, prefix, glob, namespace, everything, tags, ban, unban or cancel");
+    } else if (!chosen->has_scope && json_object_size(call->body) > 1) {
+        refuse_field(call, json_object_get(call->body, "scope") != NULL ? "scope" : "db",
+                     "does not go with what is to be done");
     } else if (take_scope(call, &what)) {
         chosen->run(call, json_object_get(call->body, chosen->name), &what);
     }
@@ -461,7 +591,8 @@ void invalidate_http_post(struct proxy *proxy, struct evhttp_request *request)
         return;
     }
     if (length > INVALIDATE_BODY_MAX) {
-        invalidate_http_too_large(request);
+        refuse(request, HTTP_ENTITYTOOLARGE, "Request Entity Too Large", NULL,
+               "the body is larger than 256 KiB");
         return;
     }
     if (!must_be_json(request)) {
@@ -530,7 +661,7 @@ void invalidate_http_bans(struct proxy *proxy, struct evhttp_request *request)
 
 static json_t *json_of_job(const struct unlink_info *info)
 {
-    static const char *const kinds[] = {"keys", "prefix", "glob", "namespace", "everything"};
+    static const char *const kinds[] = {"keys", "prefix", "glob", "namespace", "everything", "tag"};
 
     return json_pack(
         "{s:I, s:s, s:s, s:o, s:i, s:i, s:i, s:I, s:I, s:I, s:o, s:I}", "id", (json_int_t)info->id,

@@ -3,7 +3,8 @@
  *
  * Purpose:    what CACHE INVALIDATE, BAN and JOB do, for webhooks and change-data-capture: JSON in,
  *             JSON out, under the same rule (cache-command), with cache-password as bearer token.
- * Ownership:  requests are libevent's; each is answered within the call.
+ * Ownership:  requests are libevent's; each is answered within the call, but for those by tags,
+ *             which are answered when the backend has been asked.
  * Threading:  the control thread.
  * Errors:     answered as {"error": "...", "field": "..."}; field is null where none is to blame.
  *
@@ -26,5 +27,7 @@ void invalidate_http_jobs(struct proxy *proxy, struct evhttp_request *request);
 bool invalidate_http_may_order(const struct proxy *proxy, struct evhttp_request *request);
 /* 413, for a body that was not even read. */
 void invalidate_http_too_large(struct evhttp_request *request);
+/* The admin port closes: what is not answered yet will not be. Before it frees its requests. */
+void invalidate_http_stop(void);
 
 #endif

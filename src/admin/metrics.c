@@ -19,6 +19,8 @@
 #include "base/tls.h"
 #include "cache/watch.h"
 #include "coherence/bus.h"
+#include "coherence/dependencies.h"
+#include "coherence/dependency_watch.h"
 #include "coherence/unlink.h"
 #include "proxy/census.h"
 #include "proxy/tracking.h"
@@ -71,11 +73,18 @@ READ_GAUGE(stale_ratio, facts->stale_ratio)
 READ_GAUGE(dry_run, facts->is_dry_run)
 READ_GAUGE(staleness_bound, (double)facts->staleness_bound_ms / 1e3)
 READ_GAUGE(watermark_age, (double)facts->watermark_age_us / 1e6)
+READ_GAUGE(tag_bans_pending, facts->bans.n_tags)
 READ_GAUGE(bans_standing, facts->bans.n_standing)
 READ_GAUGE(bans_pending, facts->bans.n_pending)
 READ_GAUGE(ban_section, (double)facts->bans.longest_section_us / 1e6)
 READ_GAUGE(ban_slice, (double)facts->bans.longest_slice_us / 1e6)
+READ_GAUGE(ledger_under_way, facts->n_ledger_operations)
 READ_GAUGE(jobs_running, facts->n_jobs)
+READ_GAUGE(dependencies, facts->n_dependencies)
+READ_GAUGE(dependencies_incomplete, facts->are_dependencies_incomplete)
+READ_GAUGE(dependency_bytes, facts->n_dependency_bytes)
+READ_GAUGE(dependency_sources_watched, facts->n_sources_watched)
+READ_GAUGE(dependency_sources_unheard, facts->n_sources_unheard)
 READ_GAUGE(memory_bytes, facts->cache.accounted_bytes)
 READ_GAUGE(memory_limit, facts->cache.maxmemory)
 READ_GAUGE(memory_budget, facts->cache.budget_bytes)
@@ -343,6 +352,20 @@ static uint64_t allocated_bytes(void)
     return n_bytes;
 }
 
+static void add_dependencies(struct metrics_facts *facts, const struct coherence_fleet *fleet)
+{
+    const struct dependencies *dependencies = fleet->dependencies;
+
+    if (dependencies == NULL) {
+        return;
+    }
+    facts->n_dependencies = atomic_load_explicit(&dependencies->n_relations, memory_order_relaxed);
+    facts->n_dependency_bytes = atomic_load_explicit(&dependencies->n_bytes, memory_order_relaxed);
+    facts->are_dependencies_incomplete = atomic_load_explicit(&dependencies->is_incomplete,
+                                                              memory_order_relaxed);
+    dependency_watches_count(fleet, &facts->n_sources_watched, &facts->n_sources_unheard);
+}
+
 static void add_process(struct gather *gather)
 {
     struct metrics_facts *facts = &gather->facts;
@@ -352,6 +375,7 @@ static void add_process(struct gather *gather)
     cache_stats(proxy->cache, &facts->cache);
     bans_figures(proxy->cache, &facts->bans);
     facts->n_jobs = proxy->fleet.jobs != NULL ? unlink_jobs_running(proxy->fleet.jobs) : 0;
+    add_dependencies(facts, &proxy->fleet);
     for (unsigned ns = 0; ns < config_namespace_count(); ns++) {
         cache_ns_stats(proxy->cache, ns, &facts->namespaces[ns].n_entries,
                        &facts->namespaces[ns].n_bytes);
@@ -376,6 +400,8 @@ static void add_process(struct gather *gather)
     facts->n_tracked_keys = tracking_count_keys();
     facts->max_clients = atomic_load_explicit(&proxy->max_clients, memory_order_relaxed);
     facts->is_ready = atomic_load_explicit(&proxy->is_reachable, memory_order_relaxed);
+    facts->n_ledger_operations = atomic_load_explicit(&proxy->fleet.n_ledger_operations,
+                                                      memory_order_relaxed);
     facts->is_bus_up = bus_is_up(proxy->fleet.bus);
     facts->n_bus_peers = bus_count_peers(proxy->fleet.bus);
     facts->watermark_age_us = watermark_age_us(proxy->cache, now_us);

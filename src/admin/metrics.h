@@ -25,7 +25,9 @@
 struct metrics_facts {
     struct cache_stats cache;
     struct bans_figures bans;
-    unsigned n_jobs;
+    unsigned n_jobs, n_ledger_operations;
+    size_t n_dependencies, n_dependency_bytes, n_sources_watched, n_sources_unheard;
+    bool are_dependencies_incomplete;
     struct {
         uint64_t n_entries, n_bytes;
         int mode;

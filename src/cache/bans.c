@@ -25,6 +25,7 @@
 /* Steps of one comparison; a longer one is called a match, which costs a fetch and no more. */
 #define GLOB_STEPS ((size_t)1 << 16)
 #define MAX_BANS_DEFAULT 256u
+#define MAX_TAG_BANS_DEFAULT 100000u
 
 struct ban {
     struct ban_rule rule;
@@ -70,13 +71,16 @@ bool bans_match_flight(const struct cache *cache, const struct cache_flight *fli
 {
     const struct ban_set *set = pending_since(cache, flight->ban_serial);
 
+    enum metric reason;
+
     for (unsigned i = 0; set != NULL && i < set->n && set->items[i]->serial > flight->ban_serial;
          i++) {
         if (matches_key(&set->items[i]->rule, flight->key, ns)) {
             return true;
         }
     }
-    return false;
+    return tag_bans_since(&cache->bans.tags, flight->ban_serial) &&
+           tag_bans_match(&cache->bans.tags, ns, flight->key, flight->ban_serial, &reason);
 }
 
 /* Of an entry, when the ban was set; milliseconds. */
@@ -124,13 +128,22 @@ static uint64_t serial_of(const struct shard *shard, const struct table_bucket *
     return shard->ban_serial - marks_since(bucket->mark, shard->ban_mark);
 }
 
+static bool has_banned_tag(const struct cache *cache, const struct entry *entry, uint64_t since,
+                           enum metric *reason)
+{
+    return tag_bans_since(&cache->bans.tags, since) &&
+           tag_bans_match(&cache->bans.tags, entry->ns, entry_key(entry), since, reason);
+}
+
 bool bans_match_entry(const struct cache *cache, const struct shard *shard,
                       const struct table_bucket *bucket, const struct entry *entry, int64_t now_us)
 {
     const uint64_t since = serial_of(shard, bucket);
     const struct ban_set *set = pending_since(cache, since);
+    enum metric reason;
 
-    return set != NULL && find_for_entry(set, entry, since, now_us) != NULL;
+    return (set != NULL && find_for_entry(set, entry, since, now_us) != NULL) ||
+           has_banned_tag(cache, entry, since, &reason);
 }
 
 /* Standing bans that ask for an age end the entry when it reaches that. */
@@ -181,18 +194,24 @@ bool bans_refuse(const struct cache *cache, struct bytes key, const struct cache
     return false;
 }
 
+/* set: NULL where no ban of it is newer. */
 static void judge_locked(struct cache *cache, struct shard *shard, const struct ban_set *set,
                          uint32_t ref, uint64_t since, int64_t now_us, struct shard_work *work)
 {
     struct entry *entry = entry_at(ref);
-    struct ban *ban = find_for_entry(set, entry, since, now_us);
+    struct ban *ban = set != NULL ? find_for_entry(set, entry, since, now_us) : NULL;
+    enum metric reason;
 
-    if (ban == NULL) {
-        cap_entry(set, entry, now_us);
+    if (ban != NULL) {
+        atomic_fetch_add_explicit(&ban->n_dropped, 1, memory_order_relaxed);
+        reason = ban->reason;
+    } else if (!has_banned_tag(cache, entry, since, &reason)) {
+        if (set != NULL) {
+            cap_entry(set, entry, now_us);
+        }
         return;
     }
-    atomic_fetch_add_explicit(&ban->n_dropped, 1, memory_order_relaxed);
-    stats_add(ban->reason, 1);
+    stats_add(reason, 1);
     shard_remove_locked(cache, shard, entry, entry_hash(entry), work);
 }
 
@@ -201,9 +220,10 @@ void bans_settle_locked(struct cache *cache, struct shard *shard, struct table_b
 {
     const uint64_t since = serial_of(shard, bucket);
     const struct ban_set *set = pending_since(cache, since);
+    const bool has_any = set != NULL || tag_bans_since(&cache->bans.tags, since);
     const int64_t now_us = set != NULL ? clock_now_us() : 0;
 
-    for (unsigned i = 0; set != NULL && i < TABLE_SLOTS; i++) {
+    for (unsigned i = 0; has_any && i < TABLE_SLOTS; i++) {
         if (bucket->tags[i] != 0) {
             judge_locked(cache, shard, set, bucket->refs[i], since, now_us, work);
         }
@@ -276,6 +296,19 @@ static void free_gone(struct ban_set *old, const struct ban_set *set)
     mem_free(old);
 }
 
+/* After this nobody reads what was there before. */
+static void tell_shards(struct cache *cache)
+{
+    for (unsigned i = 0; i < cache->n_shards; i++) {
+        struct shard *shard = &cache->shards[i];
+
+        pthread_mutex_lock(&shard->lock);
+        shard->ban_mark = mark_of(&cache->bans);
+        shard->ban_serial = cache->bans.serial;
+        pthread_mutex_unlock(&shard->lock);
+    }
+}
+
 static void publish(struct cache *cache, struct ban_set *set)
 {
     struct bans *bans = &cache->bans;
@@ -293,14 +326,7 @@ static void publish(struct cache *cache, struct ban_set *set)
     }
     /* Release: partner are the loads under a shard's lock. */
     atomic_store_explicit(&bans->set, set, memory_order_release);
-    for (unsigned i = 0; i < cache->n_shards; i++) {
-        struct shard *shard = &cache->shards[i];
-
-        pthread_mutex_lock(&shard->lock);
-        shard->ban_mark = mark_of(bans);
-        shard->ban_serial = bans->serial;
-        pthread_mutex_unlock(&shard->lock);
-    }
+    tell_shards(cache);
     free_gone(old, set);
 }
 
@@ -425,6 +451,33 @@ enum ban_outcome bans_add(struct cache *cache, const struct ban_order *order, in
     return outcome;
 }
 
+enum ban_outcome bans_add_tag(struct cache *cache, struct bytes tag, bool is_told, int64_t now_us)
+{
+    const struct ban_order everything = {
+        .rule = {.ns = -1},
+        .reason = is_told ? METRIC_invalidations_bus : METRIC_invalidations_tag,
+    };
+    enum ban_outcome outcome = BAN_NONE;
+
+    pthread_mutex_lock(&cache->bans.lock);
+    if (tag_bans_know(&cache->bans.tags, tag)) {
+        cache->bans.serial++;
+        if (tag_bans_put(&cache->bans.tags, tag, cache->bans.serial, is_told)) {
+            tell_shards(cache);
+            outcome = BAN_SET;
+        } else {
+            struct ban *ban = ban_new(&everything, &cache->bans, now_us);
+
+            (void)doom_all(cache, &ban->rule);
+            add_locked(cache, ban);
+            stats_add(METRIC_bans_overflowed, 1);
+            outcome = BAN_EVERYTHING;
+        }
+    }
+    pthread_mutex_unlock(&cache->bans.lock);
+    return outcome;
+}
+
 uint64_t cache_clear(struct cache *cache, int ns, enum metric reason)
 {
     const struct ban_order order = {.rule = {.ns = ns}, .reason = reason};
@@ -517,6 +570,11 @@ void bans_pass_end(struct cache *cache)
     bans->serial += lacked_marks;
     settle_standing(cache);
     const bool is_changed = drop_bans(cache, is_done, (int64_t)bans->pass, lacked_marks);
+    struct tag_table *gone = tag_bans_turn(&bans->tags);
+    if (gone != NULL || lacked_marks) {
+        tell_shards(cache);
+    }
+    tag_table_free(gone);
     const struct ban_set *set = set_of(cache);
     if (is_changed && (set == NULL || set->n_pending == 0)) {
         for (unsigned ns = 0; ns < 256; ns++) {
@@ -532,15 +590,18 @@ static bool is_any_pending(struct cache *cache)
 {
     pthread_mutex_lock(&cache->bans.lock);
     const struct ban_set *set = set_of(cache);
-    const bool is_pending = set != NULL && set->n_pending > 0;
+    const bool is_pending = (set != NULL && set->n_pending > 0) ||
+                            tag_bans_since(&cache->bans.tags, 0);
     pthread_mutex_unlock(&cache->bans.lock);
     return is_pending;
 }
 
 int64_t bans_section_begin(const struct cache *cache)
 {
-    return atomic_load_explicit(&cache->bans.set, memory_order_relaxed) != NULL ? clock_now_us()
-                                                                                : 0;
+    return atomic_load_explicit(&cache->bans.set, memory_order_relaxed) != NULL ||
+                   tag_bans_since(&cache->bans.tags, 0)
+               ? clock_now_us()
+               : 0;
 }
 
 static void note_longest(_Atomic int64_t *longest, int64_t us)
@@ -593,11 +654,22 @@ void bans_init(struct cache *cache)
     pthread_mutex_init(&cache->bans.lock, NULL);
     cache->bans.max_bans = MAX_BANS_DEFAULT;
     cache->bans.first_expiry_us = CACHE_NO_DEADLINE;
+    cache->bans.tags.max = MAX_TAG_BANS_DEFAULT;
+}
+
+static struct tag_rules *rules_of(const struct cache *cache)
+{
+    return atomic_load_explicit(&cache->bans.tags.rules, memory_order_relaxed);
 }
 
 void bans_fini(struct cache *cache)
 {
+    struct tag_rules *rules = rules_of(cache);
+
     free_gone(set_of(cache), NULL);
+    tag_table_free(tag_bans_turn(&cache->bans.tags));
+    tag_table_free(tag_bans_turn(&cache->bans.tags));
+    tag_rules_unref(&rules);
     pthread_mutex_destroy(&cache->bans.lock);
 }
 
@@ -606,6 +678,31 @@ void cache_set_max_bans(struct cache *cache, unsigned max_bans)
     pthread_mutex_lock(&cache->bans.lock);
     cache->bans.max_bans = max_bans;
     pthread_mutex_unlock(&cache->bans.lock);
+}
+
+void cache_set_max_tag_bans(struct cache *cache, unsigned max)
+{
+    pthread_mutex_lock(&cache->bans.lock);
+    cache->bans.tags.max = max;
+    pthread_mutex_unlock(&cache->bans.lock);
+}
+
+void cache_set_tag_rules(struct cache *cache, struct tag_rules *rules)
+{
+    struct tag_table *gone[2];
+    struct tag_rules *former;
+
+    pthread_mutex_lock(&cache->bans.lock);
+    former = rules_of(cache);
+    /* Release: partner is the load in tag_bans_match(). */
+    atomic_store_explicit(&cache->bans.tags.rules, tag_rules_ref(rules), memory_order_release);
+    gone[0] = tag_bans_turn(&cache->bans.tags);
+    gone[1] = tag_bans_turn(&cache->bans.tags);
+    tell_shards(cache);
+    pthread_mutex_unlock(&cache->bans.lock);
+    tag_table_free(gone[0]);
+    tag_table_free(gone[1]);
+    tag_rules_unref(&former);
 }
 
 unsigned bans_list(struct cache *cache, struct ban_info *infos, unsigned max)
@@ -645,6 +742,7 @@ void bans_figures(struct cache *cache, struct bans_figures *figures)
     *figures = (struct bans_figures){
         .n_standing = set != NULL ? set->n_standing : 0,
         .n_pending = set != NULL ? set->n_pending : 0,
+        .n_tags = tag_bans_count(&bans->tags),
         .longest_section_us = atomic_load_explicit(&bans->longest_section_us, memory_order_relaxed),
         .longest_slice_us = atomic_load_explicit(&bans->longest_slice_us, memory_order_relaxed),
     };

@@ -20,6 +20,8 @@
 #include "base/stats.h"
 #include "cache/cache.h"
 
+struct tag_rules;
+
 /* Longest prefix or pattern. */
 #define BAN_NAME_MAX ((size_t)1024)
 
@@ -42,7 +44,8 @@ struct ban_order {
     int64_t expires_at_us; /* of a standing one; CACHE_NO_DEADLINE: none */
 };
 
-enum ban_outcome { BAN_SET, BAN_EVERYTHING, BAN_FULL };
+/* BAN_NONE: there is no such tag. */
+enum ban_outcome { BAN_SET, BAN_EVERYTHING, BAN_FULL, BAN_NONE };
 
 /*
  * *n_held: of a rule that asks for nothing, or for a namespace alone, how many entries were held;
@@ -50,6 +53,17 @@ enum ban_outcome { BAN_SET, BAN_EVERYTHING, BAN_FULL };
  */
 enum ban_outcome bans_add(struct cache *cache, const struct ban_order *order, int64_t now_us,
                           uint64_t *n_held);
+/*
+ * Drops what has this tag by its name, whatever else waits for the sweep: never BAN_FULL. Entries
+ * that go are counted as reason tag, or bus where another proxy told of it.
+ */
+enum ban_outcome bans_add_tag(struct cache *cache, struct bytes tag, bool is_told, int64_t now_us);
+/*
+ * By which rules keys have tags. What waits is forgotten: all that was fetched under other rules
+ * must be invalid already.
+ */
+void cache_set_tag_rules(struct cache *cache, struct tag_rules *rules);
+
 /* A standing one. False: there is none with this id. */
 bool bans_remove(struct cache *cache, uint64_t id);
 
@@ -64,6 +78,7 @@ struct ban_info {
 unsigned bans_list(struct cache *cache, struct ban_info *infos, unsigned max);
 
 struct bans_figures {
+    unsigned n_tags;                /* pending ones, by tag */
     unsigned n_standing, n_pending; /* pending: the sweep has not been round for them yet */
     int64_t longest_section_us;     /* of the sweep, under one shard's lock */
     int64_t longest_slice_us;       /* of the sweep, in one turn of the control thread */
@@ -72,6 +87,8 @@ void bans_figures(struct cache *cache, struct bans_figures *figures);
 
 /* At most this many standing ones, and as many that the sweep has not settled. */
 void cache_set_max_bans(struct cache *cache, unsigned max_bans);
+/* At most this many tags that the sweep has not settled, from the next of its passes on. */
+void cache_set_max_tag_bans(struct cache *cache, unsigned max);
 
 /*
  * Every few milliseconds: ends standing bans whose time is over, and sweeps for at most budget_us

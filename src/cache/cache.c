@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/stats.h"
 #include "cache/hash.h"
 #include "cache/shard.h"
 
@@ -790,7 +791,11 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
         flights_remove(&shard->flights, ended);
     }
     *waiters = take_waiters_locked(ended);
-    if (!can_fill || fill->is_sole) {
+    if (!can_fill) {
+        /* What is held may be older than what the reply shows. */
+        stats_add(METRIC_invalidations_error,
+                  invalidate_locked(cache, shard, ended->key, ended->hash, &work));
+    } else if (fill->is_sole) {
         (void)invalidate_locked(cache, shard, ended->key, ended->hash, &work);
     }
     if (!can_fill) {

@@ -18,6 +18,7 @@
 #include "cache/flight.h"
 #include "cache/policy.h"
 #include "cache/table.h"
+#include "cache/tag_bans.h"
 #include "cache/watch.h"
 
 #define SHARDS_MAX 64u
@@ -90,6 +91,7 @@ struct bans {
     _Atomic int64_t longest_slice_us;   /* atomic */
     _Atomic int64_t ns_doomed[256];     /* atomic: entries, dropped by namespace */
     _Atomic uint64_t ns_serial[256];    /* atomic: of that ban */
+    struct tag_bans tags;
 };
 
 struct cache {

@@ -353,6 +353,11 @@ static bool is_told(const struct epochs_incarnation *incarnation)
     return atomic_load_explicit(&incarnation->is_told, memory_order_relaxed);
 }
 
+static bool is_of_notifications(const struct epochs_incarnation *incarnation)
+{
+    return atomic_load_explicit(&incarnation->shared, memory_order_relaxed) == EAR_KEYSPACE + 1;
+}
+
 static enum audit_cause cause_of(const struct audit *audit)
 {
     const struct epochs_incarnation *incarnation = incarnation_of(audit);
@@ -363,7 +368,7 @@ static enum audit_cause cause_of(const struct audit *audit)
     if (has_field_ttl(audit)) {
         return AUDIT_OF_FIELD_TTL;
     }
-    if (atomic_load_explicit(&incarnation->shared, memory_order_relaxed) == EAR_KEYSPACE + 1) {
+    if (is_of_notifications(incarnation)) {
         return AUDIT_OF_KEYSPACE;
     }
     return is_of_replica(incarnation) ? AUDIT_OF_REPLICA : AUDIT_OF_TRACKING;
@@ -390,8 +395,11 @@ static int64_t age_at_most_us(const struct audit *audit, int64_t now_us)
     if (cache_scope_user(audit->query.db) != 0) {
         life_ms = earlier(life_ms, config->acl_max_age_ms);
     }
-    if (!is_told(incarnation_of(audit))) {
+    if (!is_told(incarnation_of(audit)) || ns->coherence == COHERENCE_TTL) {
         life_ms = earlier(life_ms, config->ttl_mode_max_ms);
+    }
+    if (is_of_notifications(incarnation_of(audit))) {
+        life_ms = earlier(life_ms, config->keyspace_mode_max_ms);
     }
     if (has_field_ttl(audit)) {
         life_ms = earlier(life_ms, config->hash_ttl_cap_ms);

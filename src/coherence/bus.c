@@ -45,7 +45,7 @@ struct gather {
 struct bus_channel {
     uint64_t seq;     /* the last number given */
     bool is_unproven; /* no heartbeat was executed behind it yet */
-    bool has_skipped; /* a number was left out since the last message */
+    bool has_skipped; /* a number was left out since the last message or heartbeat */
     struct bus_batch *first, *last;
 };
 
@@ -73,9 +73,9 @@ struct bus {
     int64_t heard_since_us, heard_at_us; /* our own messages come back without a pause */
     int64_t refused_until_us;            /* 0: it is not */
     bool is_refusal_logged;
-    bool has_refused;           /* to be closed in the next tick */
-    bool was_open, has_flushed; /* since it is up */
-    bool is_leaving, is_new;    /* is_new: no heartbeat was sent since it is up */
+    bool has_refused; /* to be closed in the next tick */
+    bool was_open;
+    bool is_leaving, is_new; /* is_new: no heartbeat was sent since it is up */
     struct deferred gap_job, flush_job;
     struct event *window_event;
 };
@@ -101,15 +101,16 @@ static void on_gap_job(struct deferred *deferred)
 {
     struct bus *bus = CONTAINER_OF(deferred, struct bus, gap_job);
 
-    bus->has_flushed = true;
     bus->events->on_gap(bus->context);
 }
 
-/* Once a turn is enough. */
+/* Once a turn is enough: many channels share one connection. */
 static void note_gap(struct bus *bus, enum metric cause)
 {
-    stats_add(cause, 1);
-    worker_defer(bus->home->worker, &bus->gap_job);
+    if (!bus->gap_job.is_queued) {
+        stats_add(cause, 1);
+        worker_defer(bus->home->worker, &bus->gap_job);
+    }
 }
 
 /* Nobody else was on the bus: what a newcomer says is seen by its numbers. */
@@ -182,12 +183,7 @@ static void take_good(struct bus *bus, unsigned channel, const struct bus_header
         note_gap(bus, METRIC_bus_gaps_number);
         break;
     case BUS_FIRST:
-        /* Of what was said before this proxy listened, one flush covers everybody's. */
-        if (!bus->has_flushed ||
-            (bus->up_since_us != 0 &&
-             now_us - bus->up_since_us > HEARTBEATS_TO_SILENCE * heartbeat_us(bus))) {
-            note_gap(bus, METRIC_bus_gaps_first);
-        }
+        note_gap(bus, METRIC_bus_gaps_first);
         break;
     case BUS_NEXT:
         break;
@@ -246,6 +242,7 @@ static void publish(struct bus *bus, unsigned index, struct bytes records, unsig
     int error;
 
     channel->seq = header.seq;
+    channel->has_skipped = false;
     buffer_init(&message);
     error = bus_message_write(&message, &header, records, secret_of(bus), name);
     if (error == 0) {
@@ -260,7 +257,6 @@ static void publish(struct bus *bus, unsigned index, struct bytes records, unsig
         return;
     }
     channel->is_unproven = true;
-    channel->has_skipped = false;
     stats_add(METRIC_bus_messages_sent, 1);
     stats_add(METRIC_bus_records_sent, n);
 }
@@ -449,6 +445,9 @@ void bus_send(struct bus *bus, struct coherence *from, const struct bus_record *
 {
     struct gather *gather;
 
+    if (bus == NULL) {
+        return;
+    }
     if (!atomic_load_explicit(&bus->is_on, memory_order_relaxed)) {
         /* When it is on again, the others are to know that something was said meanwhile. */
         atomic_store_explicit(&bus->has_dropped, true, memory_order_relaxed);
@@ -582,7 +581,7 @@ static void open_bus(struct bus *bus)
     close_bus(bus, BUS_CONNECTING);
     renumber(bus);
     bus->group = mem_strdup(bus->home->config->bus_group);
-    bus->has_refused = bus->has_flushed = false;
+    bus->has_refused = false;
     bus->refused_until_us = 0;
     bus->heard_since_us = bus->heard_at_us = 0;
     bus->peers = bus_peers_new(LINES_MAX);
@@ -615,6 +614,13 @@ void bus_move(struct bus *bus)
 {
     review(bus);
     lines_move(bus->lines);
+    /*
+     * A node that had lost a channel and did not know yet has executed what nobody heard any more,
+     * heartbeats included: they are due once where the channel is now, in use there or not.
+     */
+    for (unsigned i = 0; i < LINES_MAX; i++) {
+        bus->channels[i].is_unproven = bus->channels[i].seq > 0;
+    }
     if (lines_are_open(bus->lines)) {
         tell_dropped(bus);
     }
@@ -644,7 +650,7 @@ static void tick_open(struct bus *bus, int64_t now_us)
         bus->up_since_us = now_us;
         bus->heartbeat_at_us = 0;
         bus->is_new = true;
-        bus->has_flushed = bus->is_refusal_logged = false;
+        bus->is_refusal_logged = false;
         if (!bus_is_up(bus)) {
             log_info("coherence", "bus up", "group=%s channels=%s signed=%s", bus->group,
                      lines_is_sharded(bus->lines) ? "sharded" : "one",
@@ -746,12 +752,12 @@ void bus_leave(struct bus *bus)
 
 unsigned bus_count_peers(const struct bus *bus)
 {
-    return atomic_load_explicit(&bus->n_peers, memory_order_relaxed);
+    return bus != NULL ? atomic_load_explicit(&bus->n_peers, memory_order_relaxed) : 0;
 }
 
 bool bus_is_up(const struct bus *bus)
 {
-    return atomic_load_explicit(&bus->state, memory_order_relaxed) == BUS_UP;
+    return bus != NULL && atomic_load_explicit(&bus->state, memory_order_relaxed) == BUS_UP;
 }
 
 const char *bus_state_name(const struct bus *bus)

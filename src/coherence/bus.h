@@ -6,7 +6,7 @@
  *             that they share. Messages are numbered: one that is missed is noticed, and then
  *             on_gap() says so, as nothing can be repaired.
  * Ownership:  one per process; made after the workers' coherence, freed before it.
- * Threading:  the bus lives on the first worker. bus_send() from any worker; bus_count_peers() and
+ * Threading:  the bus lives on the first worker. bus_send() from any thread; bus_count_peers() and
  *             bus_state_name() from any thread; everything else on the bus's worker, or while no
  *             worker runs.
  * Errors:     none are returned. What cannot be sent is counted, and a number is left out, so that
@@ -20,7 +20,11 @@
 #include "coherence/bus_record.h"
 #include "coherence/coherence.h"
 
-struct bus; /* opaque; the process's is coherence->fleet->bus */
+/*
+ * Opaque; the process's is coherence->fleet->bus. At the end of the process it goes before requests
+ * and scrapes that are under way: bus_send(), bus_count_peers() and bus_is_up() accept NULL.
+ */
+struct bus;
 
 /* On the bus's worker. Both may be called for any message of another proxy. */
 struct bus_events {
@@ -37,7 +41,7 @@ void bus_free(struct bus **bus);
 /*
  * Any worker: what was applied here already is told to the other proxies of the group, at the end
  * of the turn (batched, duplicates merged). The record is copied. Does nothing while the bus is
- * off.
+ * off. from NULL: any other thread.
  */
 void bus_send(struct bus *bus, struct coherence *from, const struct bus_record *record);
 

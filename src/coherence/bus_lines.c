@@ -309,7 +309,7 @@ static void on_published(struct link_op *op, struct link *link, unsigned index, 
     if (is_first && part.ptr[0] == '-') {
         stats_add(METRIC_bus_failed, 1);
         take_error(lines, part);
-    } else {
+    } else if (lines->channels[publication->channel].at == line) {
         lines->events->on_published(lines->context, publication->channel, publication->seq,
                                     publication->is_heartbeat);
     }

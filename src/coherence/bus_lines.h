@@ -31,7 +31,7 @@ struct bus_lines_events {
     void (*on_missed)(void *context, unsigned channel, int64_t for_us);
     /* A message could be published that could not before. */
     void (*on_ready)(void *context);
-    /* The backend has executed a PUBLISH of this number. */
+    /* The node that has the channel now has executed a PUBLISH of this number. */
     void (*on_published)(void *context, unsigned channel, uint64_t seq, bool is_heartbeat);
     /* Words of an error; the lines are to be closed in the next tick. */
     void (*on_refused)(void *context, struct bytes error);

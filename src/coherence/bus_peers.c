@@ -13,7 +13,7 @@ struct peer {
     struct peer *next;
     uint64_t origin;
     int64_t heard_at_us;
-    bool was_there; /* at the last bus_peers_take_silent() */
+    bool was_there; /* heard, and not called silent since */
     bool has_left;
     uint64_t last[]; /* by channel: the number heard last, or UNHEARD */
 };
@@ -124,6 +124,7 @@ enum bus_order bus_peers_note(struct bus_peers *peers, const struct bus_header *
     const enum bus_order order = order_of(*last, header);
 
     peer->heard_at_us = now_us;
+    peer->was_there = true;
     peer->has_left = header->is_last;
     if (*last == UNHEARD || header->seq > *last) {
         *last = header->seq == UNHEARD ? UNHEARD - 1 : header->seq;
@@ -153,7 +154,7 @@ unsigned bus_peers_take_silent(struct bus_peers *peers, int64_t since_us)
 
     for (struct peer *peer = peers->first; peer != NULL; peer = peer->next) {
         n += peer->was_there && !peer->has_left && peer->heard_at_us < since_us;
-        peer->was_there = is_there(peer, since_us);
+        peer->was_there = peer->was_there && is_there(peer, since_us);
     }
     return n;
 }

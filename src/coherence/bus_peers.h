@@ -32,7 +32,7 @@ enum bus_order bus_peers_note(struct bus_peers *peers, const struct bus_header *
 
 /* How many were heard since then, and have not taken their leave. */
 unsigned bus_peers_count(const struct bus_peers *peers, int64_t since_us);
-/* How many were not, though they were at the last call, and left without a word. */
+/* How many were not, and left without a word; each is told once, until it is heard again. */
 unsigned bus_peers_take_silent(struct bus_peers *peers, int64_t since_us);
 
 /* Anyone was ever heard on this channel. */

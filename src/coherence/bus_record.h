@@ -36,7 +36,8 @@
 /*
  * KEY a: key. PREFIX a: prefix, b: namespace. GLOB a: pattern, b: namespace. TAG a: tag. SLOTS a:
  * two u16, first and last slot. FLUSH a: name of a namespace, empty: all. EVENT a: name, b:
- * arguments. UPDATE a: key, b: value. BAN a: the predicate as it was given, b: namespace. What b is
+ * arguments. UPDATE a: key, b: value. BAN a: the predicate as it was given, b: namespace. DEPEND a:
+ * source, b: what is derived (with BUS_IS_UNDO: is so no more). What b is
  * where it is not named is the sender's and the receiver's business.
  */
 enum bus_kind {
@@ -49,10 +50,15 @@ enum bus_kind {
     BUS_EVENT,
     BUS_UPDATE,
     BUS_BAN,
+    BUS_DEPEND = 16,
 };
 
 /* Of a record. The other seven bits are the sender's. */
 #define BUS_HAS_B 1
+/* KEY and GLOB: derived from what was written, by dependencies. */
+#define BUS_IS_DEPENDENCY 2
+/* DEPEND. */
+#define BUS_IS_UNDO 4
 
 struct bus_record {
     uint8_t kind, flags; /* flags: BUS_HAS_B is set and read by this module */

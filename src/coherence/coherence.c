@@ -3,7 +3,11 @@
 #include "base/clock.h"
 #include "coherence/audit.h"
 #include "coherence/bus.h"
+#include "coherence/dependencies.h"
+#include "coherence/dependency_orders.h"
+#include "coherence/dependency_watch.h"
 #include "coherence/ear.h"
+#include "coherence/ledger.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
 
@@ -28,7 +32,10 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     if (coherence->fleet->bus != NULL && coherence == coherence->fleet->members[0]) {
         bus_tick(coherence->fleet->bus, now_us);
     }
+    dependency_watches_tick(coherence->watches, now_us);
+    dependency_desk_tick(coherence->desk, now_us);
     auditor_tick(coherence->auditor, now_us);
+    ledger_tick(coherence->ledger, now_us);
 }
 
 void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
@@ -44,6 +51,9 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     coherence->config = config;
     ear_set_prefix_ids(coherence);
     coherence->auditor = auditor_new(coherence);
+    coherence->ledger = ledger_new(coherence);
+    coherence->watches = dependency_watches_new(coherence);
+    coherence->desk = dependency_desk_new(coherence);
     coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
     CHECK(coherence->tick_event != NULL);
     event_priority_set(coherence->tick_event, PRIORITY_LINK);
@@ -53,7 +63,10 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
 
 void coherence_fini(struct coherence *coherence)
 {
+    dependency_desk_free(&coherence->desk);
+    dependency_watches_free(&coherence->watches);
     auditor_free(&coherence->auditor);
+    ledger_free(&coherence->ledger);
     event_free(coherence->tick_event);
     coherence->tick_event = NULL;
 }
@@ -62,6 +75,7 @@ void coherence_set_config(struct coherence *coherence, const struct config *conf
 {
     coherence->config = config;
     ear_set_prefix_ids(coherence);
+    dependency_watches_set_config(coherence->watches);
     backend_set_config(coherence->backend, config);
     for (struct backend_node *node = coherence->backend->nodes; node != NULL; node = node->next) {
         track_set_config(node->track);
@@ -95,6 +109,11 @@ void coherence_drop_key(struct coherence *coherence, struct bytes key)
     if (cache_invalidate(coherence->cache, key)) {
         stats_add(METRIC_invalidations_write, 1);
     }
+}
+
+void coherence_drop_derived(struct coherence *coherence, struct bytes key)
+{
+    dependencies_cascade(coherence->fleet, coherence, key, DEPENDENCY_WRITTEN);
 }
 
 struct link *coherence_hearing_link(struct coherence *coherence, unsigned slot,

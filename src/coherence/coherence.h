@@ -25,14 +25,19 @@ struct fetch;
 struct recent;
 struct unlink_jobs;
 struct bus;
+struct dependencies;
+struct dependency_desk;
+struct dependency_watches;
+struct ledger;
 
 /* All instances of the process; made once, before the workers start. */
 struct coherence_fleet {
     struct cache *cache;
-    struct recent *recent;      /* what was shown lately, for reads from replicas */
-    struct unlink_jobs *jobs;   /* that remove keys at the backend; NULL: there can be none */
-    struct bus *bus;            /* what the proxies of a group tell each other */
-    struct coherence **members; /* by worker index */
+    struct recent *recent;    /* what was shown lately, for reads from replicas */
+    struct unlink_jobs *jobs; /* that remove keys at the backend; NULL: there can be none */
+    struct bus *bus;          /* what the proxies of a group tell each other */
+    struct dependencies *dependencies; /* what is derived from which; NULL: of nothing */
+    struct coherence **members;        /* by worker index */
     unsigned n_members;
     /* A redirection or a loss asks for a fresh map: any thread. */
     void (*request_refresh)(void *context);
@@ -43,7 +48,9 @@ struct coherence_fleet {
      */
     void (*on_changed)(void *context, struct bytes keys);
     void *changed_context;
-    struct ear_share *shares;   /* ear.c: what the workers share of each node */
+    struct ear_share *shares;             /* ear.c: what the workers share of each node */
+    _Atomic unsigned n_ledger_operations; /* under way, of all workers */
+    _Atomic unsigned n_gathering;         /* invalidations by tag that remove at the backend, too */
     _Atomic unsigned n_ears[2]; /* by enum ear_kind: nodes heard of over one link for all workers */
 };
 
@@ -56,6 +63,9 @@ struct coherence {
     struct event *tick_event;
     struct auditor *auditor;
     bool holds_fills; /* reads that tier 1 lacks are relayed: a configuration is on its way */
+    struct dependency_desk *desk;           /* CACHE DEPEND */
+    struct dependency_watches *watches;     /* sources that it hears of */
+    struct ledger *ledger;                  /* what applications told us, kept at the backend */
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
     uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */
     /* Tracking links that are up, by mode; written by the worker, read by who reports them. */
@@ -117,6 +127,8 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
 
 /* Drops key in every database, for a reply that named it. */
 void coherence_drop_key(struct coherence *coherence, struct bytes key);
+/* Behind it, where the command writes: drops what is derived from key. */
+void coherence_drop_derived(struct coherence *coherence, struct bytes key);
 /* Ends every incarnation: FLUSHALL, FLUSHDB, SWAPDB, a reload. */
 void coherence_drop_all(struct coherence *coherence, enum metric reason);
 

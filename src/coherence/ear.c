@@ -66,6 +66,22 @@ void ear_share_put(struct coherence_fleet *fleet, struct ear_share **share)
     *share = NULL;
 }
 
+void ear_survey_untold(const struct coherence_fleet *fleet, bool *is_heard, bool *is_not)
+{
+    pthread_mutex_lock(&share_lock);
+    for (const struct ear_share *share = fleet->shares; share != NULL; share = share->next) {
+        if (atomic_load_explicit(&share->n_untold, memory_order_relaxed) > 0) {
+            bool *const which = atomic_load_explicit(&share->is_heard[EAR_KEYSPACE],
+                                                     memory_order_relaxed)
+                                    ? is_heard
+                                    : is_not;
+
+            *which = true;
+        }
+    }
+    pthread_mutex_unlock(&share_lock);
+}
+
 uint16_t ear_incarnation(const struct track *track, enum ear_kind kind)
 {
     const struct coherence *coherence = track->coherence;
@@ -109,8 +125,15 @@ static void end_incarnation(struct ear *ear)
     }
 }
 
+static void note_loss(const struct ear *ear)
+{
+    /* Release: partner is the load of who watches sources (dependency_watch.c). */
+    atomic_fetch_add_explicit(&ear->track->share->n_losses[ear->kind], 1, memory_order_release);
+}
+
 void ear_forget(struct ear *ear, enum metric reason)
 {
+    note_loss(ear);
     if (ear->incarnation != EPOCHS_NONE) {
         if (epochs_is_live(epochs_at(epochs_of(ear), ear->incarnation))) {
             stats_add(reason, 1);
@@ -170,33 +193,6 @@ static void set_heard(const struct ear *ear, bool is_heard)
     atomic_store_explicit(&ear->track->share->is_heard[ear->kind], is_heard, memory_order_relaxed);
 }
 
-void ear_confirm(struct ear *ear, bool is_confirmed, const char *reason)
-{
-    const char *mode = ear->kind == EAR_BROADCAST ? "broadcast" : "keyspace";
-
-    if (is_confirmed && !ear->is_confirmed) {
-        ear->is_confirmed = true;
-        ear->was_refused = ear->link.settings.is_quiet = false;
-        ear->watermark_us = clock_now_us();
-        ear->former_sent_at_us = 0;
-        set_heard(ear, true);
-        log_info("coherence", "the node tells of every write", "addr=%s mode=%s prefixes=%u",
-                 ear->link.name, mode, ear->prefixes.n);
-        open_incarnation(ear, ear->watermark_us);
-    } else if (!is_confirmed) {
-        if (ear->is_confirmed) {
-            set_heard(ear, false);
-        }
-        ear->is_confirmed = false;
-        ear_forget(ear, METRIC_flushes_link);
-        if (reason != NULL && !ear->was_refused) {
-            ear->was_refused = true;
-            log_warn("coherence", "the node does not tell of writes", "addr=%s mode=%s reason=%s",
-                     ear->link.name, mode, log_quote_long(bytes_of_string(reason)));
-        }
-    }
-}
-
 /* ---- PING ---- */
 
 static void pass(struct fence_leg **list)
@@ -231,6 +227,34 @@ static void pass_all(struct ear *ear)
     pass(&ear->legs_last);
 }
 
+void ear_confirm(struct ear *ear, bool is_confirmed, const char *reason)
+{
+    const char *mode = ear->kind == EAR_BROADCAST ? "broadcast" : "keyspace";
+
+    if (is_confirmed && !ear->is_confirmed) {
+        ear->is_confirmed = true;
+        ear->was_refused = ear->link.settings.is_quiet = false;
+        ear->watermark_us = clock_now_us();
+        ear->former_sent_at_us = 0;
+        set_heard(ear, true);
+        log_info("coherence", "the node tells of every write", "addr=%s mode=%s prefixes=%u",
+                 ear->link.name, mode, ear->prefixes.n);
+        open_incarnation(ear, ear->watermark_us);
+    } else if (!is_confirmed) {
+        if (ear->is_confirmed) {
+            set_heard(ear, false);
+        }
+        ear->is_confirmed = false;
+        ear_forget(ear, METRIC_flushes_link);
+        pass_all(ear); /* no PING is sent from here on, and nothing is left that it could prove */
+        if (reason != NULL && !ear->was_refused) {
+            ear->was_refused = true;
+            log_warn("coherence", "the node does not tell of writes", "addr=%s mode=%s reason=%s",
+                     ear->link.name, mode, log_quote_long(bytes_of_string(reason)));
+        }
+    }
+}
+
 static bool are_legs_waiting(const struct ear *ear)
 {
     return ear->legs_next != NULL || ear->legs_again != NULL;
@@ -261,7 +285,7 @@ static void on_pong(struct ear *ear)
         pass(&ear->legs_last);
         move(&ear->legs_sent, &ear->legs_again);
     } else {
-        advance(ear, sent_at_us);
+        advance(ear, keyspace_limit(ear, sent_at_us));
         pass(&ear->legs_sent);
     }
     if (are_legs_waiting(ear)) {
@@ -313,7 +337,7 @@ static void on_down(struct link *link)
 
     ear_confirm(ear, false, NULL);
     ear->is_ping_sent = false;
-    pass_all(ear);
+    ear->n_subscribed = 0; /* the answer to a poll may still come, on another link */
     if (fleet->request_refresh != NULL) {
         fleet->request_refresh(fleet->refresh_context);
     }
@@ -388,8 +412,7 @@ static void settle(struct ear *ear)
     ear->link.settings = settings;
 }
 
-static void make_prefixes(struct prefixes *prefixes, enum ear_kind kind,
-                          const struct config *config)
+void ear_make_prefixes(struct prefixes *prefixes, enum ear_kind kind, const struct config *config)
 {
     if (kind == EAR_BROADCAST) {
         prefixes_init(prefixes, config, COHERENCE_BROADCAST, COHERENCE_BROADCAST);
@@ -403,7 +426,7 @@ void ear_set_prefix_ids(struct coherence *coherence)
     for (enum ear_kind kind = 0; kind < N_EARS; kind++) {
         struct prefixes prefixes;
 
-        make_prefixes(&prefixes, kind, coherence->config);
+        ear_make_prefixes(&prefixes, kind, coherence->config);
         coherence->prefixes[kind] = prefixes.id;
         prefixes_fini(&prefixes);
     }
@@ -417,7 +440,7 @@ static struct ear *new_ear(struct track *track, enum ear_kind kind)
     ear->magic = EAR_MAGIC;
     ear->kind = kind;
     ear->track = track;
-    make_prefixes(&ear->prefixes, kind, track->coherence->config);
+    ear_make_prefixes(&ear->prefixes, kind, track->coherence->config);
     link_init(&ear->link, LINK_TRACKING, backend->worker, track->node->info,
               backend_login(backend, track->node), &track->link->settings);
     ear->link.owner = ear;
@@ -435,10 +458,18 @@ static void free_ear(struct ear **at)
     }
     *at = NULL;
     link_fini(&ear->link);
+    note_loss(ear);
     end_incarnation(ear);
     pass_all(ear);
     prefixes_fini(&ear->prefixes);
     mem_free(ear);
+}
+
+/* The node is known not to tell by tracking: it would refuse BCAST as well. */
+static bool is_refused(const struct track *track)
+{
+    return track->coherence->config->coherence == COHERENCE_AUTO && link_is_up(track->link) &&
+           !track->is_probing && !track->is_confirmed;
 }
 
 static bool is_wanted(const struct track *track, enum ear_kind kind)
@@ -449,9 +480,12 @@ static bool is_wanted(const struct track *track, enum ear_kind kind)
         return false;
     }
     if (kind == EAR_BROADCAST) {
-        return config_uses_coherence(config, COHERENCE_BROADCAST);
+        return config_uses_coherence(config, COHERENCE_BROADCAST) ||
+               (prefixes_have_rules(config, COHERENCE_BROADCAST) && !is_refused(track));
     }
     return config_uses_coherence(config, COHERENCE_KEYSPACE) ||
+           (prefixes_have_rules(config, COHERENCE_KEYSPACE) &&
+            config->coherence == COHERENCE_KEYSPACE) ||
            (config_uses_coherence(config, COHERENCE_AUTO) &&
             atomic_load_explicit(&track->share->n_untold, memory_order_relaxed) > 0);
 }
@@ -464,6 +498,19 @@ static bool is_keeper(const struct track *track)
            track->node->id % coherence->fleet->n_members == coherence->worker->index;
 }
 
+/* Refused, or a subscription that nobody answers. */
+static bool must_ask_anew(const struct ear *ear, int64_t now_us)
+{
+    const int64_t patience_us = ear->track->coherence->config->link_timeout_ms * 1000;
+
+    if (ear->is_confirmed || now_us < ear->retry_at_us) {
+        return false;
+    }
+    return ear->kind == EAR_BROADCAST ||
+           (!keyspace_is_subscribed(ear) &&
+            (ear->was_refused || now_us - ear->retry_at_us > patience_us));
+}
+
 static void tick(struct ear *ear, int64_t now_us)
 {
     const struct config *config = ear->track->coherence->config;
@@ -473,9 +520,9 @@ static void tick(struct ear *ear, int64_t now_us)
     if (!link_is_up(&ear->link)) {
         return;
     }
-    if (!ear->is_confirmed && ear->kind == EAR_BROADCAST && now_us >= ear->retry_at_us) {
+    if (must_ask_anew(ear, now_us)) {
         ear->link.settings.is_quiet = true;
-        link_shut(&ear->link); /* refused; nobody rests on it: asked anew in the next tick */
+        link_shut(&ear->link); /* nobody rests on it; the next tick connects again */
         return;
     }
     if (ear->kind == EAR_KEYSPACE) {
@@ -492,8 +539,10 @@ static void tick(struct ear *ear, int64_t now_us)
         ear_forget(ear, METRIC_flushes_link); /* as in track_tick() */
     }
     open_incarnation(ear, now_us);
-    if (are_legs_waiting(ear) ||
-        now_us - ear->ping_sent_at_us >= config->fence_interval_ms * 1000) {
+    /* With BCAST a proof takes two. */
+    const int64_t pause_us = config->fence_interval_ms * (ear->kind == EAR_BROADCAST ? 500 : 1000);
+
+    if (are_legs_waiting(ear) || now_us - ear->ping_sent_at_us >= pause_us) {
         send_ping(ear);
     }
 }

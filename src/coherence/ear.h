@@ -27,12 +27,15 @@ struct ear_share {
     _Atomic uint16_t incarnation[N_EARS]; /* its keeper's; EPOCHS_NONE: hears nothing now */
     _Atomic uint64_t prefixes[N_EARS];    /* the id of what that one hears of */
     _Atomic bool is_heard[N_EARS];        /* its keeper's: it is confirmed */
+    _Atomic uint64_t n_losses[N_EARS];    /* its keeper's: times that it may have missed a write */
     _Atomic unsigned n_untold;            /* links of mode auto that the node does not tell */
 };
 
 /* The one of this node, made by who asks first. */
 struct ear_share *ear_share_get(struct coherence_fleet *fleet, epochs_node node);
 void ear_share_put(struct coherence_fleet *fleet, struct ear_share **share);
+/* Of the nodes that refuse tracking: some, or none, are heard of by notifications. Any thread. */
+void ear_survey_untold(const struct coherence_fleet *fleet, bool *is_heard, bool *is_not);
 /* Under which the worker may fetch a key; EPOCHS_NONE: nobody hears of all that it keeps. */
 uint16_t ear_incarnation(const struct track *track, enum ear_kind kind);
 
@@ -63,6 +66,8 @@ void ear_tick_all(struct track *track, int64_t now_us);
 void ear_free_all(struct track *track);
 /* What the configuration keeps may be other keys, or other modes, by now. */
 void ear_set_config_all(struct track *track);
+/* What an ear of this kind has to hear of. */
+void ear_make_prefixes(struct prefixes *prefixes, enum ear_kind kind, const struct config *config);
 /* In coherence->prefixes: which keys the configuration in force wants to be heard of. */
 void ear_set_prefix_ids(struct coherence *coherence);
 /* A leg of a fence: passed when all that was written up to now has been heard. */
@@ -75,9 +80,13 @@ void ear_forget(struct ear *ear, enum metric reason);
 
 /* keyspace.c */
 void keyspace_subscribe(struct ear *ear);
+/* All of its patterns are confirmed, on the connection as it is. */
+bool keyspace_is_subscribed(const struct ear *ear);
 /* A message or a confirmation. False: its shape is unknown. */
 bool keyspace_take(struct ear *ear, struct bytes frame);
 void keyspace_tick(struct ear *ear, int64_t now_us);
+/* The watermark that a PING sent then proves: none that polls have not kept up with. */
+int64_t keyspace_limit(const struct ear *ear, int64_t sent_at_us);
 void keyspace_init_poll(struct track *track);
 
 #endif

@@ -13,7 +13,9 @@
 #include <sys/random.h>
 
 #include "base/clock.h"
-#include "base/mem.h"
+#include "base/log.h"
+#include "coherence/dependencies.h"
+#include "coherence/dependency_orders.h"
 #include "coherence/recent.h"
 #include "coherence/unlink.h"
 
@@ -21,56 +23,12 @@
 
 /* ---- telling ---- */
 
-/* One record on its way from the control thread to a worker that can send it. */
-struct telling {
-    struct mail mail;
-    struct coherence_fleet *fleet;
-    struct bus_record record;
-    unsigned char text[];
-};
-
-static void on_telling(struct mail *mail)
-{
-    struct telling *telling = CONTAINER_OF(mail, struct telling, mail);
-    struct coherence_fleet *fleet = telling->fleet;
-
-    bus_send(fleet->bus, fleet->members[0], &telling->record);
-    mem_free(telling);
-}
-
-static void copy(struct bytes *to, struct bytes from, unsigned char *room)
-{
-    if (from.len > 0) {
-        memcpy(room, from.ptr, from.len);
-    }
-    *to = bytes_make(room, from.len);
-}
-
 static void tell(struct coherence_fleet *fleet, struct coherence *from, enum bus_kind kind,
                  struct bytes a, struct bytes b)
 {
     const struct bus_record record = {.kind = (uint8_t)kind, .db = -1, .a = a, .b = b};
-    struct telling *telling;
 
-    if (fleet->bus == NULL || a.len + b.len > BUS_RECORD_MAX) {
-        return;
-    }
-    if (from != NULL) {
-        bus_send(fleet->bus, from, &record);
-        return;
-    }
-    telling = mem_alloc(sizeof(*telling) + a.len + b.len);
-    telling->mail.run = on_telling;
-    telling->fleet = fleet;
-    telling->record = record;
-    copy(&telling->record.a, a, telling->text);
-    copy(&telling->record.b, b, telling->text + a.len);
-    worker_post(fleet->members[0]->worker, &telling->mail);
-}
-
-static unsigned count_peers(const struct coherence_fleet *fleet)
-{
-    return fleet->bus != NULL ? bus_count_peers(fleet->bus) : 0;
+    bus_send(fleet->bus, from, &record);
 }
 
 static struct bytes name_of(int ns)
@@ -97,8 +55,17 @@ static void announce(struct coherence_fleet *fleet, const struct bytes *keys, si
     buffer_fini(&array);
 }
 
-static uint64_t drop_keys(struct coherence_fleet *fleet, const struct bytes *keys, size_t n,
-                          enum metric reason)
+/* What is derived from what was named goes as well; only in memory, as nobody wrote it. */
+static void drop_derived(struct coherence_fleet *fleet, struct coherence *from,
+                         const struct bytes *keys, size_t n)
+{
+    for (size_t i = 0; i < n && dependencies_are_used(fleet); i++) {
+        dependencies_cascade(fleet, from, keys[i], DEPENDENCY_ORDERED);
+    }
+}
+
+static uint64_t drop_keys(struct coherence_fleet *fleet, struct coherence *from,
+                          const struct bytes *keys, size_t n, enum metric reason)
 {
     const int64_t now_us = clock_now_us();
     uint64_t n_held = 0;
@@ -110,6 +77,7 @@ static uint64_t drop_keys(struct coherence_fleet *fleet, const struct bytes *key
     }
     stats_add(reason, n_held);
     announce(fleet, keys, n);
+    drop_derived(fleet, from, keys, n);
     return n_held;
 }
 
@@ -137,6 +105,28 @@ static uint64_t drop_by_rule(struct coherence_fleet *fleet, const struct ban_rul
     return n_held;
 }
 
+/* The same for what a prefix or a pattern stands for. */
+static void drop_derived_like(struct coherence_fleet *fleet, struct coherence *from, bool is_prefix,
+                              struct bytes name)
+{
+    unsigned char glob[2 * BAN_NAME_MAX + 1];
+    size_t n = 0;
+
+    if (!dependencies_are_used(fleet) || name.len > BAN_NAME_MAX) {
+        return;
+    }
+    for (size_t i = 0; i < name.len; i++) {
+        if (is_prefix && memchr("*?[]\\", name.ptr[i], 5) != NULL) {
+            glob[n++] = '\\';
+        }
+        glob[n++] = name.ptr[i];
+    }
+    if (is_prefix) {
+        glob[n++] = '*';
+    }
+    dependencies_cascade_glob(fleet, from, bytes_make(glob, n));
+}
+
 static enum ban_name ban_name_of(enum invalidation_kind kind)
 {
     return kind == INVALIDATE_PREFIX ? BAN_PREFIX
@@ -148,6 +138,7 @@ static const char *fault_of(const struct invalidation *what, int *ns)
     *ns = -1;
     switch (what->kind) {
     case INVALIDATE_KEYS:
+    case INVALIDATE_TAGS:
     case INVALIDATE_EVERYTHING:
         return NULL;
     case INVALIDATE_PREFIX:
@@ -164,11 +155,54 @@ static void run_keys(struct coherence_fleet *fleet, struct coherence *from,
                      const struct invalidation *what, struct invalidation_answer *answer)
 {
     answer->is_counted = true;
-    answer->n_entries = drop_keys(fleet, what->keys, what->n_keys, METRIC_invalidations_admin);
+    answer->n_entries = drop_keys(fleet, from, what->keys, what->n_keys,
+                                  METRIC_invalidations_admin);
     for (size_t i = 0; i < what->n_keys; i++) {
         tell(fleet, from, BUS_KEY, what->keys[i], (struct bytes){0});
     }
-    stats_add(METRIC_orders_keys, 1);
+}
+
+uint64_t invalidation_drop_keys(struct coherence_fleet *fleet, struct coherence *from,
+                                const struct bytes *keys, size_t n, enum metric reason)
+{
+    const uint64_t n_held = drop_keys(fleet, from, keys, n, reason);
+
+    for (size_t i = 0; i < n; i++) {
+        tell(fleet, from, BUS_KEY, keys[i], (struct bytes){0});
+    }
+    return n_held;
+}
+
+bool invalidation_drop_tag(struct coherence_fleet *fleet, struct coherence *from, struct bytes tag,
+                           bool is_told)
+{
+    const int64_t now_us = clock_now_us();
+    enum ban_outcome outcome;
+
+    outcome = bans_add_tag(fleet->cache, tag, is_told, now_us);
+    if (outcome != BAN_NONE) {
+        recent_note_all(fleet->recent, now_us);
+        announce(fleet, NULL, 0);
+    }
+    /* The others may have rules that are not known here. */
+    if (!is_told) {
+        tell(fleet, from, BUS_TAG, tag, (struct bytes){0});
+    }
+    return outcome != BAN_NONE;
+}
+
+unsigned invalidation_count_proxies(const struct coherence_fleet *fleet)
+{
+    return bus_count_peers(fleet->bus);
+}
+
+/* The end of a job: what it removed may have been read meanwhile. Keys went batch by batch. */
+static void run_tags(struct coherence_fleet *fleet, struct coherence *from,
+                     const struct invalidation *what)
+{
+    for (size_t i = 0; i < what->n_tags; i++) {
+        (void)invalidation_drop_tag(fleet, from, what->tags[i], false);
+    }
 }
 
 static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
@@ -183,12 +217,41 @@ static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
     answer->n_entries = drop_by_rule(
         fleet, &rule, is_pattern ? METRIC_invalidations_pattern : METRIC_invalidations_admin);
     if (is_pattern) {
+        drop_derived_like(fleet, from, what->kind == INVALIDATE_PREFIX, what->name);
         tell(fleet, from, what->kind == INVALIDATE_PREFIX ? BUS_PREFIX : BUS_GLOB, what->name,
              (struct bytes){0});
     } else {
         tell(fleet, from, BUS_FLUSH, name_of(ns), (struct bytes){0});
     }
-    stats_add(is_pattern ? METRIC_orders_pattern : METRIC_orders_namespace, 1);
+}
+
+static void run(struct coherence_fleet *fleet, struct coherence *from,
+                const struct invalidation *what, int ns, struct invalidation_answer *answer)
+{
+    if (what->kind == INVALIDATE_KEYS) {
+        run_keys(fleet, from, what, answer);
+    } else if (what->kind == INVALIDATE_TAGS) {
+        run_tags(fleet, from, what);
+    } else {
+        run_rule(fleet, from, what, ns, answer);
+    }
+}
+
+static enum metric order_metric(enum invalidation_kind kind)
+{
+    switch (kind) {
+    case INVALIDATE_KEYS:
+        return METRIC_orders_keys;
+    case INVALIDATE_PREFIX:
+    case INVALIDATE_GLOB:
+        return METRIC_orders_pattern;
+    case INVALIDATE_TAGS:
+        return METRIC_orders_tag;
+    case INVALIDATE_NAMESPACE:
+    case INVALIDATE_EVERYTHING:
+        break;
+    }
+    return METRIC_orders_namespace;
 }
 
 bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
@@ -206,13 +269,20 @@ bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
         stats_add(METRIC_orders_refused, 1);
         return false;
     }
-    if (what->kind == INVALIDATE_KEYS) {
-        run_keys(fleet, from, what, answer);
-    } else {
-        run_rule(fleet, from, what, ns, answer);
-    }
-    answer->n_proxies = count_peers(fleet);
+    run(fleet, from, what, ns, answer);
+    stats_add(order_metric(what->kind), 1);
+    answer->n_proxies = bus_count_peers(fleet->bus);
     return true;
+}
+
+void invalidation_repeat(struct coherence_fleet *fleet, const struct invalidation *what)
+{
+    struct invalidation_answer answer = {0};
+    int ns;
+
+    if (fault_of(what, &ns) == NULL) {
+        run(fleet, NULL, what, ns, &answer);
+    }
 }
 
 /* ---- standing bans ---- */
@@ -243,7 +313,7 @@ bool invalidation_ban(struct coherence_fleet *fleet, struct coherence *from,
     char text[BAN_HEAD_MAX + BAN_NAME_MAX];
     size_t length;
 
-    *answer = (struct invalidation_answer){.n_proxies = count_peers(fleet)};
+    *answer = (struct invalidation_answer){.n_proxies = bus_count_peers(fleet->bus)};
     if (rule->name.len > BAN_NAME_MAX) {
         answer->error = "prefix or pattern is longer than 1024 bytes";
     } else if (set_ban(fleet, &order, &answer->n_entries) == BAN_FULL) {
@@ -270,7 +340,7 @@ bool invalidation_unban(struct coherence_fleet *fleet, struct coherence *from, u
     char text[32];
     const int length = snprintf(text, sizeof(text), "%016" PRIx64 " -", id);
 
-    *answer = (struct invalidation_answer){.n_proxies = count_peers(fleet)};
+    *answer = (struct invalidation_answer){.n_proxies = bus_count_peers(fleet->bus)};
     tell(fleet, from, BUS_BAN, bytes_make(text, (size_t)length), (struct bytes){0});
     stats_add(METRIC_orders_ban, 1);
     return bans_remove(fleet->cache, id);
@@ -334,7 +404,18 @@ static bool apply_ban(struct coherence_fleet *fleet, const struct bus_record *re
         .id = id,
         .expires_at_us = ttl_ms > 0 ? now_us + (int64_t)ttl_ms * 1000 : CACHE_NO_DEADLINE,
     };
+    if (record->b.len > 0 && order.rule.ns < 0) {
+        log_warn("coherence", "a ban concerns a namespace that is not known here",
+                 "id=%016" PRIx64 " namespace=%s effect=\"keys of every namespace are kept out\"",
+                 id, log_quote(record->b));
+    }
     return set_ban(fleet, &order, &n_held) != BAN_FULL;
+}
+
+static enum metric reason_of(const struct bus_record *record)
+{
+    return (record->flags & BUS_IS_DEPENDENCY) != 0 ? METRIC_invalidations_dependency
+                                                    : METRIC_invalidations_bus;
 }
 
 static void apply_pattern(struct coherence_fleet *fleet, const struct bus_record *record)
@@ -346,7 +427,8 @@ static void apply_pattern(struct coherence_fleet *fleet, const struct bus_record
     if (record->a.len > BAN_NAME_MAX) {
         rule = (struct ban_rule){.ns = -1};
     }
-    (void)drop_by_rule(fleet, &rule, METRIC_invalidations_bus);
+    (void)drop_by_rule(fleet, &rule, reason_of(record));
+    drop_derived_like(fleet, fleet->members[0], record->kind == BUS_PREFIX, record->a);
 }
 
 /* What the group could have told may be anything. */
@@ -373,7 +455,7 @@ static void on_record(void *context, const struct bus_record *record)
 
     switch (record->kind) {
     case BUS_KEY:
-        (void)drop_keys(fleet, &record->a, 1, METRIC_invalidations_bus);
+        (void)drop_keys(fleet, fleet->members[0], &record->a, 1, reason_of(record));
         return;
     case BUS_PREFIX:
     case BUS_GLOB:
@@ -381,6 +463,12 @@ static void on_record(void *context, const struct bus_record *record)
         return;
     case BUS_FLUSH:
         apply_flush(fleet, record->a);
+        return;
+    case BUS_DEPEND:
+        dependency_desk_take_record(fleet, record);
+        return;
+    case BUS_TAG:
+        (void)invalidation_drop_tag(fleet, NULL, record->a, true);
         return;
     case BUS_BAN:
         if (apply_ban(fleet, record)) {
@@ -396,7 +484,10 @@ static void on_record(void *context, const struct bus_record *record)
 
 static void on_gap(void *context)
 {
-    drop_everything(context, METRIC_flushes_bus_gap);
+    struct coherence_fleet *fleet = context;
+
+    drop_everything(fleet, METRIC_flushes_bus_gap);
+    dependency_desk_reload(fleet);
 }
 
 const struct bus_events invalidation_bus_events = {on_record, on_gap};

@@ -10,7 +10,7 @@
  * Threading:  any worker (from: its coherence), or the control thread (from: NULL).
  * Errors:     false, and answer->error says why in a fixed phrase; then nothing has happened.
  *
- * Tags, dependencies and events: each is one more kind here, its record on the bus, and a reason.
+ * invalidation_run() answers at once. What must ask the backend first (tags.h) uses its parts.
  */
 #ifndef NC_COHERENCE_INVALIDATION_H
 #define NC_COHERENCE_INVALIDATION_H
@@ -25,12 +25,15 @@ enum invalidation_kind {
     INVALIDATE_GLOB,
     INVALIDATE_NAMESPACE,
     INVALIDATE_EVERYTHING,
+    INVALIDATE_TAGS, /* of jobs: the keys, and what has one of the tags by a rule */
 };
 
 struct invalidation {
     enum invalidation_kind kind;
-    const struct bytes *keys; /* of INVALIDATE_KEYS */
+    const struct bytes *keys; /* of INVALIDATE_KEYS and INVALIDATE_TAGS */
     size_t n_keys;
+    const struct bytes *tags; /* of INVALIDATE_TAGS */
+    size_t n_tags;
     struct bytes name; /* prefix, pattern, or the namespace's name */
     bool is_all;       /* scope ALL: at the backend, too */
     unsigned db;       /* where ALL removes; tier 1 drops a name in every database */
@@ -46,6 +49,22 @@ struct invalidation_answer {
 
 bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
                       const struct invalidation *what, struct invalidation_answer *answer);
+
+/* The scope L1 of it once more, at the end of its job: nobody has asked for it anew. */
+void invalidation_repeat(struct coherence_fleet *fleet, const struct invalidation *what);
+
+/*
+ * The parts of it, for those who find out themselves what is to go (tags, dependencies, events): on
+ * a worker, from being its coherence, or the control thread (NULL). Each drops here and tells the
+ * others.
+ */
+/* Returns how many were held; counted by reason. */
+uint64_t invalidation_drop_keys(struct coherence_fleet *fleet, struct coherence *from,
+                                const struct bytes *keys, size_t n, enum metric reason);
+/* What has this tag by a rule: whether there is such a rule here. is_told: by another proxy. */
+bool invalidation_drop_tag(struct coherence_fleet *fleet, struct coherence *from, struct bytes tag,
+                           bool is_told);
+unsigned invalidation_count_proxies(const struct coherence_fleet *fleet);
 
 /* A standing ban, here and at the other proxies; *id is new. ttl_ms: 0 is "until it is removed". */
 bool invalidation_ban(struct coherence_fleet *fleet, struct coherence *from,

@@ -13,6 +13,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "coherence/dependencies.h"
+#include "coherence/dependency_watch.h"
 #include "resp/own.h"
 
 #include <ctype.h>
@@ -54,6 +56,11 @@ static int add_pattern(struct buffer *out, struct bytes prefix)
 static unsigned count_patterns(const struct ear *ear)
 {
     return ear->prefixes.n > 0 ? ear->prefixes.n : 1;
+}
+
+bool keyspace_is_subscribed(const struct ear *ear)
+{
+    return ear->n_subscribed == count_patterns(ear);
 }
 
 void keyspace_subscribe(struct ear *ear)
@@ -111,6 +118,9 @@ static bool take_channel(const struct ear *ear, struct bytes channel)
     stats_add(METRIC_invalidation_messages, 1);
     if (cache_invalidate(ear->track->coherence->cache, key)) {
         stats_add(METRIC_invalidations_keyspace, 1);
+    }
+    if (dependencies_are_used(ear->track->coherence->fleet)) {
+        dependency_watch_heard(ear->track->coherence, key);
     }
     announce(ear, key);
     return true;
@@ -226,7 +236,8 @@ static void take_flushes(struct track *track, struct bytes reply)
     poll->n_flushes = n_flushes;
     poll->has_baseline = true;
     poll->answered_at_us = clock_now_us();
-    if (ear->n_subscribed == count_patterns(ear)) {
+    poll->proven_at_us = poll->op.sent_at_us;
+    if (keyspace_is_subscribed(ear)) {
         ear_confirm(ear, poll->has_events, "notify-keyspace-events lacks K or A");
     }
 }
@@ -261,6 +272,16 @@ static void on_poll_lost(struct link_op *op, struct link *link, enum link_loss l
     track->poll.is_sent = false;
 }
 
+/* So that a flush around the proxy is shown for keyspace-poll longer than any other write. */
+int64_t keyspace_limit(const struct ear *ear, int64_t sent_at_us)
+{
+    const struct track *track = ear->track;
+    const int64_t limit_us = track->poll.proven_at_us +
+                             track->coherence->config->keyspace_poll_ms * 1000;
+
+    return sent_at_us < limit_us ? sent_at_us : limit_us;
+}
+
 void keyspace_tick(struct ear *ear, int64_t now_us)
 {
     const struct bytes frame = BYTES("*3\r\n$6\r\nCONFIg\r\n$3\r\nGET\r\n$22\r\n"
@@ -274,7 +295,7 @@ void keyspace_tick(struct ear *ear, int64_t now_us)
                                  (3 * config->keyspace_poll_ms + config->max_staleness_ms) * 1000) {
         ear_confirm(ear, false, "what notifications do not tell cannot be asked for");
     }
-    if (poll->is_sent || ear->n_subscribed != count_patterns(ear) || !link_is_up(link) ||
+    if (poll->is_sent || !keyspace_is_subscribed(ear) || !link_is_up(link) ||
         now_us - poll->sent_at_us < config->keyspace_poll_ms * 1000) {
         return;
     }

@@ -158,7 +158,7 @@ static void log_mode(const struct track *track, int former)
 
 void modes_renew(struct track *track)
 {
-    const int coherence = track->coherence->config->coherence;
+    const int coherence = config_main_coherence(track->coherence->config);
     const bool is_up = link_is_up(track->link) && !is_first_probe(track);
     const int former = track->mode;
 
@@ -171,6 +171,6 @@ void modes_renew(struct track *track)
         stats_add(METRIC_mode_changes, 1);
         track_forget(track);
     }
-    say_untold(track, is_up && !track->is_confirmed && track->link->tracking_asked);
+    say_untold(track, is_up && !track->is_confirmed && track->link->settings.wants_tracking);
     count_in(track, count_of(track));
 }

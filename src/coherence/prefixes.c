@@ -47,6 +47,29 @@ static uint64_t hash_all(const struct prefixes *prefixes)
     return hash;
 }
 
+bool prefixes_have_rules(const struct config *config, int mode)
+{
+    const int coherence = config->coherence;
+
+    if (config->n_dependencies == 0) {
+        return false;
+    }
+    return mode == COHERENCE_BROADCAST
+               ? coherence == COHERENCE_AUTO || coherence == COHERENCE_TRACKING ||
+                     coherence == COHERENCE_BROADCAST
+               : coherence == COHERENCE_AUTO || coherence == COHERENCE_KEYSPACE;
+}
+
+static void add_rules(struct prefixes *prefixes, const struct config *config, unsigned char *at)
+{
+    for (unsigned i = 0; i < config->n_dependencies; i++) {
+        const size_t len = captures_prefix(config->dependencies[i].source_pattern, at);
+
+        prefixes->items[prefixes->n++] = bytes_make(at, len);
+        at += len;
+    }
+}
+
 void prefixes_init(struct prefixes *prefixes, const struct config *config, int mode, int other)
 {
     size_t total = 1;
@@ -57,14 +80,18 @@ void prefixes_init(struct prefixes *prefixes, const struct config *config, int m
 
         total += match != NULL ? strlen(match) + 1 : 1;
     }
-    prefixes->items = mem_alloc(config->n_namespaces * sizeof(*prefixes->items));
+    for (unsigned i = 0; i < config->n_dependencies; i++) {
+        total += strlen(config->dependencies[i].source);
+    }
+    prefixes->items = mem_alloc((config->n_namespaces + config->n_dependencies) *
+                                sizeof(*prefixes->items));
     prefixes->bytes = mem_alloc(total);
     unsigned char *at = prefixes->bytes;
     for (unsigned i = 0; i < config->n_namespaces; i++) {
         const struct config_namespace *ns = &config->namespaces[i];
         size_t len = 0;
 
-        /* What a mode does not keep for a while is heard of nevertheless: links stay as they are. */
+        /* What a mode does not keep for a while is heard of all the same: links stay. */
         if (!ns->has_cache || (ns->coherence != mode && ns->coherence != other)) {
             continue;
         }
@@ -73,6 +100,9 @@ void prefixes_init(struct prefixes *prefixes, const struct config *config, int m
         }
         prefixes->items[prefixes->n++] = bytes_make(at, len);
         at += len;
+    }
+    if (prefixes_have_rules(config, mode)) {
+        add_rules(prefixes, config, at);
     }
     prefixes->is_wanted = prefixes->n > 0;
     qsort(prefixes->items, prefixes->n, sizeof(*prefixes->items), compare);

@@ -14,6 +14,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "coherence/dependencies.h"
+#include "coherence/dependency_watch.h"
 #include "coherence/ear.h"
 #include "coherence/modes.h"
 #include "resp/own.h"
@@ -246,6 +248,7 @@ void track_on_probed(struct track *track, bool is_told)
         track->probe.has_failed = track->probe.was_logged = false;
         /* What was read so far hears of nothing: it goes. */
         end_incarnation(track);
+        track->n_losses++;
         track->is_confirmed = true;
     } else {
         track->retry_at_us = clock_now_us() + RETRY_PROBE_US;
@@ -277,6 +280,7 @@ static void on_down(struct link *link)
         stats_add(METRIC_flushes_link, 1);
     }
     end_incarnation(track);
+    track->n_losses++;
     track->is_confirmed = track->is_draining = track->is_probing = false;
     probe_end(track);
     modes_renew(track);
@@ -323,6 +327,9 @@ bool track_take_message(const struct coherence *coherence, struct bytes frame, b
         if (cache_invalidate(coherence->cache, key.text)) {
             stats_add(METRIC_invalidations_tracking, 1);
         }
+        if (dependencies_are_used(coherence->fleet)) {
+            dependency_watch_heard(coherence, key.text);
+        }
     }
     if (keys.n_children > 0) {
         track_announce(coherence, array);
@@ -342,6 +349,7 @@ static bool on_push(struct link *link, struct bytes frame)
     if (is_null) {
         stats_add(METRIC_flushes_null, 1);
         end_incarnation(track);
+        track->n_losses++;
         track_announce(track->coherence, BYTES(""));
         probe_restart(track);
     }

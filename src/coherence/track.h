@@ -25,7 +25,8 @@ struct keyspace_poll {
     struct link_op op;
     bool is_sent, has_events, has_baseline, was_warned;
     int64_t sent_at_us, answered_at_us;
-    uint64_t n_flushes; /* FLUSHALL and its kind, executed so far */
+    int64_t proven_at_us; /* when the newest one that was answered was sent */
+    uint64_t n_flushes;   /* FLUSHALL and its kind, executed so far */
 };
 
 struct track {
@@ -50,6 +51,7 @@ struct track {
     struct ear *ears[2];          /* by enum ear_kind: those that are kept here, for all workers */
     struct keyspace_poll poll;
     struct probe probe;
+    uint64_t n_losses;           /* times that it may have missed a write */
     int mode;                    /* what `coherence` comes to here; modes.h */
     bool is_untold;              /* counted in its share's n_untold */
     struct fence_leg *legs_next; /* wait for the next PING */

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "coherence/ledger.h"
 #include "upstream/control_client.h"
 
 #define JOB_MAGIC 0x756e6c6bu /* "unlk" */
@@ -29,6 +30,8 @@ struct unlink_job {
     struct mail mail;
     uint64_t id;                                     /* init, and so on to started_at_us */
     struct invalidation what;                        /* its name and keys are the job's */
+    struct bytes *keys;                              /* room for what.keys; gone at the end */
+    struct bytes *tags;                              /* in the same room; and that of a glob */
     struct bytes match;                              /* for SCAN; empty: none */
     int ns;                                          /* -1: any */
     int64_t started_at_us;                           /* init */
@@ -43,7 +46,9 @@ struct unlink_job {
     struct event *timer;
     unsigned at; /* of topology->nodes */
     bool is_connected, is_node_done;
+    bool has_rules, are_keys_done; /* of INVALIDATE_TAGS: there is something to SCAN for; so far */
     size_t key_at;
+    size_t dropped_at; /* of INVALIDATE_TAGS: what is in front of it has left tier 1 again */
     char cursor[24];
     unsigned n_waiting, n_batch; /* UNLINKs that are not answered; sent in this batch */
     uint64_t n_seen;             /* by the SCAN of this batch */
@@ -84,8 +89,28 @@ static size_t pattern_of_prefix(struct bytes prefix, unsigned char *out)
     return n;
 }
 
+/* A glob may match more keys than those that have the tag. */
+static bool has_tag(const struct unlink_job *job, struct bytes key)
+{
+    const struct config *config = job->jobs->config;
+    const unsigned ns = config_namespace_of(config, key)->id;
+
+    if (!tag_rules_have(config->tag_rules, ns)) {
+        return false;
+    }
+    for (size_t i = 0; i < job->what.n_tags; i++) {
+        if (tag_rules_has(config->tag_rules, ns, key, job->what.tags[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool is_wanted(const struct unlink_job *job, struct bytes key)
 {
+    if (ledger_owns(job->jobs->config, key)) {
+        return false;
+    }
     switch (job->what.kind) {
     case INVALIDATE_PREFIX:
         return bytes_start_with(key, job->what.name);
@@ -93,6 +118,8 @@ static bool is_wanted(const struct unlink_job *job, struct bytes key)
         return bytes_match_glob(job->what.name, key);
     case INVALIDATE_NAMESPACE:
         return config_namespace_of(job->jobs->config, key)->id == job->ns;
+    case INVALIDATE_TAGS:
+        return has_tag(job, key);
     case INVALIDATE_KEYS:
     case INVALIDATE_EVERYTHING:
         break;
@@ -114,16 +141,21 @@ static const struct topology_node *node_of(const struct unlink_job *job)
     return &job->topology->nodes[job->at];
 }
 
-static void note_error(struct unlink_job *job, struct bytes text)
+static void note_error_of(struct unlink_job *job, const char *where, struct bytes text)
 {
     atomic_fetch_add_explicit(&job->n_errors, 1, memory_order_relaxed);
     pthread_mutex_lock(&job->jobs->lock);
     if (job->error[0] == '\0') {
-        snprintf(job->error, sizeof(job->error), "%.128s: %.*s",
-                 job->topology != NULL ? node_of(job)->endpoint.text : "backend",
+        snprintf(job->error, sizeof(job->error), "%.128s: %.*s", where,
                  text.len > 100 ? 100 : (int)text.len, (const char *)text.ptr);
     }
     pthread_mutex_unlock(&job->jobs->lock);
+}
+
+/* At the master that it is at. */
+static void note_error(struct unlink_job *job, struct bytes text)
+{
+    note_error_of(job, node_of(job)->endpoint.text, text);
 }
 
 /* Jobs that have ended beyond those that are kept. */
@@ -162,19 +194,32 @@ static void release(struct unlink_job *job)
     topology_unref(&job->topology);
 }
 
+/* What went from a master that was still to come to one that had been walked was not seen. */
+static void note_moves(struct unlink_job *job)
+{
+    if (job->topology != NULL && job->jobs->topology != job->topology &&
+        topology_has_moved(job->topology, job->jobs->topology)) {
+        note_error_of(job, "backend", BYTES("slots have moved meanwhile, give it again"));
+    }
+}
+
 static void finish(struct unlink_job *job)
 {
     struct unlink_jobs *jobs = job->jobs;
     const bool is_cancelled = atomic_load_explicit(&job->is_cancelled, memory_order_relaxed);
-    const uint64_t n_errors = atomic_load_explicit(&job->n_errors, memory_order_relaxed);
-    struct invalidation again = job->what;
-    struct invalidation_answer answer;
-    enum unlink_state state = n_errors > 0 ? UNLINK_FAILED : UNLINK_DONE;
+    enum unlink_state state = UNLINK_CANCELLED;
 
-    state = is_cancelled ? UNLINK_CANCELLED : state;
+    if (!is_cancelled) {
+        note_moves(job);
+    }
+    const uint64_t n_errors = atomic_load_explicit(&job->n_errors, memory_order_relaxed);
+    if (!is_cancelled) {
+        state = n_errors > 0 ? UNLINK_FAILED : UNLINK_DONE;
+    }
     release(job);
-    again.is_all = false;
-    (void)invalidation_run(jobs->fleet, NULL, &again, &answer);
+    invalidation_repeat(jobs->fleet, &job->what);
+    mem_free(job->keys);
+    job->keys = NULL;
     stats_add(state == UNLINK_DONE
                   ? METRIC_jobs
                   : (state == UNLINK_FAILED ? METRIC_jobs_failed : METRIC_jobs_cancelled),
@@ -197,8 +242,34 @@ static void end_node(struct unlink_job *job)
     step_in(job, 0);
 }
 
+static bool is_here(const struct unlink_job *job, struct bytes key)
+{
+    return !job->topology->is_cluster ||
+           topology_owner(job->topology, command_key_slot(key)) == node_of(job);
+}
+
+/* There may be very many: tier 1 drops them batch by batch. */
+static void drop_tagged(struct unlink_job *job)
+{
+    struct bytes batch[BATCH_KEYS];
+    size_t n = 0;
+
+    if (job->what.kind != INVALIDATE_TAGS) {
+        return;
+    }
+    for (; job->dropped_at < job->key_at; job->dropped_at++) {
+        if (is_here(job, job->what.keys[job->dropped_at]) && n < BATCH_KEYS) {
+            batch[n++] = job->what.keys[job->dropped_at];
+        }
+    }
+    if (n > 0) {
+        (void)invalidation_drop_keys(job->jobs->fleet, NULL, batch, n, METRIC_invalidations_tag);
+    }
+}
+
 static void pause_after_batch(struct unlink_job *job)
 {
+    drop_tagged(job);
     const uint64_t rate = (uint64_t)job->jobs->config->unlink_rate;
     const uint64_t cost = job->n_batch + job->n_seen / SCAN_CHEAPER;
 
@@ -231,10 +302,22 @@ static void send_unlink(struct unlink_job *job, struct bytes key)
     job->n_batch++;
 }
 
-static bool is_here(const struct unlink_job *job, struct bytes key)
+/* Of tags, what has them by a rule is looked for then. */
+static void end_keys(struct unlink_job *job)
 {
-    return !job->topology->is_cluster ||
-           topology_owner(job->topology, command_key_slot(key)) == node_of(job);
+    if (job->what.kind == INVALIDATE_TAGS && job->has_rules) {
+        job->are_keys_done = true;
+        step_in(job, 0);
+    } else {
+        end_node(job);
+    }
+}
+
+/* Told once, by the first master. */
+static bool is_nowhere(const struct unlink_job *job, struct bytes key)
+{
+    return atomic_load_explicit(&job->n_masters_done, memory_order_relaxed) == 0 &&
+           topology_owner(job->topology, command_key_slot(key)) == NULL;
 }
 
 static void send_keys(struct unlink_job *job)
@@ -244,10 +327,12 @@ static void send_keys(struct unlink_job *job)
 
         if (is_here(job, key)) {
             send_unlink(job, key);
+        } else if (is_nowhere(job, key)) {
+            note_error_of(job, "backend", BYTES("a key's slot has no master"));
         }
     }
     if (job->n_waiting == 0) {
-        end_node(job);
+        end_keys(job);
     }
 }
 
@@ -313,7 +398,8 @@ static void send_batch(struct unlink_job *job)
 {
     job->n_batch = 0;
     job->n_seen = 0;
-    if (job->what.kind == INVALIDATE_KEYS) {
+    if (job->what.kind == INVALIDATE_KEYS ||
+        (job->what.kind == INVALIDATE_TAGS && !job->are_keys_done)) {
         send_keys(job);
         return;
     }
@@ -364,6 +450,7 @@ static void on_down(const char *reason, bool is_refused, void *context)
     (void)is_refused;
     note_error(job, bytes_of_string(reason));
     job->n_waiting = 0;
+    drop_tagged(job);
     end_node(job);
 }
 
@@ -380,9 +467,9 @@ static void connect_to(struct unlink_job *job, const struct topology_node *node)
         .tls = config->tls_backend,
     };
 
-    job->is_connected = job->is_node_done = false;
+    job->is_connected = job->is_node_done = job->are_keys_done = false;
     job->cursor[0] = '\0';
-    job->key_at = 0;
+    job->key_at = job->dropped_at = 0;
     if (!node->is_resolved) {
         note_error(job, BYTES("its name has no address"));
         end_node(job);
@@ -423,6 +510,28 @@ static void on_step(evutil_socket_t fd, short what, void *context)
     }
 }
 
+/* One glob tells SCAN what to show; more than one are all looked at. The room was kept for it. */
+static void find_rules(struct unlink_job *job)
+{
+    unsigned char *room = (unsigned char *)(uintptr_t)job->match.ptr;
+    unsigned n = 0;
+
+    for (size_t i = 0; i < job->what.n_tags && n < 2; i++) {
+        unsigned char glob[4 * CAPTURES_TEXT_MAX];
+        size_t length;
+        const unsigned n_globs = tag_rules_globs(job->jobs->config->tag_rules, job->what.tags[i],
+                                                 glob, &length);
+
+        if (n == 0 && n_globs > 0) {
+            memcpy(room, glob, length);
+            job->match.len = length;
+        }
+        n += n_globs;
+    }
+    job->has_rules = n > 0;
+    job->match.len = n == 1 ? job->match.len : 0;
+}
+
 /* On the control thread. */
 static void begin(struct mail *mail)
 {
@@ -433,11 +542,19 @@ static void begin(struct mail *mail)
         return;
     }
     if (job->jobs->topology == NULL) {
-        note_error(job, BYTES("no master is known"));
+        note_error_of(job, "backend", BYTES("no master is known"));
         finish(job);
         return;
     }
+    if (job->what.kind == INVALIDATE_TAGS) {
+        find_rules(job);
+    }
     job->topology = topology_ref(job->jobs->topology);
+    if (job->topology->is_cluster && job->what.db != 0) {
+        note_error_of(job, "backend", BYTES("a cluster has no database but 0"));
+        finish(job);
+        return;
+    }
     for (unsigned i = 0; i < job->topology->n_nodes; i++) {
         n += job->topology->nodes[i].is_master;
     }
@@ -449,14 +566,17 @@ static void begin(struct mail *mail)
 
 /* ---- any thread ---- */
 
-static size_t room_for(const struct invalidation *what)
+static size_t room_for_keys(const struct invalidation *what)
 {
-    size_t n = 3 * what->name.len + 1 + what->n_keys * sizeof(struct bytes);
+    size_t n = (what->n_keys + what->n_tags) * sizeof(struct bytes);
 
     for (size_t i = 0; i < what->n_keys; i++) {
         n += what->keys[i].len;
     }
-    return n;
+    for (size_t i = 0; i < what->n_tags; i++) {
+        n += what->tags[i].len;
+    }
+    return what->kind == INVALIDATE_TAGS ? n + 4 * CAPTURES_TEXT_MAX : n;
 }
 
 static struct bytes keep(unsigned char **room, struct bytes bytes)
@@ -470,28 +590,48 @@ static struct bytes keep(unsigned char **room, struct bytes bytes)
     return kept;
 }
 
+/* False: no memory. There may be a great many, so they do not stay with a job that has ended. */
+static bool keep_keys(struct unlink_job *job, const struct invalidation *what)
+{
+    unsigned char *room;
+
+    if (what->n_keys + what->n_tags == 0) {
+        return true;
+    }
+    job->keys = mem_try_alloc(room_for_keys(what));
+    if (job->keys == NULL) {
+        return false;
+    }
+    job->tags = job->keys + what->n_keys;
+    room = (unsigned char *)(job->tags + what->n_tags);
+    for (size_t i = 0; i < what->n_keys; i++) {
+        job->keys[i] = keep(&room, what->keys[i]);
+    }
+    for (size_t i = 0; i < what->n_tags; i++) {
+        job->tags[i] = keep(&room, what->tags[i]);
+    }
+    job->match = bytes_make(room, 0);
+    return true;
+}
+
 static struct unlink_job *job_new(struct unlink_jobs *jobs, const struct invalidation *what, int ns)
 {
-    const size_t room_bytes = room_for(what);
-    struct unlink_job *job = mem_try_alloc(sizeof(*job) + room_bytes);
+    struct unlink_job *job = mem_alloc(sizeof(*job) + 3 * what->name.len + 1);
+    unsigned char *room = (unsigned char *)(job + 1);
 
-    if (job == NULL) {
+    if (!keep_keys(job, what)) {
+        mem_free(job);
         return NULL;
     }
-    memset(job, 0, sizeof(*job));
-    struct bytes *keys = (struct bytes *)(job + 1);
-    unsigned char *room = (unsigned char *)(keys + what->n_keys);
     job->magic = JOB_MAGIC;
     job->jobs = jobs;
     job->mail.run = begin;
     job->what = *what;
     job->what.name = keep(&room, what->name);
-    job->what.keys = keys;
+    job->what.keys = job->keys;
+    job->what.tags = job->tags;
     job->ns = ns;
     job->started_at_us = clock_now_us();
-    for (size_t i = 0; i < what->n_keys; i++) {
-        keys[i] = keep(&room, what->keys[i]);
-    }
     if (what->kind == INVALIDATE_PREFIX) {
         job->match = bytes_make(room, pattern_of_prefix(what->name, room));
     } else if (what->kind == INVALIDATE_GLOB) {
@@ -614,8 +754,14 @@ void unlink_jobs_set_topology(struct unlink_jobs *jobs, struct topology *topolog
 
 void unlink_jobs_stop(struct unlink_jobs *jobs)
 {
+    struct unlink_job *first;
+
     jobs->is_stopped = true;
-    for (struct unlink_job *job = jobs->first; job != NULL; job = job->next) {
+    /* Workers may still begin jobs, which go to the front; only this thread takes any away. */
+    pthread_mutex_lock(&jobs->lock);
+    first = jobs->first;
+    pthread_mutex_unlock(&jobs->lock);
+    for (struct unlink_job *job = first; job != NULL; job = job->next) {
         release(job);
     }
 }
@@ -630,6 +776,7 @@ void unlink_jobs_free(struct unlink_jobs **jobs)
     }
     while (gone->first != NULL) {
         struct unlink_job *next = gone->first->next;
+        mem_free(gone->first->keys);
         mem_free(gone->first);
         gone->first = next;
     }

@@ -9,8 +9,9 @@
  * Threading:  starting, cancelling and reading on any thread; the rest on the control thread, which
  *             the jobs run on.
  * Errors:     what the backend answers or a connection that fails is kept with the job, which goes
- *             on with the next batch or the next master and counts as failed in the end. A slot
- * that moves meanwhile shows as such an error.
+ *             on with the next batch or the next master and counts as failed in the end. So it
+ *             does when slots have moved to another master meanwhile, as keys may have moved with
+ *             them from one that was still to come to one that had been walked.
  */
 #ifndef NC_COHERENCE_UNLINK_H
 #define NC_COHERENCE_UNLINK_H

@@ -24,6 +24,8 @@
 #include "config/address.h"
 #include "config/address_map.h"
 #include "config/backend_url.h"
+#include "config/captures.h"
+#include "config/tag_rules.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -43,11 +45,14 @@ enum {
 };
 enum { SENTINEL_TLS_AUTO, SENTINEL_TLS_ON, SENTINEL_TLS_OFF };
 enum { MODE_ON, MODE_BYPASS, MODE_READONLY, MODE_OFF };
+enum { SCOPE_L1, SCOPE_ALL };
 enum { LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON };
 
 #define CONFIG_LIST_MAX 16
 /* "default" included; ids are one byte, and 255 is kept for "none". */
 #define CONFIG_NAMESPACES_MAX 255
+/* One bit each where they are counted along a chain. */
+#define CONFIG_DEPENDENCIES_MAX 64
 
 struct config_list {
     unsigned n;
@@ -73,10 +78,14 @@ struct config_list {
 #define CONFIG_FIELD_ENUM_tls_auth_clients(name) int name
 #define CONFIG_FIELD_ENUM_sentinel_tls(name) int name
 #define CONFIG_FIELD_ENUM_mode(name) int name
+#define CONFIG_FIELD_ENUM_scope(name) int name
 #define CONFIG_FIELD_ENUM_log_level(name) int name
 #define CONFIG_FIELD_ENUM_log_format(name) int name
 
-/* CONFIG_GLOBAL(section, code) is code unless the section is [namespace]; CONFIG_LOCAL if it is. */
+/*
+ * CONFIG_GLOBAL(section, code) is code unless the section is one of those with names;
+ * CONFIG_LOCAL: if it is [namespace]; CONFIG_DEPENDENCY: if it is [dependency].
+ */
 #define CONFIG_GLOBAL(section, ...) CONFIG_GLOBAL_##section(__VA_ARGS__)
 #define CONFIG_GLOBAL_server(...) __VA_ARGS__
 #define CONFIG_GLOBAL_backend(...) __VA_ARGS__
@@ -84,9 +93,11 @@ struct config_list {
 #define CONFIG_GLOBAL_cache(...) __VA_ARGS__
 #define CONFIG_GLOBAL_coherence(...) __VA_ARGS__
 #define CONFIG_GLOBAL_bus(...) __VA_ARGS__
+#define CONFIG_GLOBAL_ledger(...) __VA_ARGS__
 #define CONFIG_GLOBAL_admin(...) __VA_ARGS__
 #define CONFIG_GLOBAL_log(...) __VA_ARGS__
 #define CONFIG_GLOBAL_namespace(...)
+#define CONFIG_GLOBAL_dependency(...)
 #define CONFIG_LOCAL(section, ...) CONFIG_LOCAL_##section(__VA_ARGS__)
 #define CONFIG_LOCAL_server(...)
 #define CONFIG_LOCAL_backend(...)
@@ -94,17 +105,32 @@ struct config_list {
 #define CONFIG_LOCAL_cache(...)
 #define CONFIG_LOCAL_coherence(...)
 #define CONFIG_LOCAL_bus(...)
+#define CONFIG_LOCAL_ledger(...)
 #define CONFIG_LOCAL_admin(...)
 #define CONFIG_LOCAL_log(...)
 #define CONFIG_LOCAL_namespace(...) __VA_ARGS__
+#define CONFIG_LOCAL_dependency(...)
+#define CONFIG_DEPENDENCY(section, ...) CONFIG_DEPENDENCY_##section(__VA_ARGS__)
+#define CONFIG_DEPENDENCY_server(...)
+#define CONFIG_DEPENDENCY_backend(...)
+#define CONFIG_DEPENDENCY_tls(...)
+#define CONFIG_DEPENDENCY_cache(...)
+#define CONFIG_DEPENDENCY_coherence(...)
+#define CONFIG_DEPENDENCY_bus(...)
+#define CONFIG_DEPENDENCY_admin(...)
+#define CONFIG_DEPENDENCY_log(...)
+#define CONFIG_DEPENDENCY_ledger(...)
+#define CONFIG_DEPENDENCY_namespace(...)
+#define CONFIG_DEPENDENCY_dependency(...) __VA_ARGS__
 
 struct config_namespace {
     const char *name;
     uint8_t id; /* stable for the life of the process, by name; 0 is "default" */
     /*
-     * match (NULL for "default"), cache, and the options that a namespace may override, resolved:
-     * max_ttl_ms, negative_ttl_ms, max_value, replica_reads, coherence, mode. `cache` is what
-     * comes of the option and of the modes: whether its keys are kept.
+     * match (NULL for "default"; without captures), tags (NULL: none), cache, and the options that
+     * a namespace may override, resolved: max_ttl_ms, negative_ttl_ms, max_value, replica_reads,
+     * coherence, mode. `cache` is what comes of the option and of the modes: whether its keys
+     * are kept.
      */
 #define WORDS(list, words)
 #define OPTION(section, name, type, def, min, max, reload, help)                                   \
@@ -115,6 +141,21 @@ struct config_namespace {
 #undef OVERRIDE
     bool has_cache;                   /* the option `cache` alone */
     bool refuses_writes, refuses_all; /* by its own mode or the global one */
+};
+
+/* One [dependency] section: what its source's pattern matches, its derived names follow. */
+struct config_dependency {
+    char *name;
+    unsigned line; /* of the file */
+    /* source, derived, scope */
+#define OPTION(section, name, type, def, min, max, reload, help)                                   \
+    CONFIG_DEPENDENCY(section, CONFIG_FIELD(type, name);)
+#define OVERRIDE(name, type)
+#include "tables/options.def"
+#undef OPTION
+#undef OVERRIDE
+    struct captures_pattern *source_pattern;
+    struct captures_pattern *derived_patterns[CONFIG_LIST_MAX]; /* derived.n of them */
 };
 
 struct config_matcher; /* opaque: patterns prepared for config_namespace_of() */
@@ -151,8 +192,12 @@ struct config {
 
     struct config_namespace *namespaces; /* [0] is "default"; then longest pattern first */
     unsigned n_namespaces;
+    struct config_namespace ledger_namespace; /* of the ledger's own keys: default, but not kept */
+    struct tag_rules *tag_rules;
     struct config_matcher *matcher;
     bool has_refusals; /* some namespace, or all, refuses writes or everything */
+    struct config_dependency *dependencies; /* in the file's order */
+    unsigned n_dependencies;
     struct config_source *source;
     struct config_changes *changes;
     _Atomic unsigned n_refs;
@@ -236,12 +281,16 @@ void config_unref(struct config **config);
 /*
  * The namespace of a key: that of the longest matching pattern (in characters, as written; of
  * equals the one with the longer part before its first wildcard, then the one that stands first),
- * else "default". Never NULL.
+ * else "default". Keys that begin with `ledger_prefix` are in one that is like "default", but never
+ * cached. Never NULL.
  */
 const struct config_namespace *config_namespace_of(const struct config *config, struct bytes key);
 
 /* Some namespace whose keys are kept has this for `coherence`. */
 bool config_uses_coherence(const struct config *config, int coherence);
+/* What links that fetch for several namespaces are told by: `coherence`, unless keys are kept, and
+ * none of them by it. */
+int config_main_coherence(const struct config *config);
 
 /* Some namespace is read from replicas. */
 bool config_reads_replicas(const struct config *config);

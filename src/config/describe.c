@@ -65,7 +65,8 @@ void config_usage(FILE *out)
         "Every option is a flag, a line under its [section] in the file, and a variable\n"
         "NEARCACHED_<OPTION> in the environment. SIZE takes b, kb, mb, gb (powers of 1024); TIME\n"
         "takes ms, s, m, h, d. Defaults stand in parentheses. --listen may be repeated. Passwords\n"
-        "are better given in the file or the environment. Namespaces are set in the file alone.\n",
+        "are better given in the file or the environment. Namespaces and dependencies are set in\n"
+        "the file alone.\n",
         out);
     for (unsigned i = 0; i < n && !options[i].is_local; i++) {
         if (i == 0 || strcmp(options[i].section, options[i - 1].section) != 0) {

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "config/dependency_rules.h"
 #include "config/options.h"
 
 /* "namespace.", 32 characters, ".", 31 characters */
@@ -14,6 +15,11 @@ static const char *name_of(const struct config_namespace *space, const struct co
     (void)snprintf(out, NAME_MAX_BYTES, "%s%s%s%s", space != NULL ? "namespace." : "",
                    space != NULL ? space->name : "", space != NULL ? "." : "", option->spelling);
     return out;
+}
+
+static bool is_of_namespace(const struct config_option *option)
+{
+    return option->is_local && !config_option_is_dependency(option);
 }
 
 /* As one would write it: texts without the quotes of the log. */
@@ -45,8 +51,11 @@ static bool is_equal(const struct config_option *option, const struct config_nam
 {
     char left[OPTION_TEXT_MAX], right[OPTION_TEXT_MAX];
 
-    if (option->type == OPTION_TEXT && a->match != NULL && b->match != NULL) {
-        return config_option_equal(option, a, b);
+    if (option->type == OPTION_TEXT) {
+        const char *const one = *(char *const *)((const char *)a + option->offset);
+        const char *const other = *(char *const *)((const char *)b + option->offset);
+
+        return one == NULL || other == NULL ? one == other : strcmp(one, other) == 0;
     }
     format_local(option, a, left);
     format_local(option, b, right);
@@ -77,7 +86,7 @@ void config_each(const struct config *config, config_each_fn fn, void *context)
         const struct config_namespace *const space = &config->namespaces[s];
 
         for (unsigned i = 0; i < n; i++) {
-            if (options[i].is_local) {
+            if (is_of_namespace(&options[i])) {
                 format_local(&options[i], space, value);
                 fn(context, name_of(space, &options[i], name), value);
             }
@@ -111,7 +120,7 @@ static unsigned diff_space(const struct config *former, const struct config *fre
     char name[NAME_MAX_BYTES], old[OPTION_TEXT_MAX], new[OPTION_TEXT_MAX];
 
     for (unsigned i = 0; i < n; i++) {
-        if (!options[i].is_local ||
+        if (!is_of_namespace(&options[i]) ||
             (before != NULL && after != NULL && is_equal(&options[i], before, after))) {
             continue;
         }
@@ -145,6 +154,12 @@ unsigned config_diff(const struct config *former, const struct config *fresh, co
             fn(context, options[i].spelling, old, new);
             n_found++;
         }
+    }
+    if (!config_dependencies_equal(former, fresh)) {
+        (void)snprintf(old, sizeof(old), "%u rules", former->n_dependencies);
+        (void)snprintf(new, sizeof(new), "%u rules", fresh->n_dependencies);
+        fn(context, "[dependency]", old, new);
+        n_found++;
     }
     for (unsigned s = 0; s < former->n_namespaces; s++) {
         const struct config_namespace *const before = &former->namespaces[s];

@@ -10,11 +10,12 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "config/dependency_rules.h"
 #include "config/namespaces.h"
 #include "config/tls.h"
 
 #define ERRORS_SHOWN_MAX 50
-#define OPTIONS_MAX 128
+#define OPTIONS_MAX 192
 
 /* Where a value came from; a zeroed one is the table. */
 struct origin {
@@ -26,6 +27,12 @@ struct draft_namespace {
     char *name;
     unsigned line;
     struct config_namespace values;
+    char *pattern; /* match as it was given, where there are tags; NULL: none */
+    struct origin origins[OPTIONS_MAX]; /* by index in the option table */
+};
+
+struct draft_dependency {
+    struct config_dependency values;
     struct origin origins[OPTIONS_MAX]; /* by index in the option table */
 };
 
@@ -40,6 +47,8 @@ struct config_draft {
     struct origin origins[OPTIONS_MAX];                    /* by index in the option table */
     struct draft_namespace *spaces[CONFIG_NAMESPACES_MAX]; /* in the file's order */
     unsigned n_spaces;
+    struct draft_dependency *dependencies[CONFIG_DEPENDENCIES_MAX]; /* in the file's order */
+    unsigned n_dependencies;
 };
 
 static unsigned index_of(const struct config_option *option)
@@ -149,6 +158,8 @@ struct config_draft *draft_new(const char *file_name, FILE *errors)
 static void free_space(struct draft_namespace *space)
 {
     mem_free(space->values.match);
+    mem_free(space->values.tags);
+    mem_free(space->pattern);
     mem_free(space->name);
     mem_free(space);
 }
@@ -160,6 +171,10 @@ void draft_free(struct config_draft **draft)
     }
     for (unsigned i = 0; i < (*draft)->n_spaces; i++) {
         free_space((*draft)->spaces[i]);
+    }
+    for (unsigned i = 0; i < (*draft)->n_dependencies; i++) {
+        config_dependency_fini(&(*draft)->dependencies[i]->values);
+        mem_free((*draft)->dependencies[i]);
     }
     draft_discard_config((*draft)->config);
     mem_free((*draft)->file_name);
@@ -181,10 +196,16 @@ void draft_discard_config(struct config *config)
         }
     }
     config_matcher_free(&config->matcher);
+    tag_rules_unref(&config->tag_rules);
     for (unsigned i = 0; i < config->n_namespaces; i++) {
         mem_free(config->namespaces[i].match);
+        mem_free(config->namespaces[i].tags);
     }
     mem_free(config->namespaces);
+    for (unsigned i = 0; i < config->n_dependencies; i++) {
+        config_dependency_fini(&config->dependencies[i]);
+    }
+    mem_free(config->dependencies);
     config_backend_fini(&config->target);
     tls_context_unref(&config->tls_clients);
     tls_context_unref(&config->tls_backend);
@@ -330,6 +351,52 @@ void draft_follow(struct config_draft *draft, const struct config *in_force,
     draft->in_force = in_force;
     draft->restart = restart;
     draft->notes = notes;
+}
+
+struct draft_dependency *draft_add_dependency(struct config_draft *draft, const char *name,
+                                              unsigned line)
+{
+    if (!namespace_name_is_valid(name)) {
+        draft_error(draft, LAYER_FILE, line,
+                    "dependency %s: expected a name of 1 to %d letters, digits and . _ - :",
+                    log_quote(bytes_of_string(name)), NAMESPACE_NAME_MAX);
+        return NULL;
+    }
+    for (unsigned i = 0; i < draft->n_dependencies; i++) {
+        if (strcmp(draft->dependencies[i]->values.name, name) == 0) {
+            draft_error(draft, LAYER_FILE, line, "dependency %s is given twice, first on line %u",
+                        name, draft->dependencies[i]->values.line);
+            return NULL;
+        }
+    }
+    if (draft->n_dependencies == CONFIG_DEPENDENCIES_MAX) {
+        draft_error(draft, LAYER_FILE, line, "dependency %s: expected at most %d of them", name,
+                    CONFIG_DEPENDENCIES_MAX);
+        return NULL;
+    }
+
+    struct draft_dependency *const rule = mem_alloc(sizeof(*rule));
+
+    rule->values.name = mem_strdup(name);
+    rule->values.line = line;
+    draft->dependencies[draft->n_dependencies++] = rule;
+    return rule;
+}
+
+void draft_set_in_dependency(struct config_draft *draft, struct draft_dependency *rule,
+                             const struct config_option *option, unsigned line, const char *value)
+{
+    struct origin *const origin = &rule->origins[index_of(option)];
+    const struct origin now = {LAYER_FILE, line};
+    char why[OPTION_TEXT_MAX];
+
+    if (!is_first_in_file(draft, option, *origin, line)) {
+        return;
+    }
+    *origin = now;
+    if (!config_option_set(option, &rule->values, value, why)) {
+        value_error(draft, option, now, value, why);
+    }
 }
 
 /* -- Checks across options -------------------------------------------------------------------- */
@@ -538,7 +605,8 @@ static void resolve(const struct config *config, struct draft_namespace *space)
         const struct config_option *const option = &options[i];
         char why[OPTION_TEXT_MAX];
 
-        if (!option->is_local || space->origins[i].layer != LAYER_DEFAULT) {
+        if (!option->is_local || config_option_is_dependency(option) ||
+            space->origins[i].layer != LAYER_DEFAULT) {
             continue;
         }
         if (option->is_override) {
@@ -580,6 +648,31 @@ static void check_match(struct config_draft *draft, unsigned at)
                         log_quote(bytes_of_string(space->values.match)), other->name);
         }
     }
+}
+
+/*
+ * Where a namespace has tags, a brace in its match is a capture; from here on match is the glob.
+ */
+static void check_tags(struct config_draft *draft, struct draft_namespace *space)
+{
+    const unsigned line = space->origins[index_of(config_option_find(true, "tags"))].line;
+    char why[CAPTURES_WHY_MAX], *glob;
+
+    if (space->values.tags == NULL) {
+        return;
+    }
+    if (space->values.match == NULL) {
+        draft_error(draft, LAYER_FILE, line, "tags: the namespace %s has no match", space->name);
+        return;
+    }
+    if (!tag_rule_check(space->values.match, space->values.tags, &glob, why)) {
+        draft_error(draft, LAYER_FILE, line, "tags = %s with match = %s: %s",
+                    log_quote(bytes_of_string(space->values.tags)),
+                    log_quote(bytes_of_string(space->values.match)), why);
+        return;
+    }
+    space->pattern = space->values.match;
+    space->values.match = glob;
 }
 
 /* "default" comes first, with or without a section of its own. */
@@ -641,6 +734,8 @@ static void take_namespaces(struct config_draft *draft)
 {
     struct config *const config = draft->config;
 
+    char **patterns = mem_alloc(draft->n_spaces * sizeof(*patterns));
+
     config->namespaces = mem_alloc(draft->n_spaces * sizeof(*config->namespaces));
     config->n_namespaces = draft->n_spaces;
     for (unsigned i = 0; i < draft->n_spaces; i++) {
@@ -648,9 +743,47 @@ static void take_namespaces(struct config_draft *draft)
         config->namespaces[i] = draft->spaces[i]->values;
         draft->spaces[i]->values.match = NULL;
         apply_modes(config, &config->namespaces[i]);
+        draft->spaces[i]->values.tags = NULL;
+        patterns[i] = draft->spaces[i]->pattern;
     }
+    config->tag_rules = tag_rules_new(config->namespaces, patterns, config->n_namespaces);
+    mem_free(patterns);
     namespaces_sort(config->namespaces, config->n_namespaces);
     config->matcher = config_matcher_new(config->namespaces, config->n_namespaces);
+    config->ledger_namespace = config->namespaces[0];
+    config->ledger_namespace.cache = false;
+}
+
+/* -- Dependencies ----------------------------------------------------------------------------- */
+
+/* The patterns are made ready; errors name the line of the option, or of the section. */
+static void take_dependencies(struct config_draft *draft)
+{
+    struct config *const config = draft->config;
+    struct config_rule_fault fault;
+
+    config->dependencies = mem_alloc((draft->n_dependencies + 1) * sizeof(*config->dependencies));
+    for (unsigned i = 0; i < draft->n_dependencies; i++) {
+        struct draft_dependency *const rule = draft->dependencies[i];
+
+        config->dependencies[config->n_dependencies++] = rule->values;
+        memset(&rule->values, 0, sizeof(rule->values));
+        if (!config_dependency_take(&config->dependencies[i], &fault)) {
+            const unsigned at = index_of(config_option_of_dependency(fault.option));
+            const unsigned line = rule->origins[at].line;
+
+            draft_error(draft, LAYER_FILE, line != 0 ? line : config->dependencies[i].line, "%s",
+                        fault.text);
+        }
+    }
+    if (draft->n_errors == 0 &&
+        !config_dependencies_check(config->dependencies, config->n_dependencies, &fault)) {
+        const struct draft_dependency *const rule = draft->dependencies[fault.rule];
+
+        draft_error(draft, LAYER_FILE,
+                    rule->origins[index_of(config_option_of_dependency("scope"))].line, "%s",
+                    fault.text);
+    }
 }
 
 /* -- The end ---------------------------------------------------------------------------------- */
@@ -697,12 +830,16 @@ struct config *draft_finish(struct config_draft *draft)
     check_restart(draft);
     put_default_first(draft);
     for (unsigned i = 0; i < draft->n_spaces; i++) {
+        check_tags(draft, draft->spaces[i]);
+    }
+    for (unsigned i = 0; i < draft->n_spaces; i++) {
         check_match(draft, i);
     }
     check_pairs(draft);
     take_addresses(draft);
     take_backend(draft);
     draft->config->unix_mode = (unsigned)strtoul(draft->config->unix_socket_mode, NULL, 8);
+    take_dependencies(draft);
     take_tls(draft);
     if (draft->n_errors == 0) {
         take_ids(draft);

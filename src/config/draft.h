@@ -26,7 +26,8 @@ enum config_layer {
 enum draft_restart { RESTART_KEEP, RESTART_REFUSE };
 
 struct config_draft;
-struct draft_namespace; /* one [namespace] section */
+struct draft_namespace;  /* one [namespace] section */
+struct draft_dependency; /* one [dependency] section */
 
 /* file_name is for messages and may be NULL; it is copied. */
 struct config_draft *draft_new(const char *file_name, FILE *errors);
@@ -56,6 +57,12 @@ void draft_override(struct config_draft *draft, const char *space, const char *n
 /* What draft_finish() is to compare with; notes: of what is kept. Both are borrowed until then. */
 void draft_follow(struct config_draft *draft, const struct config *in_force,
                   enum draft_restart restart, FILE *notes);
+
+/* The same for [dependency]. */
+struct draft_dependency *draft_add_dependency(struct config_draft *draft, const char *name,
+                                              unsigned line);
+void draft_set_in_dependency(struct config_draft *draft, struct draft_dependency *rule,
+                             const struct config_option *option, unsigned line, const char *value);
 
 /*
  * Checks what spans options. Returns the configuration with one reference (source and changes are

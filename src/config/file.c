@@ -34,9 +34,10 @@ struct file_reader {
     unsigned line;
     char *text; /* the line, getline()'s */
     size_t text_size;
-    enum { AT_START, IN_SECTION, IN_NAMESPACE, IN_UNKNOWN } state;
+    enum { AT_START, IN_SECTION, IN_NAMESPACE, IN_DEPENDENCY, IN_UNKNOWN } state;
     char section[NEAREST_WORD_MAX];
     struct draft_namespace *space; /* IN_NAMESPACE */
+    struct draft_dependency *rule; /* IN_DEPENDENCY */
 };
 
 static void raise_line_limit(void)
@@ -57,7 +58,7 @@ static bool is_section(const char *name)
 
     for (unsigned i = 0; i < n; i++) {
         if (strcmp(options[i].section, name) == 0) {
-            return strcmp(name, "namespace") != 0;
+            return !options[i].is_local;
         }
     }
     return false;
@@ -75,15 +76,14 @@ static const char *nearest_section(const char *name)
     return nearest.found;
 }
 
-/* `namespace "name"`, without quotes too. False: it is another section. */
-static bool enter_namespace(struct file_reader *reader, char *title)
+/* `word "name"`, without quotes too: the name, perhaps empty. NULL: it is another section. */
+static const char *name_in_title(const char *word, char *title)
 {
-    static const char word[] = "namespace";
     const size_t len = strlen(word);
 
     if (strncmp(title, word, len) != 0 ||
         (title[len] != '\0' && strchr(" \t\"'", title[len]) == NULL)) {
-        return false;
+        return NULL;
     }
 
     char *name = title + len + strspn(title + len, " \t");
@@ -93,6 +93,17 @@ static bool enter_namespace(struct file_reader *reader, char *title)
         name[name_len - 1] = '\0';
         name++;
     }
+    return name;
+}
+
+/* False: it is another section. */
+static bool enter_namespace(struct file_reader *reader, char *title)
+{
+    const char *const name = name_in_title("namespace", title);
+
+    if (name == NULL) {
+        return false;
+    }
     if (*name == '\0') {
         draft_error(reader->draft, LAYER_FILE, reader->line,
                     "a namespace has a name, as in [namespace \"session\"]");
@@ -100,6 +111,23 @@ static bool enter_namespace(struct file_reader *reader, char *title)
         reader->space = draft_add_namespace(reader->draft, name, reader->line);
     }
     reader->state = reader->space != NULL ? IN_NAMESPACE : IN_UNKNOWN;
+    return true;
+}
+
+static bool enter_dependency(struct file_reader *reader, char *title)
+{
+    const char *const name = name_in_title("dependency", title);
+
+    if (name == NULL) {
+        return false;
+    }
+    if (*name == '\0') {
+        draft_error(reader->draft, LAYER_FILE, reader->line,
+                    "a dependency has a name, as in [dependency \"profile\"]");
+    } else {
+        reader->rule = draft_add_dependency(reader->draft, name, reader->line);
+    }
+    reader->state = reader->rule != NULL ? IN_DEPENDENCY : IN_UNKNOWN;
     return true;
 }
 
@@ -118,6 +146,7 @@ static bool enter_section(struct file_reader *reader, const char *line)
     CHECK(title != NULL);
     reader->state = IN_UNKNOWN;
     reader->space = NULL;
+    reader->rule = NULL;
     if (end == NULL || strpbrk(title, ";") != NULL ||
         (*rest != '\0' && *rest != ';' && *rest != '#')) {
         draft_error(
@@ -127,7 +156,7 @@ static bool enter_section(struct file_reader *reader, const char *line)
     } else if (is_section(title)) {
         reader->state = IN_SECTION;
         (void)snprintf(reader->section, sizeof(reader->section), "%s", title);
-    } else if (!enter_namespace(reader, title)) {
+    } else if (!enter_namespace(reader, title) && !enter_dependency(reader, title)) {
         const char *const nearest = nearest_section(title);
 
         draft_error(reader->draft, LAYER_FILE, reader->line, "unknown section [%s]%s%s%s",
@@ -188,6 +217,8 @@ static void take_value(struct file_reader *reader, const struct config_option *o
     }
     if (reader->state == IN_NAMESPACE) {
         draft_set_in_namespace(reader->draft, reader->space, option, reader->line, unquoted);
+    } else if (reader->state == IN_DEPENDENCY) {
+        draft_set_in_dependency(reader->draft, reader->rule, option, reader->line, unquoted);
     } else if (reader->state == IN_SECTION && strcmp(option->section, reader->section) == 0) {
         draft_set(reader->draft, option, LAYER_FILE, reader->line, unquoted);
     } else {
@@ -207,10 +238,15 @@ static int on_value(void *user, const char *section, const char *name, const cha
         return 1;
     }
 
-    const struct config_option *const option = config_option_find(reader->state == IN_NAMESPACE,
-                                                                  name);
+    const struct config_option *const option =
+        reader->state == IN_DEPENDENCY ? config_option_of_dependency(name)
+                                       : config_option_find(reader->state == IN_NAMESPACE, name);
 
-    if (option == NULL) {
+    if (option == NULL && reader->state == IN_DEPENDENCY) {
+        draft_error(reader->draft, LAYER_FILE, reader->line,
+                    "unknown option %s, a dependency has source, derived and scope",
+                    log_quote(bytes_of_string(name)));
+    } else if (option == NULL) {
         unknown_option(reader, name);
     } else {
         take_value(reader, option, value);

@@ -239,6 +239,19 @@ bool config_uses_coherence(const struct config *config, int coherence)
     return false;
 }
 
+int config_main_coherence(const struct config *config)
+{
+    int coherence = COHERENCE_AUTO;
+
+    if (config_uses_coherence(config, config->coherence)) {
+        return config->coherence;
+    }
+    while (coherence <= COHERENCE_TTL && !config_uses_coherence(config, coherence)) {
+        coherence++;
+    }
+    return coherence <= COHERENCE_TTL ? coherence : config->coherence;
+}
+
 bool config_reads_replicas(const struct config *config)
 {
     for (unsigned i = 0; i < config->n_namespaces; i++) {
@@ -253,6 +266,10 @@ const struct config_namespace *config_namespace_of(const struct config *config, 
 {
     const struct config_matcher *const matcher = config->matcher;
 
+    if (key.len > 0 && key.ptr[0] == (unsigned char)config->ledger_prefix[0] &&
+        bytes_start_with(key, bytes_of_string(config->ledger_prefix))) {
+        return &config->ledger_namespace;
+    }
     if (config->n_namespaces == 1) {
         return &config->namespaces[0];
     }

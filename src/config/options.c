@@ -33,6 +33,7 @@
 #define FIELD_NAME_ENUM_tls_auth_clients(name) name
 #define FIELD_NAME_ENUM_sentinel_tls(name) name
 #define FIELD_NAME_ENUM_mode(name) name
+#define FIELD_NAME_ENUM_scope(name) name
 #define FIELD_NAME_ENUM_log_level(name) name
 #define FIELD_NAME_ENUM_log_format(name) name
 
@@ -52,6 +53,7 @@
 #define TYPE_ENUM_tls_auth_clients OPTION_ENUM
 #define TYPE_ENUM_sentinel_tls OPTION_ENUM
 #define TYPE_ENUM_mode OPTION_ENUM
+#define TYPE_ENUM_scope OPTION_ENUM
 #define TYPE_ENUM_log_level OPTION_ENUM
 #define TYPE_ENUM_log_format OPTION_ENUM
 
@@ -91,6 +93,13 @@ static struct config_option options[] = {
      .words = #type_,                                                                              \
      .is_override = true,                                                                          \
      .offset = offsetof(struct config_namespace, FIELD_NAME(type_, name_))},
+#include "tables/options.def"
+#undef OPTION
+#undef OVERRIDE
+#define OPTION(section, name, type, initial, min, max, reload, help)                               \
+    CONFIG_DEPENDENCY(section, ROW(config_dependency, true, section, name, type, initial, min,     \
+                                   max, reload, help))
+#define OVERRIDE(name, type)
 #include "tables/options.def"
 #undef OPTION
 #undef OVERRIDE
@@ -180,7 +189,26 @@ const struct config_option *config_option_find(bool in_namespace, const char *sp
     const struct config_option *const all = config_options(&n);
 
     for (unsigned i = 0; i < n; i++) {
-        if (all[i].is_local == in_namespace && strcmp(all[i].spelling, spelling) == 0) {
+        if (all[i].is_local == in_namespace && !config_option_is_dependency(&all[i]) &&
+            strcmp(all[i].spelling, spelling) == 0) {
+            return &all[i];
+        }
+    }
+    return NULL;
+}
+
+bool config_option_is_dependency(const struct config_option *option)
+{
+    return option->is_local && strcmp(option->section, "dependency") == 0;
+}
+
+const struct config_option *config_option_of_dependency(const char *spelling)
+{
+    unsigned n;
+    const struct config_option *const all = config_options(&n);
+
+    for (unsigned i = 0; i < n; i++) {
+        if (config_option_is_dependency(&all[i]) && strcmp(all[i].spelling, spelling) == 0) {
             return &all[i];
         }
     }
@@ -194,7 +222,7 @@ const struct config_option *config_option_nearest(bool in_namespace, const char 
     const struct config_option *const all = config_options(&n);
 
     for (unsigned i = 0; i < n; i++) {
-        if (all[i].is_local == in_namespace) {
+        if (all[i].is_local == in_namespace && !config_option_is_dependency(&all[i])) {
             nearest_offer(&nearest, all[i].spelling);
         }
     }
@@ -324,6 +352,7 @@ static bool parse_word(const char *words, const char *text, int *out)
 #define EXPECTED_ANNOUNCE CONFIG_ANNOUNCE_EXPECTED ", or nothing"
 #define EXPECTED_UNIX_MODE "permissions in octal from 0000 to 0777"
 #define EXPECTED_TLS_LISTEN "an address as 127.0.0.1:6390, [::1]:6390 or *:6390"
+#define EXPECTED_LEDGER_PREFIX "1 to 100 characters without braces and spaces"
 #define EXPECTED_BUS_GROUP "1 to 64 letters, digits, dots, dashes or underscores"
 #define EXPECTED_MATCH "a glob pattern of 1 to 256 characters"
 
@@ -404,6 +433,16 @@ static const char *check_bus_group(const char *text)
                                                                  : "expected " EXPECTED_BUS_GROUP;
 }
 
+/* Braces choose the slot, behind it. */
+static const char *check_ledger_prefix(const char *text)
+{
+    const size_t len = strlen(text);
+
+    return len >= 1 && len <= 100 && strpbrk(text, "{} \t") == NULL
+               ? NULL
+               : "expected " EXPECTED_LEDGER_PREFIX;
+}
+
 static const char *check_match(const char *text)
 {
     const size_t len = strlen(text);
@@ -425,6 +464,7 @@ static const struct text_check {
     {"announce_address", check_announce, EXPECTED_ANNOUNCE},
     {"address_map", check_mapping, CONFIG_MAPPING_EXPECTED},
     {"bus_group", check_bus_group, EXPECTED_BUS_GROUP},
+    {"ledger_prefix", check_ledger_prefix, EXPECTED_LEDGER_PREFIX},
     {"match", check_match, EXPECTED_MATCH},
 };
 

@@ -9,7 +9,8 @@
  * Errors:     setting answers false, says in `why` what was expected, and changes nothing.
  * Units:      as in config.h.
  *
- * `values` is a struct config, or a struct config_namespace for the options of [namespace].
+ * `values` is a struct config, or a struct config_namespace for the options of [namespace], or a
+ * struct config_dependency.
  */
 #ifndef NC_CONFIG_OPTIONS_H
 #define NC_CONFIG_OPTIONS_H
@@ -34,7 +35,7 @@ struct config_option {
     const char *words; /* OPTION_ENUM: apart by spaces */
     const char *initial, *min, *max;
     bool needs_restart;
-    bool is_local;    /* of [namespace] */
+    bool is_local;    /* of [namespace] or [dependency] */
     bool is_override; /* of [namespace], and of [cache] by the same name */
     const char *help;
     size_t offset;
@@ -45,11 +46,14 @@ struct config_option {
 /* Room for any message of this module. */
 #define OPTION_TEXT_MAX 320
 
-/* All of them in the table's order; those of [namespace] last. */
+/* All of them in the table's order; those of [namespace] and then of [dependency] last. */
 const struct config_option *config_options(unsigned *n);
 
 /* By spelling (file, flags) among those of [namespace], or all the others. NULL: unknown. */
 const struct config_option *config_option_find(bool in_namespace, const char *spelling);
+/* Among those of [dependency]. */
+const struct config_option *config_option_of_dependency(const char *spelling);
+bool config_option_is_dependency(const struct config_option *option);
 /* The likeliest that was meant, or NULL. */
 const struct config_option *config_option_nearest(bool in_namespace, const char *spelling);
 

@@ -6,8 +6,11 @@
 #include "base/stats.h"
 #include "cache/bans.h"
 #include "coherence/audit.h"
+#include "coherence/dependencies.h"
 #include "coherence/invalidation.h"
+#include "coherence/ledger.h"
 #include "coherence/recent.h"
+#include "config/dependency_rules.h"
 #include "proxy/handshake.h"
 #include "proxy/hub.h"
 #include "proxy/large.h"
@@ -135,6 +138,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     proxy->fleet.n_members = n_workers;
     proxy->fleet.on_changed = tracking_announce;
     proxy->fleet.changed_context = proxy;
+    proxy->fleet.dependencies = dependencies_new(&proxy->fleet, config);
     proxy->started_at_us = clock_now_us();
     atomic_store_explicit(&proxy->next_session_id, 1, memory_order_relaxed);
     for (unsigned i = 0; i < n_workers; i++) {
@@ -183,6 +187,7 @@ static void fini_front(struct front *front)
     topic_table_fini(&front->topics);
     tracking_free(&front->tracking);
     pause_fini(front);
+    ledger_stop(front->coherence.ledger);
     backend_fini(&front->backend);
     coherence_fini(&front->coherence);
     event_free(front->retry_event);
@@ -220,6 +225,7 @@ void proxy_fini(struct proxy *proxy)
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         fini_front(&proxy->fronts[i]);
     }
+    dependencies_free(&proxy->fleet.dependencies);
     mem_free(proxy->fleet.members);
     recent_free(&proxy->fleet.recent);
     mem_free(proxy->fronts);
@@ -288,28 +294,9 @@ void proxy_on_all_workers(struct proxy *proxy, void (*fn)(struct front *front, v
 
 /* ---- snapshots ---- */
 
-/* Some slot has another owner than before. */
-static bool have_slots_moved(const struct topology *former, const struct topology *topology)
-{
-    const unsigned n_slots = topology->is_cluster ? EPOCHS_SLOTS : 1;
-
-    if (former == NULL || former->is_cluster != topology->is_cluster) {
-        return true;
-    }
-    for (unsigned slot = 0; slot < n_slots; slot++) {
-        const struct topology_node *before = topology_owner(former, slot);
-        const struct topology_node *after = topology_owner(topology, slot);
-
-        if ((before != NULL ? before->id : 0) != (after != NULL ? after->id : 0)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void take_topology(struct front *front, void *context)
 {
-    const bool is_moved = have_slots_moved(front->backend.topology, context);
+    const bool is_moved = topology_has_moved(front->backend.topology, context);
 
     backend_set_topology(&front->backend, context);
     hub_move(front->hub);
@@ -341,7 +328,10 @@ void proxy_set_topology(struct proxy *proxy, struct topology *topology)
 
 static bool is_same_match(const struct config_namespace *a, const struct config_namespace *b)
 {
-    return a->id == b->id &&
+    const bool are_same_tags = a->tags == NULL || b->tags == NULL ? a->tags == b->tags
+                                                                  : strcmp(a->tags, b->tags) == 0;
+
+    return are_same_tags && a->id == b->id &&
            (a->match == NULL || b->match == NULL ? a->match == b->match
                                                  : strcmp(a->match, b->match) == 0);
 }
@@ -360,7 +350,7 @@ static bool is_same_frame(const struct config *a, const struct config *b)
                    a->coherence == b->coherence &&
                    a->keyspace_mode_max_ms == b->keyspace_mode_max_ms &&
                    a->hash_ttl_cap_ms == b->hash_ttl_cap_ms &&
-                   a->acl_max_age_ms == b->acl_max_age_ms;
+                   a->acl_max_age_ms == b->acl_max_age_ms && config_dependencies_equal(a, b);
 
     for (unsigned i = 0; is_same && i < a->n_namespaces; i++) {
         is_same = is_same_match(&a->namespaces[i], &b->namespaces[i]);
@@ -492,11 +482,15 @@ static void on_fills_held(void *context)
     struct config_change *change = context;
 
     drop_changed(change);
+    if (!change->is_same_frame) {
+        cache_set_tag_rules(change->proxy->cache, change->config->tag_rules);
+    }
     proxy_on_all_workers(change->proxy, take_config, on_config_taken, change);
 }
 
 static void begin_change(struct config_change *change)
 {
+    dependencies_set_config(change->proxy->fleet.dependencies, change->config);
     if (change->is_staged) {
         proxy_on_all_workers(change->proxy, hold_fills, on_fills_held, change);
     } else {

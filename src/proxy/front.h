@@ -117,7 +117,7 @@ struct proxy {
     struct front *fronts;
     unsigned n_fronts;
     const struct config_backend *login;
-    const struct config *config;                   /* control thread: the one in force, borrowed */
+    const struct config *config;        /* control thread: the one in force, borrowed */
     struct config_change *first_change; /* control thread: under way, and those that wait */
     struct tls_context *tls_clients, *tls_backend; /* control thread: those in force, or NULL */
     proxy_cache_fn cache_command;                  /* init */

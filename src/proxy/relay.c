@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "coherence/bus.h"
+#include "coherence/dependencies.h"
 #include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
@@ -59,9 +60,17 @@ static void tell_others(struct coherence *coherence, const struct command *comma
     }
 }
 
+/* Unknown commands are taken for writes; of EXEC nobody knows which of its keys are written. */
+static bool may_write(const struct command *command)
+{
+    return command == NULL || (command->flags & COMMAND_WRITES) != 0 ||
+           strcmp(command->name, "exec") == 0;
+}
+
 void relay_drop_keys(struct request *request)
 {
     struct coherence *coherence = &request->front->coherence;
+    const bool cascades = dependencies_are_used(coherence->fleet) && may_write(request->command);
     size_t at = 0;
 
     if (request->drops_all) {
@@ -80,6 +89,9 @@ void relay_drop_keys(struct request *request)
         memcpy(&len, request->stored + at, sizeof(len));
         at += sizeof(len);
         coherence_drop_key(coherence, bytes_make(request->stored + at, len));
+        if (cascades) {
+            coherence_drop_derived(coherence, bytes_make(request->stored + at, len));
+        }
         at += len;
     }
 }
@@ -403,6 +415,9 @@ static bool follow(struct request *request, struct link *link, struct bytes line
         return false;
     }
     count_redirection(kind);
+    if (NC_UNLIKELY(request->shadow != NULL)) {
+        dry_forget(request); /* another node's answer proves nothing */
+    }
     repeat_later_reads(request);
     if (kind == REDIRECT_TRYAGAIN || kind == REDIRECT_WAIT) {
         /* From an importing node it comes while keys are under way: ask there again. */

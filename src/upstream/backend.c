@@ -12,6 +12,8 @@ static struct link_settings link_settings(const struct backend *backend,
 {
     const struct config *config = backend->config;
     const bool is_cluster = backend->topology != NULL && backend->topology->is_cluster;
+    /* Clients may keep what is kept nowhere here (CLIENT TRACKING). */
+    const int coherence = config_main_coherence(config);
 
     return (struct link_settings){
         .connect_timeout_ms = config->connect_timeout_ms,
@@ -22,7 +24,8 @@ static struct link_settings link_settings(const struct backend *backend,
         .output_limit = config->link_output_limit,
         .tls = config->target.is_tls ? &backend->tls : NULL,
         .wants_tracking = config_uses_coherence(config, COHERENCE_AUTO) ||
-                          config_uses_coherence(config, COHERENCE_TRACKING),
+                          config_uses_coherence(config, COHERENCE_TRACKING) ||
+                          coherence == COHERENCE_AUTO || coherence == COHERENCE_TRACKING,
         .reads_replica = is_cluster && info != NULL && !info->is_master,
         .keeps_requests = is_cluster,
     };

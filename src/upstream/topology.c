@@ -136,6 +136,24 @@ const struct topology_node *topology_owner(const struct topology *topology, unsi
     return &topology->nodes[topology->slot_node[slot]];
 }
 
+bool topology_has_moved(const struct topology *former, const struct topology *topology)
+{
+    const unsigned n_slots = topology->is_cluster ? EPOCHS_SLOTS : 1;
+
+    if (former == NULL || former->is_cluster != topology->is_cluster) {
+        return true;
+    }
+    for (unsigned slot = 0; slot < n_slots; slot++) {
+        const struct topology_node *before = topology_owner(former, slot);
+        const struct topology_node *after = topology_owner(topology, slot);
+
+        if ((before != NULL ? before->id : 0) != (after != NULL ? after->id : 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 const struct topology_node *topology_find(const struct topology *topology, const char *host,
                                           unsigned port)
 {

@@ -54,6 +54,8 @@ epochs_node topology_node_number(const char *host, unsigned port);
 
 /* NULL when nobody is known to own the slot. */
 const struct topology_node *topology_owner(const struct topology *topology, unsigned slot);
+/* Some slot has another owner than before. former may be NULL. */
+bool topology_has_moved(const struct topology *former, const struct topology *topology);
 const struct topology_node *topology_find(const struct topology *topology, const char *host,
                                           unsigned port);
 const struct topology_node *topology_by_id(const struct topology *topology, epochs_node id);

@@ -118,6 +118,19 @@ def test_no_staleness_is_reported_where_there_is_none(start_proxy, redis_server)
     assert_silent(settled(proxy))
 
 
+@pytest.mark.parametrize("mode", ("broadcast", "keyspace"))
+def test_nor_in_other_modes(start_proxy, start_redis, start_relay, mode):
+    """What is heard comes late, over a link of its own; with BCAST a PONG overtakes it."""
+    server = start_redis()
+    server.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
+    relay, proxy = behind_relay(start_proxy, start_relay, server, {**ALL, "coherence": mode})
+    proxy.wait_metric("coherence_nodes", 1, mode=mode)
+    relay.overtake()
+    relay.delay("tracking", to_proxy=0.005)
+    Load(proxy, server.client).run(2)
+    assert_silent(settled(proxy))
+
+
 def test_nor_on_a_cluster(start_proxy, cluster):
     proxy = start_proxy(cluster.url(), ALL)
     Load(proxy, cluster.client).run(4)
@@ -190,8 +203,7 @@ def behind_relay(start_proxy, start_relay, server, options, **keywords):
 
 def make_stale(proxy, server, relay, key, reader, how=("SET", "new")):
     """Tier 1 holds what `reader` saw last, and nothing will tell it."""
-    reader.ok("GET", key)
-    wait_until(lambda: held(proxy, key), 10, f"{key} to be held")
+    hold(proxy, key, reader)
     lost = relay.lost()
     relay.lose_invalidations(key)
     server.ask(how[0], key, *how[1:])
@@ -201,6 +213,14 @@ def make_stale(proxy, server, relay, key, reader, how=("SET", "new")):
 def held(proxy, key):
     with proxy.client(3) as client:
         return len(client.value("CACHE", "GET", key)[b"views"]) > 0
+
+
+def hold(proxy, key, reader):
+    """Read until tier 1 holds it: the links of a proxy that has just started may not be up."""
+    def is_held():
+        reader.ok("GET", key)
+        return held(proxy, key)
+    wait_until(is_held, 10, f"{key} to be held")
 
 
 def test_a_lost_invalidation_is_found_and_the_entry_goes(start_proxy, redis_server, start_relay):
@@ -232,6 +252,27 @@ def test_a_lost_invalidation_is_found_and_the_entry_goes(start_proxy, redis_serv
         info = client.value("INFO", "nearcached")
         info = info.decode() if isinstance(info, bytes) else info
         assert re.search(r"nearcached_audits_stale:1\r", info)
+
+
+@pytest.mark.parametrize("mode, cause", [("broadcast", "tracking"), ("keyspace", "keyspace")])
+def test_a_message_lost_on_the_link_for_all_workers_is_found(start_proxy, start_redis, start_relay,
+                                                             mode, cause):
+    server = start_redis()
+    server.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
+    server.ask("SET", "k", "old")
+    relay, proxy = behind_relay(start_proxy, start_relay, server, {
+        **ALL, "coherence": mode, "keyspace-mode-max": "1m"})
+    proxy.wait_metric("coherence_nodes", 1, mode=mode)
+    with proxy.client() as reader:
+        make_stale(proxy, server, relay, "k", reader)
+        assert reader.ok("GET", "k") == b"old"
+        proxy.wait_metric("stale_total", 1, cause=cause)
+        assert reader.ok("GET", "k") == b"new"
+    found = settled(proxy)
+    assert found.get("stale_total") == 1
+    assert found.get("invalidations_total", reason="audit") == 1
+    if mode == "keyspace":
+        assert found.get("stale_age_seconds_bucket", cause=cause, le="10") == 1
 
 
 def test_the_age_that_is_told_contains_the_true_one(start_proxy, redis_server, start_relay):
@@ -287,8 +328,7 @@ def test_a_message_that_is_only_late_is_no_staleness(start_proxy, redis_server, 
     relay, proxy = behind_relay(start_proxy, start_relay, redis_server, {
         **ALL, "max-staleness": "10s", "link-timeout": "10s"})
     with proxy.client() as reader:
-        reader.ok("GET", "k")
-        wait_until(lambda: held(proxy, "k"), 10, "k to be held")
+        hold(proxy, "k", reader)
         relay.hold("tracking")
         redis_server.ask("SET", "k", "new")
         before = proxy.metrics()
@@ -308,8 +348,7 @@ def test_a_link_that_dies_takes_the_suspicion_with_it(start_proxy, redis_server,
     relay, proxy = behind_relay(start_proxy, start_relay, redis_server, {
         **ALL, "max-staleness": "10s", "link-timeout": "10s"})
     with proxy.client() as reader:
-        reader.ok("GET", "k")
-        wait_until(lambda: held(proxy, "k"), 10, "k to be held")
+        hold(proxy, "k", reader)
         relay.hold("tracking")
         redis_server.ask("SET", "k", "new")
         assert reader.ok("GET", "k") == b"old"
@@ -441,7 +480,8 @@ def test_not_more_than_audit_rate(start_proxy, redis_server):
     found = settled(proxy)
     seconds = time.monotonic() - began + 1
     assert 0 < found.get("audits_total") <= 10 * (seconds + 1)
-    assert found.get("audits_skipped_total", reason="rate") >= 1000 - 10 * (seconds + 1)
+    assert found.get("audits_skipped_total", reason="rate") >= \
+        found.get("hits_total") - 10 * (seconds + 1) > 500
 
 
 def test_one_in_audit_sample(start_proxy, redis_server):
@@ -668,8 +708,7 @@ def test_clients_that_leave_a_dry_run_leave_nothing(start_proxy, redis_server, s
     redis_server.ask("SET", "k", "1")
     relay, proxy = behind_relay(start_proxy, start_relay, redis_server, DRY, threads=1)
     with proxy.client() as client:
-        client.ok("GET", "k")
-        wait_until(lambda: held(proxy, "k"), 10, "k to be held")
+        hold(proxy, "k", client)
     relay.hold("other")
     clients = [proxy.client() for _ in range(10)]
     for client in clients:

@@ -7,7 +7,9 @@ the backend, tells its progress, can be cancelled and tells errors; a fetch that
 its reply to who waits and is not kept.
 """
 
+import contextlib
 import json
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -16,6 +18,7 @@ import pytest
 
 from harness.proxy import is_sanitized
 from harness.resp import decode, encode
+from harness.servers import key_slot
 from harness.waiting import SCALE, wait_until
 
 pytestmark = pytest.mark.needs_proxy
@@ -41,6 +44,16 @@ def post(proxy, body, token=None, content_type="application/json", path="/v1/inv
         with error:
             text = error.read()
             return error.code, json.loads(text) if text[:1] == b"{" else text
+
+
+def body_of_head(proxy, path):
+    """What stands behind the header of the answer to HEAD."""
+    with socket.create_connection(proxy.admin_address, 10 * SCALE) as connection:
+        connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ") and b"\r\nContent-Length: " in head, answer
+    return body
 
 
 def by_http(proxy, body):
@@ -361,7 +374,8 @@ def test_requests_that_are_refused(any_proxy):
             ({"ban": {}}, "ban"), ({"ban": {"glob": "a", "prefix": "a"}}, "prefix"),
             ({"ban": {"prefix": "a", "ttl": 1}}, "ttl"), ({"ban": {"ttl_ms": 5}}, "ban"),
             ({"ban": {"older_ms": "1"}}, "older_ms"), ({"unban": "x"}, "unban"),
-            ({"cancel": "1"}, "cancel"), (b'{"prefix":"a","prefix":"b"}', None)):
+            ({"cancel": "1"}, "cancel"), ({"ban": {"prefix": "a"}, "scope": "all"}, "scope"),
+            ({"cancel": 1, "db": 1}, "db"), (b'{"prefix":"a","prefix":"b"}', None)):
         status, answer = post(any_proxy, body)
         assert (status, answer["field"]) == (400, field), (body, answer)
         assert answer["error"]
@@ -370,6 +384,8 @@ def test_requests_that_are_refused(any_proxy):
     assert post(any_proxy, b'{"prefix":"a\xff"}')[0] == 400
     assert post(any_proxy, {"prefix": "a"}, content_type="text/plain")[0] == 415
     assert post(any_proxy, None, method="GET")[0] == 405
+    for path in ("/v1/bans", "/v1/jobs", "/healthz"):
+        assert body_of_head(any_proxy, path) == b""
     assert post(any_proxy, {"prefix": "a"}, method="PUT")[0] == 405
     assert post(any_proxy, {"bans": []}, path="/v1/bans")[0] == 405
     assert post(any_proxy, b" " * (256 * 1024 + 1))[0] == 413
@@ -381,6 +397,9 @@ def test_requests_that_are_refused(any_proxy):
                 (["INVALIDATE", "NAMESPACE", "nowhere"], b"-ERR no such namespace\r\n"),
                 (["INVALIDATE", "ALL", "KEYS"],
                  b"-ERR wrong number of arguments for CACHE INVALIDATE KEYS\r\n"),
+                (["INVALIDATE", "ALL", "PREFX", "a"], b"-ERR syntax error\r\n"),
+                (["INVALIDATE", "L1", "a"], b"-ERR syntax error\r\n"),
+                (["BAN", "ADD", "PREFIX", "a", "GLOB", "b"], b"-ERR syntax error\r\n"),
                 (["BAN", "ADD"], b"-ERR a ban needs PREFIX, GLOB, NAMESPACE, OLDER or LARGER\r\n"),
                 (["BAN", "ADD", "PREFIX"], b"-ERR syntax error\r\n"),
                 (["BAN", "ADD", "PREFIX", "a", "TTL", "x"],
@@ -417,6 +436,7 @@ def test_all_removes_keys_at_the_backend(any_proxy):
             with any_proxy.client() as client:
                 left = [key for key in KEYS if client.ok("GET", key) is not None]
             assert left == [key for key in KEYS if key not in gone], words
+    assert any_proxy.metrics().get("invalidation_orders_total") == 2 * len(FORMS)
     status, jobs = post(any_proxy, None, path="/v1/jobs")
     assert status == 200 and len(jobs["jobs"]) == 2 * len(FORMS)
     assert any_proxy.metrics().get("unlink_jobs_total", result="done") == 2 * len(FORMS)
@@ -463,6 +483,33 @@ def test_a_job_works_in_the_clients_database(start_proxy, redis_server):
         assert client.ok("EXISTS", "a:1") == 1
     job = by_http(proxy, {"keys": ["a:1"], "scope": "all", "db": 0})["job"]
     assert wait_for_job(proxy, job)["removed"] == 1
+
+
+def test_a_job_tells_that_slots_moved_under_it(start_proxy, cluster):
+    """From a master that was still to come to one that had been walked: its key is not found."""
+    cluster.flush()
+    proxy = start_proxy(cluster.url(), {"unlink-rate": 1, "topology-interval": "100ms"})
+    masters = cluster.masters()
+    keys = {cluster.owner(key_slot(key)): key for key in (f"m:{i}" for i in range(100))}
+    with contextlib.closing(cluster.client()) as client:
+        for key in keys.values():
+            client.ok("SET", key, "v")
+        number = by_resp(proxy, "INVALIDATE", "ALL", "PREFIX", "m:")["job"]
+        wait_until(lambda: job_of(proxy, number)["masters-done"] >= 1, 20, "the first master")
+        left = {node: key for node, key in keys.items() if client.ok("EXISTS", key) == 1}
+        walked = next(node for node in masters if node not in left)
+        source, key = next(iter(left.items()))
+        try:
+            cluster.move_slot(key_slot(key), walked)
+            job = wait_for_job(proxy, number)
+            assert client.ok("EXISTS", key) == 1 and job["removed"] == 2
+            assert job["state"] == "failed" and "slots have moved" in job["error"], job
+        finally:
+            cluster.move_slot(key_slot(key), source)
+            client.ok("DEL", key)
+    number = by_http(proxy, {"everything": True, "scope": "all", "db": 3})["job"]
+    job = wait_for_job(proxy, number)
+    assert job["state"] == "failed" and "no database but 0" in job["error"]
 
 
 def test_a_job_tells_errors(start_proxy, start_redis):

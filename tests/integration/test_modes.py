@@ -15,7 +15,7 @@ import pytest
 
 from harness import consistency
 from harness.consistency import Workload
-from harness.resp import encode
+from harness.resp import RawClient, RespError, encode
 from harness.servers import key_slot
 from harness.waiting import wait_until
 
@@ -148,6 +148,40 @@ def test_backend_stopped(in_front, mode):
 
 # --- broadcast ------------------------------------------------------------------------------------
 
+def test_a_pong_overtakes_the_message_of_a_script(in_front):
+    """Its reply waits for two of them, so that nobody is shown what was before."""
+    proxy, _, relay = in_front("broadcast", has_relay=True)
+    relay.overtake()
+    with proxy.client() as reader, proxy.client() as writer:
+        for number in range(20):
+            writer.ok("EVAL", f"return redis.call('SET', 'k', {number})", 0)
+            assert reader.ok("GET", "k") == str(number).encode()
+            proxy.wait_metric("invalidation_messages_total", number + 1)
+            hit(proxy, "GET", "k")
+
+
+def test_every_pong_overtakes(in_front):
+    proxy, server, relay = in_front("broadcast", has_relay=True)
+    relay.overtake()
+    run(proxy, workload(proxy, server, ops=consistency.SIMPLE + consistency.SCRIPTED), SECONDS,
+        least_share=0.02)
+    assert_hits_again(proxy)
+
+
+def test_the_longest_pause_between_proofs_is_no_gap(in_front):
+    """A proof takes two PINGs; still it is as young as in tracking."""
+    proxy, server, _ = in_front("broadcast", {"fence-interval": "900ms", "max-staleness": "1500ms"})
+    server.ask("SET", "k", "v")
+    hit(proxy, "GET", "k")
+    misses = proxy.metrics().get("misses_total")
+    until = time.monotonic() + 3
+    with proxy.client() as client:
+        while time.monotonic() < until:
+            assert client.ok("GET", "k") == b"v"
+            time.sleep(0.01)
+    assert proxy.metrics().get("misses_total") == misses
+
+
 NAMESPACES = {'namespace "default"': {"cache": "off"}, 'namespace "user"': {"match": "user:*"},
               'namespace "one"': {"match": "user:1:*"}, 'namespace "item"': {"match": "item:?"}}
 
@@ -195,6 +229,26 @@ def test_broadcast_refused_keeps_nothing(in_front):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_all_users_and_databases_are_heard_of(in_front, mode):
+    proxy, server, _ = in_front(mode)
+    server.ask("ACL", "SETUSER", "alice", "on", ">secret", "~*", "&*", "+@all")
+    with RawClient(proxy.address, user="alice", password="secret") as alice, \
+            proxy.client() as other, server.client() as around:
+        for client in (other, around):
+            client.ok("SELECT", 3)
+        for value in ("1", "2"):
+            for client in (alice, other):
+                client.ok("SET", "k", value)
+                hits = proxy.metrics().get("hits_total")
+                wait_until(lambda: client.ok("GET", "k") and  # pylint: disable=cell-var-from-loop
+                           proxy.metrics().get("hits_total") > hits, 10, "a hit")
+            around.ok("SET", "k", "around")
+            wait_until(lambda: other.ok("GET", "k") == b"around", 5, "the new value")
+            server.ask("SET", "k", "around")
+            wait_until(lambda: alice.ok("GET", "k") == b"around", 5, "the new value")
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_clients_with_a_cache_of_their_own_are_refused(in_front, mode):
     proxy, _, _ = in_front(mode)
     with proxy.client(3) as client:
@@ -213,7 +267,7 @@ def test_what_notifications_do_not_tell_is_asked_for(in_front, command):
     server.ask(*command)
     with proxy.client() as client:
         wait_until(lambda: client.ask("GET", "k") == b"$-1\r\n", 5, "the flush to be noticed")
-    assert proxy.metrics().get("flushes_total", reason="poll") == 1
+    proxy.wait_metric("flushes_total", 1, reason="poll")  # a late poll: the backend was asked before
 
 
 def test_keyspace_mode_ends_where_notifications_do(in_front):
@@ -227,6 +281,73 @@ def test_keyspace_mode_ends_where_notifications_do(in_front):
         assert client.ok("GET", "k") == b"w"
     server.ask("CONFIG", "SET", "notify-keyspace-events", "AK")
     assert hit(proxy, "GET", "k") == b"$1\r\nw\r\n"
+
+
+def test_a_poll_that_is_answered_late_vouches_for_no_lost_link(in_front):
+    """The polls and what is subscribed to travel on two connections."""
+    proxy, server, relay = in_front("keyspace", has_relay=True)
+    with proxy.client() as client:
+        client.ok("EVAL", "return 1", 0)
+        relay.hold("other")
+        time.sleep(0.5)  # a poll is under way now, at the latest
+        relay.refuse()
+        relay.cut("tracking")
+        proxy.wait_metric("coherence_nodes", 0, mode="keyspace")
+        polls = server.info("commandstats")["cmdstat_config|get"]
+        relay.flow("other")
+        wait_until(lambda: server.info("commandstats")["cmdstat_config|get"] != polls, 5,
+                   "the poll to arrive")
+        # The fence does not wait for a link that is not there.
+        assert client.ok("EVAL", "return 1", 0) == 1
+        assert proxy.metrics().get("coherence_nodes", mode="keyspace") == 0
+        relay.refuse(False)
+        hit(proxy, "GET", "k")
+
+
+def test_fences_end_with_keyspace_mode(in_front):
+    """Nothing is left that they could prove."""
+    proxy, server, relay = in_front("keyspace", {"max-staleness": "10s", "link-timeout": "10s"},
+                                    has_relay=True)
+    with proxy.client() as first, proxy.client() as second:
+        relay.hold("tracking")
+        time.sleep(0.1)  # a PING is under way
+        first.send(encode("EVAL", "return 1", 0))
+        second.send(encode("EVAL", "return 2", 0))
+        wait_until(lambda: proxy.metrics().get("fences_total") == 2, 5, "both fences")
+        server.ask("CONFIG", "SET", "notify-keyspace-events", "")
+        assert first.read() == b":1\r\n" and second.read() == b":2\r\n"
+
+
+def test_a_refused_subscription_is_tried_again(in_front):
+    proxy, server, _ = in_front("keyspace")
+    server.ask("ACL", "SETUSER", "default", "resetchannels")
+    server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+    wait_until(lambda: proxy.metrics().get("coherence_nodes", mode="keyspace") == 0, 10,
+               "the refusal")
+    wait_until(lambda: "does not tell of writes" in proxy.log(), 10, "the reason")
+    server.ask("ACL", "SETUSER", "default", "allchannels")
+    assert hit(proxy, "GET", "k") == b"$-1\r\n"
+
+
+def test_a_flush_is_not_shown_beyond_the_bound_when_polls_are_not_answered(in_front):
+    proxy, server, relay = in_front("keyspace", {
+        "keyspace-poll": "1s", "max-staleness": "300ms", "link-timeout": "20s"}, has_relay=True)
+    server.ask("SET", "k", "v")
+    hit(proxy, "GET", "k")
+    bound = proxy.metrics().get("staleness_bound_seconds")
+    assert bound == 1.3
+    relay.hold("other")
+    flushed = shown = time.monotonic()
+    server.ask("FLUSHALL")
+    with proxy.client(timeout=1) as client:
+        try:
+            while time.monotonic() < flushed + 5:
+                assert client.ok("GET", "k") == b"v"
+                shown = time.monotonic()
+        except (TimeoutError, RespError):
+            pass  # it is asked of the backend, and waits
+    assert shown < flushed + bound + 0.5
+    relay.flow("other")
 
 
 def test_entries_of_keyspace_mode_live_for_its_limit(in_front):
@@ -275,6 +396,19 @@ def test_auto_goes_down_to_what_the_node_offers_and_up_again(in_front):
     server.ask("ACL", "SETUSER", "default", "+client|tracking")
     comes_to("tracking")
     assert proxy.metrics().get("coherence_mode_changes_total") > 0
+
+
+def test_auto_comes_to_notifications_where_there_is_no_resp3(tmp_path, start_proxy, start_redis):
+    (tmp_path / "no-hello.conf").write_text('rename-command HELLO ""\n')
+    server = start_redis([("include", tmp_path / "no-hello.conf")])
+    server.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
+    proxy = start_proxy(server.url(), {"keyspace-poll": "200ms"})
+    wait_until(lambda: proxy.metrics().get("coherence_links", mode="keyspace") == 2, 10, "keyspace")
+    server.ask("SET", "k", "v")
+    assert hit(proxy, "GET", "k") == b"$1\r\nv\r\n"
+    server.ask("SET", "k", "w")
+    with proxy.client() as client:
+        wait_until(lambda: client.ok("GET", "k") == b"w", 5, "the new value")
 
 
 class DeafRelay:
@@ -366,8 +500,8 @@ def test_each_node_of_a_cluster_is_probed(start_proxy, cluster):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_cluster(start_proxy, cluster, mode):
-    """Each node has a link that hears; a slot that moves and a lost master are no gap."""
-    for node in cluster.masters():
+    """Each node has a link that hears; slots that move and a failover are no gap."""
+    for node in cluster.nodes:
         node.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
     proxy = start_proxy(cluster.url(), {**CLUSTER_OPTIONS, "coherence": mode})
     proxy.wait_metric("coherence_nodes", 3, mode=mode)
@@ -379,11 +513,15 @@ def test_a_cluster(start_proxy, cluster, mode):
         for node in cluster.masters():
             node.ask("CLIENT", "KILL", "TYPE", "pubsub" if mode == "keyspace" else "normal",
                      "SKIPME", "yes")
+        heir = cluster.replicas_of(cluster.owner(slot))[0]
+        heir.ask("CLUSTER", "FAILOVER")
+        wait_until(lambda: heir in cluster.masters(), 20, "the failover")
 
     load = cluster_workload(proxy, cluster, are_errors_allowed=True, ops=tuple(
         op for op in CLUSTER_OPS if op.name not in ("RENAME", "COPY")))
-    run(proxy, load, SECONDS + 0.5, faults, least_share=0.02, settle=1.0)
+    run(proxy, load, SECONDS + 1.5, faults, least_share=0.02, settle=1.0)
     assert_all_slots_served(proxy, cluster)
+    proxy.wait_metric("coherence_nodes", 3, mode=mode)
 
 
 MIXED = {"coherence": {"coherence": "tracking", "ttl-mode-max": "300ms"},
@@ -403,6 +541,48 @@ def test_namespaces_have_modes_of_their_own(start_proxy, start_redis):
             wait_until(lambda: client.ok("GET", key) == b"w", 5, "the new value")
     with proxy.client() as client:
         assert b"nearcached_coherence:mixed\r\n" in client.ok("INFO", "nearcached")
+
+
+def test_a_mode_that_no_namespace_has_is_none(start_proxy, start_redis):
+    """Nothing is kept as the rest of the configuration says: nothing is said of it either."""
+    proxy = start_proxy(start_redis().url(), config={
+        'namespace "default"': {"cache": "off"},
+        'namespace "told"': {"match": "told:*", "coherence": "broadcast"}})
+    proxy.wait_metric("coherence_nodes", 1, mode="broadcast")
+    hit(proxy, "GET", "told:1")
+    found = proxy.metrics()
+    assert found.get("coherence_links", mode="broadcast") == 2
+    assert found.get("coherence_links", mode="ttl") == 0
+    with proxy.client() as client:
+        assert b"nearcached_coherence:broadcast\r\n" in client.ok("INFO", "nearcached")
+    assert "refuses tracking" not in proxy.log()
+
+
+def test_clients_keep_what_the_proxy_does_not(start_proxy, start_redis):
+    """Nothing is cached here, and tracking is not asked for by any namespace."""
+    server = start_redis()
+    proxy = start_proxy(server.url(), config={'namespace "default"': {"cache": "off"}})
+    with proxy.client(3) as client:
+        wait_until(lambda: client.ask("CLIENT", "TRACKING", "ON") == b"+OK\r\n", 5, "tracking")
+        client.ok("GET", "k")
+        server.ask("SET", "k", "v")
+        assert client.read() == b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
+
+
+def test_the_bound_of_a_namespace_in_auto_follows_what_it_comes_to(start_proxy, start_redis):
+    server = start_redis()
+    server.ask("ACL", "SETUSER", "default", "-client|tracking")
+    proxy = start_proxy(server.url(), config={
+        "coherence": {"coherence": "ttl", "ttl-mode-max": "300ms", "keyspace-poll": "200ms"},
+        'namespace "a"': {"match": "a:*", "coherence": "auto"}})
+
+    def bound_is(seconds):
+        wait_until(lambda: proxy.metrics().get("staleness_bound_seconds") == seconds, 10,
+                   f"the bound to be {seconds}")
+
+    bound_is(1)  # as in tracking, which may come
+    server.ask("CONFIG", "SET", "notify-keyspace-events", "KA")
+    bound_is(1.2)
 
 
 def test_a_reload_changes_the_mode_under_load(in_front):

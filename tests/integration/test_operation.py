@@ -777,3 +777,14 @@ def test_a_server_that_is_full_says_so(start_proxy, start_redis):
             return b"max number of clients reached" in client.ask("SET", "k", "v")
         wait_until(is_told, 10, "the server's words")
     server.ask("CONFIG", "SET", "maxclients", "100")
+
+
+def test_it_ends_while_metrics_are_asked_for(start_proxy, redis_server):
+    """The workers' answers to some of the requests come home when most of it has gone."""
+    proxy = start_proxy(redis_server.url())
+    scrapers = [socket.create_connection(proxy.admin_address) for _ in range(40)]
+    for scraper in scrapers:
+        scraper.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 20)
+    proxy.stop()
+    for scraper in scrapers:
+        scraper.close()

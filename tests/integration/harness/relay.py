@@ -14,6 +14,7 @@ import sys
 
 KINDS = ("tracking", "other")
 SNIFF_BYTES = 8192
+PONG = b"+PONG\r\n"
 
 
 class TcpRelay:
@@ -53,10 +54,19 @@ class TcpRelay:
 
     def lose_invalidations(self, *keys):
         """From now on cuts the messages that invalidate one of these keys, and that one alone, out
-        of what tracking links carry; none: no more."""
-        frames = [b">2\r\n$10\r\ninvalidate\r\n*1\r\n$%d\r\n%s\r\n" % (len(key), key)
-                  for key in (key.encode() for key in keys)]
+        of what tracking links carry, or the notification of a SET of it in database 0; none: no
+        more."""
+        frames = []
+        for key in keys:
+            frames.append(b">2\r\n$10\r\ninvalidate\r\n*1\r\n" + _bulk(key.encode()))
+            frames.append(b">4\r\n$8\r\npmessage\r\n" + _bulk(b"__keyspace@*__:*")
+                          + _bulk(b"__keyspace@0__:" + key.encode()) + _bulk(b"set"))
         self._command(do="lose", frames=[frame.decode("latin-1") for frame in frames])
+
+    def overtake(self, is_on=True):
+        """As a server may do it with BCAST: what was told before a PONG comes after it, and just
+        before the next one. To be turned on when the link is up."""
+        self._command(do="overtake", on=is_on)
 
     def lost(self):
         """How many messages were cut out so far."""
@@ -75,6 +85,10 @@ class TcpRelay:
         self._process.stdout.close()
 
 
+def _bulk(text):
+    return b"$%d\r\n%s\r\n" % (len(text), text)
+
+
 class _State:
     """What the faults are, and the connections they apply to."""
 
@@ -84,6 +98,7 @@ class _State:
         self.modes = dict.fromkeys(KINDS, "flow")
         self.changed = asyncio.Event()
         self.is_refusing = False
+        self.is_overtaking = False
         self.lost_frames = []
         self.n_lost = 0
 
@@ -110,6 +125,8 @@ class _State:
                 pair.close()
         elif command["do"] == "refuse":
             self.is_refusing = command["on"]
+        elif command["do"] == "overtake":
+            self.is_overtaking = command["on"]
         elif command["do"] == "lose":
             self.lost_frames = [frame.encode("latin-1") for frame in command["frames"]]
         elif command["do"] == "lost":
@@ -130,6 +147,7 @@ class _Pair:
         self.has_lost_bytes = False
         self.sniffed = b""
         self.cut_off = b""  # the beginning of what may become a message that is to be lost
+        self.late, self.later = b"", b""  # overtaken by the last PONG; told since then
         self.writers = []
         self.tasks = []
 
@@ -154,6 +172,19 @@ class _Pair:
                     break
         return data[:len(data) - len(self.cut_off)]
 
+    def with_overtaking(self, data):
+        if b"BCAST" not in self.sniffed or not data:
+            return data
+        if not self.state.is_overtaking:
+            data, self.late, self.later = self.late + self.later + data, b"", b""
+            return data
+        *told, self.later = (self.later + data).split(PONG)
+        data = b""
+        for messages in told:
+            data += self.late + PONG
+            self.late = messages
+        return data
+
     def close(self):
         for task in self.tasks:
             task.cancel()
@@ -174,7 +205,7 @@ class _Pair:
             if direction == "to_backend":
                 self.sniff(data)
             else:
-                data, was_data = self.without_lost(data), data
+                data, was_data = self.with_overtaking(self.without_lost(data)), data
                 if was_data and not data:
                     continue
             queue.append((loop.time(), data))

@@ -140,10 +140,13 @@ static void help_lists_every_subcommand(void **state)
     char *help = ask(fd, "cache help");
 
     (void)state;
-    assert_memory_equal(help, "*31\r\n+CACHE <subcommand> ", 24);
+    assert_memory_equal(help, "*43\r\n+CACHE <subcommand> ", 24);
     assert_contains(help, "\r\n+AUDIT [<key>]\r\n+    ");
     assert_contains(help, "\r\n+AUTH <password>\r\n+    ");
     assert_contains(help, "\r\n+CLEAR [<namespace>]\r\n+    ");
+    assert_contains(help, "\r\n+DEPEND <derived> <source> [<source> ...]\r\n+    ");
+    assert_contains(help, "\r\n+DEPENDS <key>\r\n+    ");
+    assert_contains(help, "\r\n+UNDEPEND <derived> [<source> ...]\r\n+    ");
     assert_contains(help, "\r\n+GET <key>\r\n+    ");
     assert_contains(help, "\r\n+HELP\r\n+    ");
     assert_contains(help, "\r\n+INFO\r\n+    ");

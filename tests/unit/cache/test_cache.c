@@ -117,6 +117,21 @@ static void deadlines_work_whatever_the_clock_shows(void **state)
     }
 }
 
+static void fetch_that_is_not_kept_drops_what_is_held(void **state)
+{
+    struct rig *rig = *state;
+    const struct cache_query other = rig_query(rig, "a", 1, "x");
+    const uint64_t n_before = stats_sum(METRIC_invalidations_error);
+    struct cache_waiter waiter;
+
+    assert_int_equal(rig_complete(rig, rig_begin(rig, &other, &waiter), NULL), CACHE_VOIDED);
+    assert_int_equal(stats_sum(METRIC_invalidations_error), n_before);
+    rig_fill(rig, "a", "one");
+    assert_int_equal(rig_complete(rig, rig_begin(rig, &other, &waiter), NULL), CACHE_VOIDED);
+    assert_false(rig_get(rig, "a"));
+    assert_int_equal(stats_sum(METRIC_invalidations_error), n_before + 1);
+}
+
 static void stale_watermark_refuses_and_keeps(void **state)
 {
     struct rig *rig = *state;
@@ -667,6 +682,7 @@ int main(void)
         TEST(deadline_between_ticks_is_rounded_down),
         TEST(fill_that_has_expired_is_declined),
         TEST(deadlines_work_whatever_the_clock_shows),
+        TEST(fetch_that_is_not_kept_drops_what_is_held),
         TEST(stale_watermark_refuses_and_keeps),
         TEST(end_of_the_link_drops_what_it_read),
         TEST(slot_that_left_the_node_is_not_served),

@@ -118,6 +118,20 @@ static void silence_is_noticed_once_and_leaving_is_none(void **state)
     assert_int_equal(bus_peers_count(peers, now_us), 1);
 }
 
+static void who_is_heard_between_two_looks_only_is_missed(void **state)
+{
+    (void)state;
+    assert_int_equal(bus_peers_take_silent(peers, now_us), 0);
+    now_us += 10;
+    assert_int_equal(hear(ANNA, 0, 1), BUS_NEXT);
+    assert_int_equal(bus_peers_take_silent(peers, now_us + 1), 1);
+    assert_int_equal(bus_peers_take_silent(peers, now_us + 1), 0);
+    now_us += 10;
+    assert_int_equal(hear(ANNA, 0, 2), BUS_NEXT);
+    leave(ANNA, 2);
+    assert_int_equal(bus_peers_take_silent(peers, now_us + 1), 0);
+}
+
 static void of_too_many_the_one_silent_longest_is_forgotten(void **state)
 {
     (void)state;
@@ -141,6 +155,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(channels_and_origins_are_counted_apart, setup, teardown),
         cmocka_unit_test_setup_teardown(silence_is_noticed_once_and_leaving_is_none, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(who_is_heard_between_two_looks_only_is_missed, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(of_too_many_the_one_silent_longest_is_forgotten, setup,
                                         teardown),

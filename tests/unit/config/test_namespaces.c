@@ -155,6 +155,30 @@ static void ids_stay_with_their_names(void **state)
     unload(&loaded);
 }
 
+static void assert_main_coherence(const char *text, int coherence)
+{
+    struct config *config = assert_accepted(text);
+
+    assert_int_equal(config_main_coherence(config), coherence);
+    config_unref(&config);
+}
+
+static void links_are_told_by_a_mode_that_keeps_keys(void **state)
+{
+    (void)state;
+    assert_main_coherence("", COHERENCE_AUTO);
+    assert_main_coherence("[coherence]\ncoherence = keyspace\n"
+                          "[namespace a]\nmatch = a\ncoherence = ttl\n",
+                          COHERENCE_KEYSPACE);
+    assert_main_coherence("[namespace default]\ncache = off\n"
+                          "[namespace a]\nmatch = a\ncoherence = ttl\n"
+                          "[namespace b]\nmatch = b\ncoherence = broadcast\n",
+                          COHERENCE_BROADCAST);
+    assert_main_coherence("[namespace default]\ncache = off\n"
+                          "[namespace a]\nmatch = a\ncoherence = ttl\ncache = off\n",
+                          COHERENCE_AUTO);
+}
+
 /* The last test of this process: it uses all ids up. */
 static void ids_run_out_without_harm(void **state)
 {
@@ -190,6 +214,7 @@ int main(void)
         cmocka_unit_test(keys_are_bytes),
         cmocka_unit_test(the_matcher_agrees_with_trying_every_pattern),
         cmocka_unit_test(ids_stay_with_their_names),
+        cmocka_unit_test(links_are_told_by_a_mode_that_keeps_keys),
         cmocka_unit_test(ids_run_out_without_harm),
     };
 
