@@ -15,7 +15,6 @@ OTHER_FLAGS = {"config", "test", "describe", "version", "help"}
 OTHER_VARIABLES = {"NEARCACHED_CONFIG"}
 
 # Sections with names, any number of them.
-REPEATED = {"namespace", "dependency"}
 
 problems = []
 
@@ -29,7 +28,7 @@ def check_names(options):
     for option in options:
         if re.search(r"_SERVICE_HOST|_SERVICE_PORT|_PORT_|_PORT$", option.variable):
             problem(f"options.def: {option.name}: variables of this form are ignored")
-    names = [o.name for o in options if not o.is_override]
+    names = [o.name for o in options if not o.is_override and not o.section.startswith("event")]
     for name in sorted({n for n in names if names.count(n) > 1}):
         problem(f"options.def: {name} stands there twice")
 
@@ -53,7 +52,7 @@ def conf_lines():
     """(line number, section, option, value) for each option line, commented out or not."""
     section = None
     for number, line in enumerate((ROOT / "conf/nearcached.conf").read_text().splitlines(), 1):
-        match = re.fullmatch(r"#?\[(\w+)(?: \"[\w.:-]+\")?\]", line)
+        match = re.fullmatch(r"#?\[([\w-]+)(?: \"[\w.:-]+\")?\]", line)
         if match:
             section = match.group(1)
             continue
@@ -71,10 +70,10 @@ def check_conf(options):
         if option is None:
             problem(f"{where}: [{section}] has no such option")
             continue
-        if section not in REPEATED and (section, name) in found:
+        if section not in gen_docs.REPEATED and (section, name) in found:
             problem(f"{where}: also on line {found[(section, name)]}")
         found[(section, name)] = number
-        if section not in REPEATED and value != option.initial:
+        if section not in gen_docs.REPEATED and value != option.initial:
             problem(f"{where} = {value}: the default is {option.initial!r}")
     for section, name in known:
         if (section, name) not in found:
@@ -83,8 +82,9 @@ def check_conf(options):
 
 def check_prose(options, metrics):
     """Names in the README and in docs/ exist."""
-    flags = {o.spelling for o in options if o.section not in REPEATED} | OTHER_FLAGS
-    variables = {o.variable for o in options if o.section not in REPEATED} | OTHER_VARIABLES
+    flags = {o.spelling for o in options if o.section not in gen_docs.REPEATED} | OTHER_FLAGS
+    variables = ({o.variable for o in options if o.section not in gen_docs.REPEATED}
+                 | OTHER_VARIABLES)
     names = {m.name for m in metrics}
     for metric in metrics:
         if metric.kind == "histogram":

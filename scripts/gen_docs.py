@@ -23,6 +23,10 @@ SECTIONS = {
     "ledger": "What applications told about keys: tags, dependencies, events; kept at the backend.",
     "admin": "The HTTP port and commands for operators.",
     "log": "What is written to stderr.",
+    "event": "One section for each kind of event: what `CACHE PUBLISH` and event sources drop. "
+             "Given as `[event \"NAME\"]`, any number of times.",
+    "event-source": "One section for each place at the backend that events come from. Given as "
+                    "`[event-source \"NAME\"]`, any number of times, the same at every proxy.",
     "namespace": "One section for each kind of key. Given as `[namespace \"NAME\"]`, any number of "
                  "times; an option that is not given there is as in `[cache]`.",
     "dependency": "One section for each rule that says what is derived from what. Given as "
@@ -83,7 +87,13 @@ def read_options():
         option = Option("namespace", of.name, of.kind, "", of.low, of.high, "LIVE", of.text)
         option.is_override = True
         options.append(option)
+    for _, arguments in table_lines("events.def"):
+        options.append(Option(arguments[0].replace("_", "-"), *arguments[1:]))
     return options, words
+
+
+# Sections that are given any number of times, in the file alone.
+REPEATED = ("namespace", "dependency", "event", "event-source")
 
 
 class Metric:
@@ -115,8 +125,7 @@ def configuration_page():
     for option in options:
         if option.section != section:
             section = option.section
-            title = (f'[{section} "NAME"]' if section in ("namespace", "dependency")
-                     else f"[{section}]")
+            title = f'[{section} "NAME"]' if section in REPEATED else f"[{section}]"
             lines += ["", f"### {title}", "", SECTIONS[section], "",
                       "| option | accepts | default | change by | meaning |",
                       "| --- | --- | --- | --- | --- |"]
@@ -155,8 +164,7 @@ def manual_page():
     for option in options:
         if option.section != section:
             section = option.section
-            title = (f'[{section} "NAME"]' if section in ("namespace", "dependency")
-                     else f"[{section}]")
+            title = f'[{section} "NAME"]' if section in REPEATED else f"[{section}]"
             lines += [".SS " + title.replace('"', "\\(dq"),
                       roff(SECTIONS[section].replace("`", ""))]
         initial = f"default {option.initial}" if option.initial else "none by default"

@@ -24,6 +24,14 @@ void cache_run_invalidate(struct cache_call *call);
 void cache_run_clear(struct cache_call *call);
 void cache_run_ban(struct cache_call *call);
 void cache_run_job(struct cache_call *call);
+/* Jobs of scope ALL may be begun for it; else that was answered. */
+bool cache_may_unlink(struct cache_call *call);
+
+/* admin/event_command.c */
+void cache_run_events(struct cache_call *call);
+void cache_run_publish(struct cache_call *call);
+void cache_run_subscribe(struct cache_call *call);
+void cache_run_unsubscribe(struct cache_call *call);
 
 /* admin/config_command.c */
 void cache_run_config(struct cache_call *call);

@@ -1,5 +1,6 @@
 #include "admin/coherence_state.h"
 
+#include "coherence/bus.h"
 #include "coherence/ear.h"
 #include "coherence/modes.h"
 
@@ -19,6 +20,8 @@ static void add_links(const struct proxy *proxy, struct coherence_state *state)
                                                          memory_order_relaxed);
         state->n_keyspace_links += atomic_load_explicit(&coherence->n_keyspace_links,
                                                         memory_order_relaxed);
+        state->n_pubsub_links += atomic_load_explicit(&coherence->n_pubsub_links,
+                                                      memory_order_relaxed);
         state->n_ttl_links += atomic_load_explicit(&coherence->n_ttl_links, memory_order_relaxed);
     }
     state->n_broadcast_nodes = atomic_load_explicit(&proxy->fleet.n_ears[EAR_BROADCAST],
@@ -32,6 +35,7 @@ static void survey_links(const struct coherence_state *state, int coherence, str
     survey->is_in_use[COHERENCE_TRACKING] = state->n_tracking_links > 0;
     survey->is_in_use[COHERENCE_BROADCAST] = state->n_broadcast_links > 0;
     survey->is_in_use[COHERENCE_KEYSPACE] = state->n_keyspace_links > 0;
+    survey->is_in_use[COHERENCE_PUBSUB] = state->n_pubsub_links > 0;
     survey->is_in_use[COHERENCE_TTL] = state->n_ttl_links > 0 || coherence == COHERENCE_TTL;
     for (int mode = COHERENCE_TRACKING; mode <= COHERENCE_TTL; mode++) {
         if (survey->is_in_use[mode]) {
@@ -45,6 +49,9 @@ static void survey_links(const struct coherence_state *state, int coherence, str
 static void survey_namespaces(const struct proxy *proxy, const struct config *config, int coherence,
                               struct survey *survey)
 {
+    const struct bus *bus = proxy->fleet.bus;
+    const bool is_bus_up = bus != NULL && bus_is_up(bus);
+
     for (unsigned i = 0; i < config->n_namespaces; i++) {
         const struct config_namespace *ns = &config->namespaces[i];
 
@@ -54,7 +61,9 @@ static void survey_namespaces(const struct proxy *proxy, const struct config *co
         if (ns->coherence == COHERENCE_AUTO) {
             survey->is_in_use[COHERENCE_TRACKING] = true;
             ear_survey_untold(&proxy->fleet, &survey->is_in_use[COHERENCE_KEYSPACE],
-                              &survey->is_in_use[COHERENCE_TTL]);
+                              &survey->is_in_use[is_bus_up ? COHERENCE_PUBSUB : COHERENCE_TTL]);
+        } else if (ns->coherence == COHERENCE_PUBSUB && !is_bus_up) {
+            survey->is_in_use[COHERENCE_TTL] = true;
         } else {
             survey->is_in_use[ns->coherence] = true;
         }
@@ -71,6 +80,8 @@ static int64_t bound_of(int mode, const struct config *config)
     switch (mode) {
     case COHERENCE_KEYSPACE:
         return config->max_staleness_ms + config->keyspace_poll_ms;
+    case COHERENCE_PUBSUB:
+        return config->pubsub_mode_max_ms;
     case COHERENCE_TTL:
         return config->ttl_mode_max_ms;
     default:

@@ -14,6 +14,7 @@
 struct coherence_state {
     unsigned n_tracking_links;                    /* up, and told of writes */
     unsigned n_broadcast_links, n_keyspace_links; /* up, and fetching what another one hears of */
+    unsigned n_pubsub_links;                      /* up; the other proxies tell of their writes */
     unsigned n_ttl_links; /* up, but the backend offers no tracking: time alone bounds */
     unsigned n_broadcast_nodes, n_keyspace_nodes; /* nodes heard of over a link for all workers */
     bool is_tracking;                             /* no link is, or would be, in another mode */

@@ -46,6 +46,7 @@ static void put_coherence(const struct proxy *proxy, struct resp_writer *text)
     info_line(text, "nearcached_tracking_links:%u", state.n_tracking_links);
     info_line(text, "nearcached_broadcast_links:%u", state.n_broadcast_links);
     info_line(text, "nearcached_keyspace_links:%u", state.n_keyspace_links);
+    info_line(text, "nearcached_pubsub_links:%u", state.n_pubsub_links);
     info_line(text, "nearcached_ttl_links:%u", state.n_ttl_links);
     info_line(text, "nearcached_broadcast_nodes:%u", state.n_broadcast_nodes);
     info_line(text, "nearcached_keyspace_nodes:%u", state.n_keyspace_nodes);

@@ -56,7 +56,7 @@ static const struct form *find_form(struct bytes word)
 }
 
 /* Jobs work with the proxy's own login: who logged in as somebody else may not borrow it. */
-static bool may_unlink(struct cache_call *call)
+bool cache_may_unlink(struct cache_call *call)
 {
     if (call->session->identity == NULL || call->session->may_change_cache) {
         return true;
@@ -100,7 +100,7 @@ static void run_form(struct cache_call *call, const struct form *form, const str
     if (n_args < form->min_args || n_args > form->max_args) {
         resp_put_error(call->reply, "ERR wrong number of arguments for CACHE INVALIDATE %s",
                        form->word);
-    } else if (is_all && !may_unlink(call)) {
+    } else if (is_all && !cache_may_unlink(call)) {
         return;
     } else if (form->kind == INVALIDATE_TAGS) {
         cache_run_invalidate_tags(call, args, n_args, is_all);

@@ -17,6 +17,7 @@
 #include "admin/http.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "coherence/events.h"
 #include "coherence/tags.h"
 #include "coherence/unlink.h"
 
@@ -382,6 +383,110 @@ void invalidate_http_stop(void)
     }
 }
 
+/* ---- events: asked of the first worker, answered when that has asked the backend ---- */
+
+struct event_call {
+    struct mail mail;
+    struct proxy *proxy;
+    struct evhttp_request *request; /* NULL: whoever asked has gone */
+    struct events_order order;
+    struct events_answer answer;
+    char error[200];
+    bool is_refused; /* nothing was asked */
+    unsigned char event[];
+};
+
+static void on_caller_gone(struct evhttp_connection *connection, void *context)
+{
+    struct event_call *event = context;
+
+    (void)connection;
+    event->request = NULL;
+}
+
+static json_t *json_of_drops(const struct events_answer *answer)
+{
+    json_t *json = json_pack("{s:o, s:s, s:I, s:i}", "entries",
+                             answer->is_counted ? json_integer((json_int_t)answer->n_entries)
+                                                : json_null(),
+                             "matched", answer->is_counted ? "at-once" : "lazily", "names",
+                             (json_int_t)answer->n_names, "proxies", (int)answer->n_proxies);
+
+    if (answer->n_jobs > 0) {
+        json_object_set_new(json, "jobs", json_integer((json_int_t)answer->n_jobs));
+        json_object_set_new(json, "job", json_integer((json_int_t)answer->job));
+    }
+    return json;
+}
+
+/* The control thread. */
+static void on_event_answered(struct mail *mail)
+{
+    struct event_call *event = CONTAINER_OF(mail, struct event_call, mail);
+
+    if (event->request != NULL) {
+        evhttp_connection_set_closecb(evhttp_request_get_connection(event->request), NULL, NULL);
+        if (event->answer.error == NULL) {
+            answer_json(event->request, HTTP_OK, "OK", json_of_drops(&event->answer));
+        } else if (event->is_refused) {
+            refuse(event->request, HTTP_BADREQUEST, "Bad Request", "event", event->error);
+        } else {
+            refuse(event->request, HTTP_SERVUNAVAIL, "Service Unavailable", NULL, event->error);
+        }
+    }
+    mem_free(event);
+}
+
+static void on_event_done(void *context, const struct events_answer *answer)
+{
+    struct event_call *event = context;
+
+    event->answer = *answer;
+    if (answer->error != NULL) {
+        (void)snprintf(event->error, sizeof(event->error), "%s", answer->error);
+        event->answer.error = event->error;
+    }
+    event->mail.run = on_event_answered;
+    worker_post(event->proxy->control, &event->mail);
+}
+
+/* The first worker. */
+static void on_event_asked(struct mail *mail)
+{
+    struct event_call *event = CONTAINER_OF(mail, struct event_call, mail);
+    struct events_answer refusal = {0};
+
+    refusal.error = events_publish(event->proxy->fleet.members[0]->events, &event->order,
+                                   on_event_done, event);
+    if (refusal.error != NULL) {
+        event->is_refused = true;
+        on_event_done(event, &refusal);
+    }
+}
+
+static void do_event(const struct call *call, const json_t *value, struct invalidation *what)
+{
+    const struct bytes name = json_is_string(value) ? bytes_of_json(value) : (struct bytes){0};
+    struct event_call *event;
+
+    if (name.len == 0 || name.len > EVENT_NAME_MAX) {
+        refuse_field(call, "event", "not a string of 1 to 512 bytes");
+        return;
+    }
+    event = mem_alloc(sizeof(*event) + name.len);
+    memcpy(event->event, name.ptr, name.len);
+    event->mail.run = on_event_asked;
+    event->proxy = call->proxy;
+    event->request = call->request;
+    event->order = (struct events_order){
+        .event = bytes_make(event->event, name.len), .db = what->db, .is_all = what->is_all};
+    evhttp_connection_set_closecb(evhttp_request_get_connection(call->request), on_caller_gone,
+                                  event);
+    worker_post(call->proxy->fleet.members[0]->worker, &event->mail);
+}
+
+/* ---- bans ---- */
+
 #define TIME_MAX_MS (INT64_C(30) * 86400 * 1000)
 #define SIZE_MAX_BYTES ((int64_t)1 << 32)
 
@@ -509,7 +614,7 @@ static const struct action {
     {"glob", true, do_glob},    {"namespace", true, do_namespace},
     {"ban", false, do_ban},     {"everything", true, do_everything},
     {"unban", false, do_unban}, {"cancel", false, do_cancel},
-    {"tags", true, do_tags},
+    {"tags", true, do_tags},    {"event", true, do_event},
 };
 
 #define N_ACTIONS (sizeof(actions) / sizeof(actions[0]))
@@ -547,7 +652,8 @@ static void act(const struct call *call)
     }
     if (chosen == NULL) {
         refuse_field(call, NULL,
-                     "needs keys, prefix, glob, namespace, everything, tags, ban, unban or cancel");
+                     "needs keys, prefix, glob, namespace, everything, tags, event, ban, unban or "
+                     "cancel");
     } else if (!chosen->has_scope && json_object_size(call->body) > 1) {
         refuse_field(call, json_object_get(call->body, "scope") != NULL ? "scope" : "db",
                      "does not go with what is to be done");

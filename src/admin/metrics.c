@@ -21,6 +21,7 @@
 #include "coherence/bus.h"
 #include "coherence/dependencies.h"
 #include "coherence/dependency_watch.h"
+#include "coherence/event_sources.h"
 #include "coherence/unlink.h"
 #include "proxy/census.h"
 #include "proxy/tracking.h"
@@ -48,6 +49,9 @@ READ_GAUGE(tls_client_expiry, facts->tls_client_expiry)
 READ_GAUGE(tls_backend_expiry, facts->tls_backend_expiry)
 READ_GAUGE(clients, facts->n_clients)
 READ_GAUGE(max_clients, facts->max_clients)
+READ_GAUGE(event_patterns, facts->n_event_patterns)
+READ_GAUGE(event_sources, facts->n_event_sources_up)
+READ_GAUGE(event_sources_down, facts->n_event_sources_down)
 READ_GAUGE(bus_up, facts->is_bus_up)
 READ_GAUGE(bus_peers, facts->n_bus_peers)
 READ_GAUGE(links_up, facts->n_links_up)
@@ -65,6 +69,7 @@ READ_GAUGE(tracking, facts->is_tracking)
 READ_GAUGE(mode_tracking, facts->state.n_tracking_links)
 READ_GAUGE(mode_broadcast, facts->state.n_broadcast_links)
 READ_GAUGE(mode_keyspace, facts->state.n_keyspace_links)
+READ_GAUGE(mode_pubsub, facts->state.n_pubsub_links)
 READ_GAUGE(mode_ttl, facts->state.n_ttl_links)
 READ_GAUGE(nodes_broadcast, facts->state.n_broadcast_nodes)
 READ_GAUGE(nodes_keyspace, facts->state.n_keyspace_nodes)
@@ -239,7 +244,7 @@ int metrics_write(const struct metrics_facts *facts, struct evbuffer *out)
 
 /* What one worker says. */
 struct front_facts {
-    unsigned n_links_up, n_links_down, n_nodes;
+    unsigned n_links_up, n_links_down, n_nodes, n_event_patterns;
     struct coherence_state state;
     bool is_dry_run;
 };
@@ -285,6 +290,7 @@ static void ask_front(struct front *front, void *context)
 
     facts->state = coherence_state_of(front->proxy, front->config);
     facts->is_dry_run = front->config->dry_run;
+    facts->n_event_patterns = events_count_patterns(front->coherence.events);
     facts->n_nodes = front->backend.topology != NULL ? front->backend.topology->n_nodes : 0;
     for (const struct backend_node *node = front->backend.nodes; node != NULL; node = node->next) {
         if (node->is_in_map) {
@@ -304,6 +310,7 @@ static void add_fronts(struct gather *gather)
         facts->is_dry_run = facts->is_dry_run || front->is_dry_run;
         facts->n_links_up += front->n_links_up;
         facts->n_links_down += front->n_links_down;
+        facts->n_event_patterns += front->n_event_patterns;
         facts->is_tracking = facts->is_tracking && front->state.is_tracking;
         facts->state = front->state; /* its counts are of the process */
         if (front->n_nodes > facts->n_nodes) {
@@ -404,6 +411,8 @@ static void add_process(struct gather *gather)
                                                       memory_order_relaxed);
     facts->is_bus_up = bus_is_up(proxy->fleet.bus);
     facts->n_bus_peers = bus_count_peers(proxy->fleet.bus);
+    event_sources_count(proxy->fleet.event_sources, &facts->n_event_sources_up,
+                        &facts->n_event_sources_down);
     facts->watermark_age_us = watermark_age_us(proxy->cache, now_us);
     facts->uptime_us = now_us - proxy->started_at_us;
     facts->process_resident_bytes = process_resident_bytes();

@@ -42,6 +42,7 @@ struct metrics_facts {
     bool is_tracking, is_ready, is_dry_run, is_bus_up;
     struct coherence_state state; /* the counts of links and nodes by mode */
     unsigned n_audits;            /* under way */
+    unsigned n_event_patterns, n_event_sources_up, n_event_sources_down;
     double stale_ratio;
     int64_t staleness_bound_ms, watermark_age_us, uptime_us;
     uint64_t process_resident_bytes, allocated_bytes, n_log_dropped;

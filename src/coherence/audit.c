@@ -17,6 +17,7 @@
 #include "base/stats.h"
 #include "cache/hash.h"
 #include "cache/watch.h"
+#include "coherence/bus.h"
 #include "coherence/ear.h"
 #include "resp/own.h"
 #include "upstream/replicas.h"
@@ -379,6 +380,21 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* A change between the two modes ends what was kept, but for namespaces with a mode of their own.
+ */
+static int64_t untold_life_ms(const struct audit *audit, const struct config_namespace *ns)
+{
+    const struct coherence *coherence = audit->auditor->coherence;
+    const struct config *config = coherence->config;
+    const bool is_bus_up = coherence->fleet->bus != NULL && bus_is_up(coherence->fleet->bus);
+
+    if (ns->coherence == COHERENCE_TTL || (ns->coherence != COHERENCE_PUBSUB && !is_bus_up)) {
+        return config->ttl_mode_max_ms;
+    }
+    return is_bus_up ? config->pubsub_mode_max_ms
+                     : -earlier(-config->pubsub_mode_max_ms, -config->ttl_mode_max_ms);
+}
+
 /*
  * An entry keeps its deadline, not the time of its fetch. No life is longer than the shortest of
  * the limits that apply to it, so what is left of that bounds its age.
@@ -395,8 +411,9 @@ static int64_t age_at_most_us(const struct audit *audit, int64_t now_us)
     if (cache_scope_user(audit->query.db) != 0) {
         life_ms = earlier(life_ms, config->acl_max_age_ms);
     }
-    if (!is_told(incarnation_of(audit)) || ns->coherence == COHERENCE_TTL) {
-        life_ms = earlier(life_ms, config->ttl_mode_max_ms);
+    if (!is_told(incarnation_of(audit)) || ns->coherence == COHERENCE_TTL ||
+        ns->coherence == COHERENCE_PUBSUB) {
+        life_ms = earlier(life_ms, untold_life_ms(audit, ns));
     }
     if (is_of_notifications(incarnation_of(audit))) {
         life_ms = earlier(life_ms, config->keyspace_mode_max_ms);

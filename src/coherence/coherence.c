@@ -7,7 +7,9 @@
 #include "coherence/dependency_orders.h"
 #include "coherence/dependency_watch.h"
 #include "coherence/ear.h"
+#include "coherence/event_sources.h"
 #include "coherence/ledger.h"
+#include "coherence/modes.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
 
@@ -31,6 +33,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     fetch_expire(coherence, now_us);
     if (coherence->fleet->bus != NULL && coherence == coherence->fleet->members[0]) {
         bus_tick(coherence->fleet->bus, now_us);
+        event_sources_tick(coherence->fleet->event_sources, now_us);
     }
     dependency_watches_tick(coherence->watches, now_us);
     dependency_desk_tick(coherence->desk, now_us);
@@ -50,10 +53,12 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     coherence->backend = backend;
     coherence->config = config;
     ear_set_prefix_ids(coherence);
+    coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
     coherence->auditor = auditor_new(coherence);
     coherence->ledger = ledger_new(coherence);
     coherence->watches = dependency_watches_new(coherence);
     coherence->desk = dependency_desk_new(coherence);
+    coherence->events = events_new(coherence);
     coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
     CHECK(coherence->tick_event != NULL);
     event_priority_set(coherence->tick_event, PRIORITY_LINK);
@@ -67,6 +72,7 @@ void coherence_fini(struct coherence *coherence)
     dependency_watches_free(&coherence->watches);
     auditor_free(&coherence->auditor);
     ledger_free(&coherence->ledger);
+    events_free(&coherence->events);
     event_free(coherence->tick_event);
     coherence->tick_event = NULL;
 }
@@ -76,6 +82,7 @@ void coherence_set_config(struct coherence *coherence, const struct config *conf
     coherence->config = config;
     ear_set_prefix_ids(coherence);
     dependency_watches_set_config(coherence->watches);
+    coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
     backend_set_config(coherence->backend, config);
     for (struct backend_node *node = coherence->backend->nodes; node != NULL; node = node->next) {
         track_set_config(node->track);
@@ -114,6 +121,33 @@ void coherence_drop_key(struct coherence *coherence, struct bytes key)
 void coherence_drop_derived(struct coherence *coherence, struct bytes key)
 {
     dependencies_cascade(coherence->fleet, coherence, key, DEPENDENCY_WRITTEN);
+}
+
+/* Nobody but this proxy can tell the others of it. */
+static bool is_untold(const struct coherence *coherence, struct bytes key)
+{
+    const struct config_namespace *ns = config_namespace_of(coherence->config, key);
+    const struct topology *topology = coherence->backend->topology;
+    const struct backend_node *node;
+
+    if (!ns->cache || ns->coherence != COHERENCE_AUTO) {
+        return ns->cache && ns->coherence == COHERENCE_PUBSUB;
+    }
+    node = backend_owner(coherence->backend,
+                         topology != NULL && topology->is_cluster ? command_key_slot(key) : 0);
+    return node != NULL && modes_is_untold(node->track);
+}
+
+void coherence_drop_written(struct coherence *coherence, struct bytes key)
+{
+    const struct bus_record record = {.kind = BUS_KEY, .db = -1, .a = key};
+
+    coherence_drop_key(coherence, key);
+    if (NC_UNLIKELY(coherence->tells_writes || coherence->n_untold > 0) &&
+        coherence->fleet->bus != NULL && is_untold(coherence, key)) {
+        stats_add(METRIC_bus_writes, 1);
+        bus_send(coherence->fleet->bus, coherence, &record);
+    }
 }
 
 struct link *coherence_hearing_link(struct coherence *coherence, unsigned slot,

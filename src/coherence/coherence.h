@@ -29,6 +29,8 @@ struct dependencies;
 struct dependency_desk;
 struct dependency_watches;
 struct ledger;
+struct events;
+struct event_sources;
 
 /* All instances of the process; made once, before the workers start. */
 struct coherence_fleet {
@@ -48,6 +50,7 @@ struct coherence_fleet {
      */
     void (*on_changed)(void *context, struct bytes keys);
     void *changed_context;
+    struct event_sources *event_sources;  /* channels and streams whose messages are events */
     struct ear_share *shares;             /* ear.c: what the workers share of each node */
     _Atomic unsigned n_ledger_operations; /* under way, of all workers */
     _Atomic unsigned n_gathering;         /* invalidations by tag that remove at the backend, too */
@@ -63,13 +66,17 @@ struct coherence {
     struct event *tick_event;
     struct auditor *auditor;
     bool holds_fills; /* reads that tier 1 lacks are relayed: a configuration is on its way */
-    struct dependency_desk *desk;           /* CACHE DEPEND */
-    struct dependency_watches *watches;     /* sources that it hears of */
-    struct ledger *ledger;                  /* what applications told us, kept at the backend */
+    struct dependency_desk *desk;       /* CACHE DEPEND */
+    struct dependency_watches *watches; /* sources that it hears of */
+    struct ledger *ledger;              /* what applications told us, kept at the backend */
+    struct events *events;
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
     uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */
+    unsigned n_untold;    /* nodes that, in mode auto, offered no tracking when asked last */
+    bool tells_writes;    /* some namespace is of mode pubsub */
     /* Tracking links that are up, by mode; written by the worker, read by who reports them. */
-    _Atomic unsigned n_tracking_links, n_broadcast_links, n_keyspace_links, n_ttl_links;
+    _Atomic unsigned n_tracking_links, n_broadcast_links, n_keyspace_links, n_pubsub_links;
+    _Atomic unsigned n_ttl_links;
 };
 
 void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
@@ -127,6 +134,8 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
 
 /* Drops key in every database, for a reply that named it. */
 void coherence_drop_key(struct coherence *coherence, struct bytes key);
+/* The same, where the key was perhaps written: in mode pubsub the other proxies are told. */
+void coherence_drop_written(struct coherence *coherence, struct bytes key);
 /* Behind it, where the command writes: drops what is derived from key. */
 void coherence_drop_derived(struct coherence *coherence, struct bytes key);
 /* Ends every incarnation: FLUSHALL, FLUSHDB, SWAPDB, a reload. */

@@ -151,13 +151,18 @@ static const char *fault_of(const struct invalidation *what, int *ns)
     return "unknown kind";
 }
 
+static enum metric reason_of(const struct invalidation *what, enum metric by_form)
+{
+    return what->is_event ? METRIC_invalidations_event : by_form;
+}
+
 static void run_keys(struct coherence_fleet *fleet, struct coherence *from,
                      const struct invalidation *what, struct invalidation_answer *answer)
 {
     answer->is_counted = true;
     answer->n_entries = drop_keys(fleet, from, what->keys, what->n_keys,
-                                  METRIC_invalidations_admin);
-    for (size_t i = 0; i < what->n_keys; i++) {
+                                  reason_of(what, METRIC_invalidations_admin));
+    for (size_t i = 0; i < what->n_keys && !what->is_heard; i++) {
         tell(fleet, from, BUS_KEY, what->keys[i], (struct bytes){0});
     }
 }
@@ -215,12 +220,15 @@ static void run_rule(struct coherence_fleet *fleet, struct coherence *from,
 
     answer->is_counted = !is_pattern;
     answer->n_entries = drop_by_rule(
-        fleet, &rule, is_pattern ? METRIC_invalidations_pattern : METRIC_invalidations_admin);
+        fleet, &rule,
+        reason_of(what, is_pattern ? METRIC_invalidations_pattern : METRIC_invalidations_admin));
     if (is_pattern) {
         drop_derived_like(fleet, from, what->kind == INVALIDATE_PREFIX, what->name);
+    }
+    if (!what->is_heard && is_pattern) {
         tell(fleet, from, what->kind == INVALIDATE_PREFIX ? BUS_PREFIX : BUS_GLOB, what->name,
              (struct bytes){0});
-    } else {
+    } else if (!what->is_heard) {
         tell(fleet, from, BUS_FLUSH, name_of(ns), (struct bytes){0});
     }
 }
@@ -270,8 +278,8 @@ bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
         return false;
     }
     run(fleet, from, what, ns, answer);
-    stats_add(order_metric(what->kind), 1);
-    answer->n_proxies = bus_count_peers(fleet->bus);
+    stats_add(order_metric(what->kind), !what->is_event);
+    answer->n_proxies = what->is_heard ? 0 : bus_count_peers(fleet->bus);
     return true;
 }
 
@@ -412,7 +420,7 @@ static bool apply_ban(struct coherence_fleet *fleet, const struct bus_record *re
     return set_ban(fleet, &order, &n_held) != BAN_FULL;
 }
 
-static enum metric reason_of(const struct bus_record *record)
+static enum metric reason_of_record(const struct bus_record *record)
 {
     return (record->flags & BUS_IS_DEPENDENCY) != 0 ? METRIC_invalidations_dependency
                                                     : METRIC_invalidations_bus;
@@ -427,7 +435,7 @@ static void apply_pattern(struct coherence_fleet *fleet, const struct bus_record
     if (record->a.len > BAN_NAME_MAX) {
         rule = (struct ban_rule){.ns = -1};
     }
-    (void)drop_by_rule(fleet, &rule, reason_of(record));
+    (void)drop_by_rule(fleet, &rule, reason_of_record(record));
     drop_derived_like(fleet, fleet->members[0], record->kind == BUS_PREFIX, record->a);
 }
 
@@ -455,7 +463,7 @@ static void on_record(void *context, const struct bus_record *record)
 
     switch (record->kind) {
     case BUS_KEY:
-        (void)drop_keys(fleet, fleet->members[0], &record->a, 1, reason_of(record));
+        (void)drop_keys(fleet, fleet->members[0], &record->a, 1, reason_of_record(record));
         return;
     case BUS_PREFIX:
     case BUS_GLOB:

@@ -37,6 +37,8 @@ struct invalidation {
     struct bytes name; /* prefix, pattern, or the namespace's name */
     bool is_all;       /* scope ALL: at the backend, too */
     unsigned db;       /* where ALL removes; tier 1 drops a name in every database */
+    bool is_event;     /* an event asks for it: the reason that is counted */
+    bool is_heard;     /* the other proxies hear of it themselves: they are not told */
 };
 
 struct invalidation_answer {

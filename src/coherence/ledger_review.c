@@ -691,7 +691,12 @@ void ledger_review_tick(struct ledger_review *review, int64_t now_us)
             visit->is_busy = true;
             visit->registry = review->next;
             review->next = (review->next + 1) % N_REGISTRIES;
-            poll_registry(visit);
+            /* What is subscribed to events may be no key yet, or a pattern of keys: it stays. */
+            if (kind_of(visit) == LEDGER_EVENT) {
+                visit->is_busy = false;
+            } else {
+                poll_registry(visit);
+            }
         }
     }
 }

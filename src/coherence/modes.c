@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/stats.h"
+#include "coherence/bus.h"
 #include "coherence/ear.h"
 
 #define NO_MODE (-1)
@@ -15,6 +16,8 @@ const char *modes_name(int mode)
         return "broadcast";
     case COHERENCE_KEYSPACE:
         return "keyspace";
+    case COHERENCE_PUBSUB:
+        return "pubsub";
     default:
         return "ttl";
     }
@@ -43,15 +46,36 @@ static bool is_first_probe(const struct track *track)
     return track->is_probing && !track->probe.has_failed;
 }
 
+/* The other proxies' writes are heard of, or that some were missed. */
+static bool is_bus_up(const struct track *track)
+{
+    const struct bus *bus = track->coherence->fleet->bus;
+
+    return bus != NULL && bus_is_up(bus);
+}
+
 int modes_now(const struct track *track, int coherence)
 {
-    if (coherence != COHERENCE_AUTO) {
+    if (coherence != COHERENCE_AUTO && coherence != COHERENCE_PUBSUB) {
         return coherence;
     }
-    if (track->is_confirmed || is_first_probe(track)) {
-        return COHERENCE_TRACKING;
+    if (coherence == COHERENCE_AUTO) {
+        if (track->is_confirmed || is_first_probe(track)) {
+            return COHERENCE_TRACKING;
+        }
+        if (is_heard(track, EAR_KEYSPACE)) {
+            return COHERENCE_KEYSPACE;
+        }
     }
-    return is_heard(track, EAR_KEYSPACE) ? COHERENCE_KEYSPACE : COHERENCE_TTL;
+    return is_bus_up(track) ? COHERENCE_PUBSUB : COHERENCE_TTL;
+}
+
+/* Whether the bus is up does not matter: what it could not tell, it tells of as a gap. */
+bool modes_is_untold(const struct track *track)
+{
+    const int mode = modes_now(track, COHERENCE_AUTO);
+
+    return mode == COHERENCE_PUBSUB || mode == COHERENCE_TTL;
 }
 
 uint16_t modes_incarnation(struct track *track, int coherence, int64_t now_us)
@@ -82,8 +106,11 @@ struct modes_bound modes_bound_of(const struct track *track, int coherence, uint
     default:
         break;
     }
-    if (track->is_confirmed && coherence != COHERENCE_TTL) {
+    if (track->is_confirmed && coherence != COHERENCE_TTL && coherence != COHERENCE_PUBSUB) {
         return (struct modes_bound){false, INT64_MAX};
+    }
+    if (modes_now(track, coherence) == COHERENCE_PUBSUB) {
+        return (struct modes_bound){true, config->pubsub_mode_max_ms * 1000};
     }
     return (struct modes_bound){true, config->ttl_mode_max_ms * 1000};
 }
@@ -103,6 +130,8 @@ static _Atomic unsigned *count_of(struct track *track)
         return &coherence->n_broadcast_links;
     case COHERENCE_KEYSPACE:
         return &coherence->n_keyspace_links;
+    case COHERENCE_PUBSUB:
+        return &coherence->n_pubsub_links;
     default:
         return &coherence->n_ttl_links;
     }
@@ -132,6 +161,17 @@ static void say_untold(struct track *track, bool is_untold)
     }
 }
 
+/* While a link is down what is written goes on; so what it came to last still counts. */
+static void remember_untold(struct track *track)
+{
+    const bool was_untold = !track->is_confirmed && (track->is_untold || track->was_untold);
+
+    if (was_untold != track->was_untold) {
+        track->coherence->n_untold += was_untold ? 1u : (unsigned)-1;
+        track->was_untold = was_untold;
+    }
+}
+
 static void log_mode(const struct track *track, int former)
 {
     const struct config *config = track->coherence->config;
@@ -149,8 +189,15 @@ static void log_mode(const struct track *track, int former)
                  "addr=%s mode=keyspace bound_ms=%lld", addr,
                  (long long)config->keyspace_mode_max_ms);
         break;
+    case COHERENCE_PUBSUB:
+        log_info("coherence", "the other proxies tell of their writes",
+                 "addr=%s mode=pubsub bound_ms=%lld", addr, (long long)config->pubsub_mode_max_ms);
+        break;
     default:
-        log_warn("coherence", "the backend refuses tracking, entries are bounded by time alone",
+        log_warn("coherence",
+                 config->coherence == COHERENCE_PUBSUB
+                     ? "the bus is not up, entries are bounded by time alone"
+                     : "the backend refuses tracking, entries are bounded by time alone",
                  "addr=%s mode=ttl bound_ms=%lld", addr, (long long)config->ttl_mode_max_ms);
         break;
     }
@@ -163,7 +210,8 @@ void modes_renew(struct track *track)
     const int former = track->mode;
 
     track->mode = is_up ? modes_now(track, coherence) : NO_MODE;
-    if (is_up && former != track->mode && coherence == COHERENCE_AUTO) {
+    if (is_up && former != track->mode &&
+        (coherence == COHERENCE_AUTO || coherence == COHERENCE_PUBSUB)) {
         log_mode(track, former);
     }
     if (is_up && former != NO_MODE && former != track->mode) {
@@ -172,5 +220,6 @@ void modes_renew(struct track *track)
         track_forget(track);
     }
     say_untold(track, is_up && !track->is_confirmed && track->link->settings.wants_tracking);
+    remember_untold(track);
     count_in(track, count_of(track));
 }

@@ -13,10 +13,15 @@
 
 #include "coherence/track.h"
 
-/* "tracking", "broadcast", "keyspace", "ttl". */
+/* "tracking", "broadcast", "keyspace", "pubsub", "ttl". */
 const char *modes_name(int mode);
-/* coherence itself; of auto, the first of tracking, keyspace and ttl that the node offers. */
+/*
+ * coherence itself; of auto, the first of tracking, keyspace, pubsub and ttl that the node offers;
+ * of pubsub, ttl while the bus is not up.
+ */
 int modes_now(const struct track *track, int coherence);
+/* Of a namespace of mode auto: the node tells of no writes. */
+bool modes_is_untold(const struct track *track);
 /* Under which a key of a namespace with this coherence may be fetched now; or EPOCHS_NONE. */
 uint16_t modes_incarnation(struct track *track, int coherence, int64_t now_us);
 

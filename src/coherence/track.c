@@ -109,6 +109,7 @@ void track_free(struct track **track)
     pass_legs(&(*track)->legs_next);
     ear_free_all(*track);
     modes_renew(*track);
+    (*track)->coherence->n_untold -= (*track)->was_untold;
     ear_share_put((*track)->coherence->fleet, &(*track)->share);
     mem_free(*track);
     *track = NULL;

@@ -54,6 +54,7 @@ struct track {
     uint64_t n_losses;           /* times that it may have missed a write */
     int mode;                    /* what `coherence` comes to here; modes.h */
     bool is_untold;              /* counted in its share's n_untold */
+    bool was_untold;             /* so it was when the link was up last; counted in n_untold */
     struct fence_leg *legs_next; /* wait for the next PING */
     struct fence_leg *legs_sent; /* wait for the PONG under way */
 };

@@ -32,7 +32,14 @@
 
 /* In the order of WORDS() in tables/options.def; log_level holds an enum log_level (base/log.h). */
 enum { PRESENT_AS_STANDALONE, PRESENT_AS_CLUSTER };
-enum { COHERENCE_AUTO, COHERENCE_TRACKING, COHERENCE_BROADCAST, COHERENCE_KEYSPACE, COHERENCE_TTL };
+enum {
+    COHERENCE_AUTO,
+    COHERENCE_TRACKING,
+    COHERENCE_BROADCAST,
+    COHERENCE_KEYSPACE,
+    COHERENCE_PUBSUB,
+    COHERENCE_TTL
+};
 enum { AUTH_AUTO, AUTH_PROXY, AUTH_BACKEND };
 enum { SCRIPT_KEYS_UNDECLARED, SCRIPT_KEYS_DECLARED };
 enum { CONFIG_COMMAND_ON, CONFIG_COMMAND_GET, CONFIG_COMMAND_OFF };
@@ -158,6 +165,7 @@ struct config_dependency {
     struct captures_pattern *derived_patterns[CONFIG_LIST_MAX]; /* derived.n of them */
 };
 
+struct event_rules;    /* event_rules.h */
 struct config_matcher; /* opaque: patterns prepared for config_namespace_of() */
 struct config_source;  /* opaque: file name and flags, kept for config_reload() */
 struct config_changes; /* opaque: the file as it was read, and what was set since */
@@ -198,6 +206,7 @@ struct config {
     bool has_refusals; /* some namespace, or all, refuses writes or everything */
     struct config_dependency *dependencies; /* in the file's order */
     unsigned n_dependencies;
+    struct event_rules *events; /* sections [event] and [event-source] */
     struct config_source *source;
     struct config_changes *changes;
     _Atomic unsigned n_refs;

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "config/event_rules.h"
 #include "config/options.h"
 
 #define LINE_WIDTH 96
@@ -89,6 +90,26 @@ static void describe_option(FILE *out, const struct config_option *option)
             option->needs_restart ? "a change needs a restart" : "may change by a reload");
 }
 
+static void describe_events(FILE *out)
+{
+    unsigned n;
+    const struct event_option *const options = event_options(&n);
+
+    for (unsigned i = 0; i < n; i++) {
+        const bool is_source = strcmp(options[i].section, "event_source") == 0;
+
+        if (i == 0 || strcmp(options[i].section, options[i - 1].section) != 0) {
+            fprintf(out, "\n[%s \"NAME\"]\n", is_source ? "event-source" : "event");
+        }
+        for (const char *at = options[i].name; *at != '\0'; at++) {
+            fputc(*at == '_' ? '-' : *at, out);
+        }
+        fprintf(out, " = %s\n", options[i].initial);
+        print_wrapped(out, 4, options[i].help);
+        fputs("    text; may change by a reload\n", out);
+    }
+}
+
 void config_describe(FILE *out)
 {
     unsigned n;
@@ -101,6 +122,7 @@ void config_describe(FILE *out)
         }
         describe_option(out, &options[i]);
     }
+    describe_events(out);
 }
 
 /* -- Metrics ---------------------------------------------------------------------------------- */

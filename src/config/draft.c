@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "config/dependency_rules.h"
+#include "config/event_rules.h"
 #include "config/namespaces.h"
 #include "config/tls.h"
 
@@ -143,6 +144,7 @@ struct config_draft *draft_new(const char *file_name, FILE *errors)
 
     CHECK(n <= OPTIONS_MAX);
     draft->config = mem_alloc(sizeof(*draft->config));
+    draft->config->events = event_rules_new();
     draft->file_name = mem_strdup(file_name != NULL ? file_name : "(no file)");
     draft->errors = errors;
     for (unsigned i = 0; i < n; i++) {
@@ -196,6 +198,7 @@ void draft_discard_config(struct config *config)
         }
     }
     config_matcher_free(&config->matcher);
+    event_rules_free(&config->events);
     tag_rules_unref(&config->tag_rules);
     for (unsigned i = 0; i < config->n_namespaces; i++) {
         mem_free(config->namespaces[i].match);
@@ -241,6 +244,11 @@ void draft_set(struct config_draft *draft, const struct config_option *option,
     if (!config_option_set(option, draft->config, value, why)) {
         value_error(draft, option, now, value, why);
     }
+}
+
+struct event_rules *draft_events(struct config_draft *draft)
+{
+    return draft->config->events;
 }
 
 struct draft_namespace *draft_add_namespace(struct config_draft *draft, const char *name,
@@ -835,6 +843,7 @@ struct config *draft_finish(struct config_draft *draft)
     for (unsigned i = 0; i < draft->n_spaces; i++) {
         check_match(draft, i);
     }
+    event_rules_finish(draft->config->events, draft);
     check_pairs(draft);
     take_addresses(draft);
     take_backend(draft);

@@ -42,6 +42,9 @@ unsigned draft_n_errors(const struct config_draft *draft);
 void draft_set(struct config_draft *draft, const struct config_option *option,
                enum config_layer layer, unsigned line, const char *value);
 
+/* Where the sections about events are gathered. */
+struct event_rules *draft_events(struct config_draft *draft);
+
 /* Opens a namespace; NULL, with the error reported, when it cannot be. */
 struct draft_namespace *draft_add_namespace(struct config_draft *draft, const char *name,
                                             unsigned line);

@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "config/event_rules.h"
 #include "config/nearest.h"
 
 /* Longest line where the library can be told; a build of inih with fixed limits has 200. */
@@ -34,7 +35,7 @@ struct file_reader {
     unsigned line;
     char *text; /* the line, getline()'s */
     size_t text_size;
-    enum { AT_START, IN_SECTION, IN_NAMESPACE, IN_DEPENDENCY, IN_UNKNOWN } state;
+    enum { AT_START, IN_SECTION, IN_NAMESPACE, IN_DEPENDENCY, IN_EVENTS, IN_UNKNOWN } state;
     char section[NEAREST_WORD_MAX];
     struct draft_namespace *space; /* IN_NAMESPACE */
     struct draft_dependency *rule; /* IN_DEPENDENCY */
@@ -156,6 +157,8 @@ static bool enter_section(struct file_reader *reader, const char *line)
     } else if (is_section(title)) {
         reader->state = IN_SECTION;
         (void)snprintf(reader->section, sizeof(reader->section), "%s", title);
+    } else if (event_rules_enter(draft_events(reader->draft), reader->draft, reader->line, title)) {
+        reader->state = IN_EVENTS;
     } else if (!enter_namespace(reader, title) && !enter_dependency(reader, title)) {
         const char *const nearest = nearest_section(title);
 
@@ -203,16 +206,35 @@ static bool unquote(const char *value, char **out)
     return true;
 }
 
-static void take_value(struct file_reader *reader, const struct config_option *option,
-                       const char *value)
+/* NULL: reported. */
+static char *unquoted_value(struct file_reader *reader, const char *name, const char *value)
 {
-    char *unquoted;
+    char *unquoted = NULL;
 
     if (!unquote(value, &unquoted)) {
         draft_error(
             reader->draft, LAYER_FILE, reader->line,
-            "%s: the closing quote is missing (a semicolon behind a space begins a comment)",
-            option->spelling);
+            "%s: the closing quote is missing (a semicolon behind a space begins a comment)", name);
+    }
+    return unquoted;
+}
+
+static void take_event_value(struct file_reader *reader, const char *name, const char *value)
+{
+    char *const unquoted = unquoted_value(reader, name, value);
+
+    if (unquoted != NULL) {
+        event_rules_set(draft_events(reader->draft), reader->draft, reader->line, name, unquoted);
+    }
+    mem_free(unquoted);
+}
+
+static void take_value(struct file_reader *reader, const struct config_option *option,
+                       const char *value)
+{
+    char *const unquoted = unquoted_value(reader, option->spelling, value);
+
+    if (unquoted == NULL) {
         return;
     }
     if (reader->state == IN_NAMESPACE) {
@@ -235,6 +257,10 @@ static int on_value(void *user, const char *section, const char *name, const cha
 
     (void)section;
     if (reader->state == IN_UNKNOWN) {
+        return 1;
+    }
+    if (reader->state == IN_EVENTS) {
+        take_event_value(reader, name, value);
         return 1;
     }
 

@@ -7,6 +7,7 @@
 #include "cache/bans.h"
 #include "coherence/audit.h"
 #include "coherence/dependencies.h"
+#include "coherence/event_sources.h"
 #include "coherence/invalidation.h"
 #include "coherence/ledger.h"
 #include "coherence/recent.h"
@@ -150,6 +151,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
         proxy->n_fronts++;
     }
     proxy->fleet.bus = bus_new(&proxy->fleet, &invalidation_bus_events, &proxy->fleet);
+    proxy->fleet.event_sources = event_sources_new(&proxy->fleet, config);
     return 0;
 }
 
@@ -222,6 +224,7 @@ void proxy_fini(struct proxy *proxy)
         worker_run_mails(&proxy->fronts[i].worker);
     }
     bus_free(&proxy->fleet.bus);
+    event_sources_free(&proxy->fleet.event_sources);
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         fini_front(&proxy->fronts[i]);
     }
@@ -302,6 +305,7 @@ static void take_topology(struct front *front, void *context)
     hub_move(front->hub);
     if (front == &front->proxy->fronts[0]) {
         bus_move(front->proxy->fleet.bus);
+        event_sources_move(front->proxy->fleet.event_sources);
     }
     if (is_moved) {
         tracking_move(front);
@@ -349,6 +353,7 @@ static bool is_same_frame(const struct config *a, const struct config *b)
     bool is_same = a->n_namespaces == b->n_namespaces && a->ttl_mode_max_ms == b->ttl_mode_max_ms &&
                    a->coherence == b->coherence &&
                    a->keyspace_mode_max_ms == b->keyspace_mode_max_ms &&
+                   a->pubsub_mode_max_ms == b->pubsub_mode_max_ms &&
                    a->hash_ttl_cap_ms == b->hash_ttl_cap_ms &&
                    a->acl_max_age_ms == b->acl_max_age_ms && config_dependencies_equal(a, b);
 
@@ -427,6 +432,7 @@ static void take_config(struct front *front, void *context)
     coherence_set_config(&front->coherence, front->config);
     if (front == &front->proxy->fronts[0]) {
         bus_set_config(front->proxy->fleet.bus);
+        event_sources_set_config(front->proxy->fleet.event_sources, front->config);
     }
     front->audit_left = audit_interval(front->coherence.auditor);
     front->max_staleness_us = max_staleness_us(front->config);

@@ -64,13 +64,14 @@ static void tell_others(struct coherence *coherence, const struct command *comma
 static bool may_write(const struct command *command)
 {
     return command == NULL || (command->flags & COMMAND_WRITES) != 0 ||
-           strcmp(command->name, "exec") == 0;
+           (command->class == CLASS_PINNED && strcmp(command->name, "exec") == 0);
 }
 
 void relay_drop_keys(struct request *request)
 {
     struct coherence *coherence = &request->front->coherence;
-    const bool cascades = dependencies_are_used(coherence->fleet) && may_write(request->command);
+    const bool is_write = may_write(request->command);
+    const bool cascades = is_write && dependencies_are_used(coherence->fleet);
     size_t at = 0;
 
     if (request->drops_all) {
@@ -88,7 +89,11 @@ void relay_drop_keys(struct request *request)
 
         memcpy(&len, request->stored + at, sizeof(len));
         at += sizeof(len);
-        coherence_drop_key(coherence, bytes_make(request->stored + at, len));
+        if (is_write) {
+            coherence_drop_written(coherence, bytes_make(request->stored + at, len));
+        } else {
+            coherence_drop_key(coherence, bytes_make(request->stored + at, len));
+        }
         if (cascades) {
             coherence_drop_derived(coherence, bytes_make(request->stored + at, len));
         }

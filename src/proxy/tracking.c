@@ -577,6 +577,7 @@ bool tracking_is_refused(const struct proxy *proxy)
         const struct coherence *coherence = &proxy->fronts[i].coherence;
 
         if (atomic_load_explicit(&coherence->n_ttl_links, memory_order_relaxed) > 0 ||
+            atomic_load_explicit(&coherence->n_pubsub_links, memory_order_relaxed) > 0 ||
             atomic_load_explicit(&coherence->n_broadcast_links, memory_order_relaxed) > 0 ||
             atomic_load_explicit(&coherence->n_keyspace_links, memory_order_relaxed) > 0) {
             return true;

@@ -375,7 +375,7 @@ def test_patterns_take_names_literally(in_front):
 # --- what auto comes to, and namespaces -----------------------------------------------------------
 
 def test_auto_goes_down_to_what_the_node_offers_and_up_again(in_front):
-    proxy, server, _ = in_front("auto", {"reconnect-max": "100ms"})
+    proxy, server, _ = in_front("auto", {"reconnect-max": "100ms", "bus": "off"})
 
     def comes_to(mode):
         wait_until(lambda: proxy.metrics().get("coherence_links", mode=mode) == 2, 10, mode)
@@ -460,7 +460,8 @@ def test_tracking_that_is_accepted_and_tells_nothing_is_found_out(start_proxy, s
     server.ask("CONFIG", "SET", "notify-keyspace-events", flags)
     relay = DeafRelay(server.address)
     try:
-        proxy = start_proxy(f"redis://127.0.0.1:{relay.port}", {"coherence-probe": "on"})
+        proxy = start_proxy(f"redis://127.0.0.1:{relay.port}",
+                            {"coherence-probe": "on", "bus": "off"})
         wait_until(lambda: proxy.metrics().get("coherence_links", mode=mode) == 2, 10, mode)
         assert proxy.metrics().get("coherence_probe_failures_total") >= 2
         server.ask("SET", "k", "v")
@@ -574,7 +575,7 @@ def test_the_bound_of_a_namespace_in_auto_follows_what_it_comes_to(start_proxy, 
     server.ask("ACL", "SETUSER", "default", "-client|tracking")
     proxy = start_proxy(server.url(), config={
         "coherence": {"coherence": "ttl", "ttl-mode-max": "300ms", "keyspace-poll": "200ms"},
-        'namespace "a"': {"match": "a:*", "coherence": "auto"}})
+        "bus": {"bus": "off"}, 'namespace "a"': {"match": "a:*", "coherence": "auto"}})
 
     def bound_is(seconds):
         wait_until(lambda: proxy.metrics().get("staleness_bound_seconds") == seconds, 10,

@@ -672,7 +672,7 @@ def test_a_user_without_tracking_gets_ttl_mode_and_comes_back(start_proxy, start
     server = start_redis()
     server.ask("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-client|tracking")
     proxy = start_proxy(f"redis://app:pw@127.0.0.1:{server.port}",
-                        {"ttl-mode-max": "400ms", **FAST})
+                        {"ttl-mode-max": "400ms", "bus": "off", **FAST})
     with proxy.client() as client, server.client() as direct:
         wait_until(lambda: proxy.metrics().get("coherence_tracking") == 0, 10, "ttl mode")
         assert proxy.metrics().get("staleness_bound_seconds") == pytest.approx(0.4)

@@ -480,6 +480,14 @@ def test_the_ledger_is_its_own(start_proxy, redis_server):
     with redis_server.client() as client:
         keys = text_of(client.ok("KEYS", "led:*"))
         assert len(keys) == 3 and client.ok("KEYS", "nc:*") == []
+        # Each change has another version, what changed nothing too.
+        version = next(key for key in keys if key.endswith("!"))
+        versions = []
+        for words in (("TAG", "k", "t"), ("TAG", "l", "t"), ("UNTAG", "l", "t"),
+                      ("UNTAG", "l", "t")):
+            versions.append(client.ok("GET", version))
+            cache(proxy, *words)
+        assert len({*versions, client.ok("GET", version)}) == 5
     # Never cached, not even by who asks for them.
     with proxy.client() as client:
         before = proxy.metrics().get("hits_total")

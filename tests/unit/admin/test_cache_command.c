@@ -140,7 +140,7 @@ static void help_lists_every_subcommand(void **state)
     char *help = ask(fd, "cache help");
 
     (void)state;
-    assert_memory_equal(help, "*43\r\n+CACHE <subcommand> ", 24);
+    assert_memory_equal(help, "*51\r\n+CACHE <subcommand> ", 24);
     assert_contains(help, "\r\n+AUDIT [<key>]\r\n+    ");
     assert_contains(help, "\r\n+AUTH <password>\r\n+    ");
     assert_contains(help, "\r\n+CLEAR [<namespace>]\r\n+    ");
@@ -157,6 +157,10 @@ static void help_lists_every_subcommand(void **state)
     assert_contains(help, "\r\n+STATS\r\n+    ");
     assert_contains(help, "\r\n+CONFIG GET <pattern> ");
     assert_contains(help, "\r\n+MODE on|bypass|readonly|off [<namespace>]\r\n+    ");
+    assert_contains(help, "\r\n+EVENTS [<pattern>]\r\n+    ");
+    assert_contains(help, "\r\n+PUBLISH [L1|ALL] <event>\r\n+    ");
+    assert_contains(help, "\r\n+SUBSCRIBE <event> <key> [<key> ...]\r\n+    ");
+    assert_contains(help, "\r\n+UNSUBSCRIBE <event> [<key> ...]\r\n+    ");
     free(help);
     close(fd);
 }

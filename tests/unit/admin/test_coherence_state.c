@@ -49,6 +49,16 @@ static void links_without_tracking_are_bounded_by_an_entrys_life(void **state)
     assert_state(state_with("ttl", 0, 2), "ttl", false, 2000);
 }
 
+static void links_of_mode_pubsub_are_bounded_by_its_limit(void **state)
+{
+    (void)state;
+    atomic_store(&fronts[0].coherence.n_pubsub_links, 2);
+    assert_state(state_with("auto", 0, 0), "pubsub", false, 5000);
+    atomic_store(&fronts[0].coherence.n_pubsub_links, 0);
+    /* While the bus is not up, its links are those of mode ttl. */
+    assert_state(state_with("pubsub", 0, 2), "ttl", false, 2000);
+}
+
 static void one_link_without_tracking_among_others_makes_it_mixed(void **state)
 {
     (void)state;
@@ -67,6 +77,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tracking_links_alone_are_bounded_by_max_staleness),
         cmocka_unit_test(links_without_tracking_are_bounded_by_an_entrys_life),
+        cmocka_unit_test(links_of_mode_pubsub_are_bounded_by_its_limit),
         cmocka_unit_test(one_link_without_tracking_among_others_makes_it_mixed),
         cmocka_unit_test(without_links_the_configuration_says_what_they_will_be),
     };
