@@ -288,9 +288,10 @@ static int64_t age_at_most_ms(const struct cache_view_info *view, const struct c
     const int64_t life_ms = view->is_negative && ns->negative_ttl_ms < ns->max_ttl_ms
                                 ? ns->negative_ttl_ms
                                 : ns->max_ttl_ms;
-    const int64_t left_ms = ttl_left_ms(view, now_us);
+    const int64_t left_ms = (view->deadline_us - now_us) / 1000;
 
-    return left_ms < 0 || left_ms > life_ms ? -1 : life_ms - left_ms;
+    /* Less than nothing is left of what is shown behind its deadline, for a while. */
+    return view->deadline_us == CACHE_NO_DEADLINE || left_ms > life_ms ? -1 : life_ms - left_ms;
 }
 
 static void put_view(struct cache_call *call, const struct cache_view_info *view,

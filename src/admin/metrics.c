@@ -76,6 +76,8 @@ READ_GAUGE(nodes_keyspace, facts->state.n_keyspace_nodes)
 READ_GAUGE(audits_under_way, facts->n_audits)
 READ_GAUGE(stale_ratio, facts->stale_ratio)
 READ_GAUGE(dry_run, facts->is_dry_run)
+READ_GAUGE(miss_leases, facts->n_miss_leases)
+READ_GAUGE(miss_lease_waiting, facts->n_miss_waiting)
 READ_GAUGE(staleness_bound, (double)facts->staleness_bound_ms / 1e3)
 READ_GAUGE(watermark_age, (double)facts->watermark_age_us / 1e6)
 READ_GAUGE(tag_bans_pending, facts->bans.n_tags)
@@ -401,6 +403,8 @@ static void add_process(struct gather *gather)
     facts->tls_client_expiry = tls_context_expires_at(proxy->tls_clients);
     facts->tls_backend_expiry = tls_context_expires_at(proxy->tls_backend);
     facts->n_identities = identity_count();
+    facts->n_miss_leases = miss_leases_count(proxy->fleet.leases);
+    facts->n_miss_waiting = miss_leases_waiting(proxy->fleet.leases);
     facts->n_leased_taken = lease_count_taken();
     facts->n_leased_idle = lease_count_idle();
     facts->n_trackers = tracking_count_clients();
@@ -426,8 +430,11 @@ static void on_all_asked(void *context)
 {
     struct gather *gather = context;
 
-    add_fronts(gather);
-    add_process(gather);
+    /* At the very end of the process there is nobody left to speak of, nor anybody who reads it. */
+    if (gather->proxy->n_fronts > 0) {
+        add_fronts(gather);
+        add_process(gather);
+    }
     gather->ready(&gather->facts, gather->context);
     mem_free(gather);
 }

@@ -37,6 +37,7 @@ struct metrics_facts {
     unsigned n_tls_clients, n_tls_links;
     int64_t tls_client_expiry, tls_backend_expiry;
     unsigned n_identities;
+    unsigned n_miss_leases, n_miss_waiting;
     unsigned n_leased_taken, n_leased_idle, n_blocked, n_trackers, n_tracked_keys, n_large;
     unsigned n_links_up, n_links_down, n_nodes, n_bus_peers;
     bool is_tracking, is_ready, is_dry_run, is_bus_up;

@@ -145,12 +145,44 @@ static inline bool find_view(const struct entry *entry, const struct cache_query
     if (NC_LIKELY((entry->flags & (ENTRY_FIRST | ENTRY_MORE)) == ENTRY_FIRST &&
                   query->command == 0 && query->args.len == 0)) {
         *view = (struct entry_view){.object = arena_ref_of(entry),
-                                    .encoding = (enum cache_encoding)(entry->body >> 28),
+                                    .encoding = entry_body_encoding(entry->body),
                                     .deadline = entry->deadline,
                                     .reply = entry_own_reply(entry)};
         return true;
     }
     return entry_find_view(entry, query->command, query->args, view);
+}
+
+/* Ticks before the end of an entry from which hits say that it is near. */
+static inline uint32_t margin_of(const struct cache *cache, const struct entry *entry)
+{
+    return atomic_load_explicit(&cache->margins[entry->ns], memory_order_relaxed);
+}
+
+/* Its end is within the margin of its namespace: how far away is its deadline? */
+static bool __attribute__((noinline))
+tell_near(const struct cache *cache, const struct entry *entry, const struct entry_view *view,
+          int64_t now_us, struct cache_hit *hit)
+{
+    const uint32_t grace = atomic_load_explicit(&cache->graces[entry->ns], memory_order_relaxed);
+    const bool has_grace = (entry_view_marks(view) & ENTRY_GRACE) != 0;
+    const int64_t left_us = entry_deadline_us(view->deadline, now_us) - now_us -
+                            (has_grace ? (int64_t)grace * ENTRY_TICK_US : 0);
+
+    hit->is_renewable = (entry_view_marks(view) & ENTRY_RENEWABLE) != 0;
+    hit->incarnation = entry->incarnation;
+    hit->left_us = left_us;
+    return left_us <= (int64_t)(margin_of(cache, entry) - grace) * ENTRY_TICK_US;
+}
+
+void cache_set_margin(struct cache *cache, unsigned ns, int64_t early_us, int64_t grace_us)
+{
+    /* What lives longer than the ticks of half a year is not told apart anyway. */
+    const int64_t grace = (grace_us + ENTRY_TICK_US - 1) / ENTRY_TICK_US;
+    const int64_t margin = grace + (early_us + ENTRY_TICK_US - 1) / ENTRY_TICK_US;
+
+    atomic_store_explicit(&cache->graces[ns], (uint32_t)grace, memory_order_relaxed);
+    atomic_store_explicit(&cache->margins[ns], (uint32_t)margin, memory_order_relaxed);
 }
 
 /* The view, if it may be served; otherwise *miss, and what will never be served again is gone. */
@@ -177,14 +209,17 @@ static inline struct entry *find_valid_locked(struct cache *cache, struct shard 
     if (NC_UNLIKELY(!find_view(entry, query, view))) {
         return NULL;
     }
-    if (NC_UNLIKELY(entry_is_past(view->deadline, now_tick))) {
-        *miss = CACHE_EXPIRED;
-        if (entry_is_past(entry->deadline, now_tick)) {
-            shard_remove_dead_locked(cache, shard, entry, hash, STATE_EXPIRED, work);
-        } else {
-            shard_remove_view_locked(cache, shard, entry, view, work);
+    if (NC_UNLIKELY(entry_is_past(view->deadline, now_tick + margin_of(cache, entry)))) {
+        if (entry_is_past(view->deadline, now_tick)) {
+            *miss = CACHE_EXPIRED;
+            if (entry_is_past(entry->deadline, now_tick)) {
+                shard_remove_dead_locked(cache, shard, entry, hash, STATE_EXPIRED, work);
+            } else {
+                shard_remove_view_locked(cache, shard, entry, view, work);
+            }
+            return NULL;
         }
-        return NULL;
+        *miss = CACHE_NEAR;
     }
     /*
      * Acquire: partner is the store in epochs_advance(). All invalidations of writes before the
@@ -209,6 +244,9 @@ static inline bool hit_locked(struct cache *cache, struct shard *shard,
 
     if (entry == NULL) {
         return false;
+    }
+    if (NC_UNLIKELY(*miss != CACHE_COLD) && !tell_near(cache, entry, &view, query->now_us, hit)) {
+        *miss = CACHE_COLD;
     }
     policy_hit(entry);
     hit->ns = entry->ns;
@@ -401,6 +439,7 @@ static bool take_flight_number(struct cache *cache)
         return true;
     }
     atomic_fetch_sub_explicit(&cache->n_flights, 1, memory_order_relaxed);
+    stats_add(METRIC_flights_refused, 1);
     return false;
 }
 
@@ -421,6 +460,9 @@ join_or_begin_locked(struct cache *cache, struct shard *shard, const struct cach
 
     if (flight != NULL) {
         if (!may_join(query, offer, flight, max_waiters)) {
+            if (flight->n_waiters >= max_waiters) {
+                stats_add(METRIC_waiters_refused, 1);
+            }
             return CACHE_RELAY;
         }
         join_locked(flight, waiter);
@@ -443,7 +485,7 @@ enum cache_outcome cache_lookup(struct cache *cache, const struct cache_query *q
     struct shard_work work = {0};
     struct cache_flight *fresh = NULL;
     enum cache_outcome outcome = CACHE_HIT;
-    enum cache_miss miss;
+    enum cache_miss miss = CACHE_COLD;
 
     if (!is_cacheable(query)) {
         return CACHE_RELAY;
@@ -462,6 +504,9 @@ enum cache_outcome cache_lookup(struct cache *cache, const struct cache_query *q
     }
     pthread_mutex_unlock(&shard->lock);
     shard_finish(cache, shard, &work);
+    if (outcome == CACHE_HIT) {
+        hit->is_near = miss == CACHE_NEAR;
+    }
     if (outcome == CACHE_BEGUN) {
         *flight = fresh;
     } else if (may_begin) {
@@ -469,6 +514,35 @@ enum cache_outcome cache_lookup(struct cache *cache, const struct cache_query *q
         give_flight_number(cache);
     }
     return outcome;
+}
+
+bool cache_refresh(struct cache *cache, const struct cache_query *query,
+                   const struct cache_offer *offer, struct cache_flight **flight)
+{
+    struct shard *shard = shard_of(cache, query->hash);
+    struct shard_work work = {0};
+    struct cache_flight *fresh;
+    bool is_begun = false;
+
+    if (!is_cacheable(query) || offer->incarnation == EPOCHS_NONE || !take_flight_number(cache)) {
+        return false;
+    }
+    fresh = flight_new(query, (uint16_t)shard_slot(cache, query->key));
+    if (fresh != NULL) {
+        pthread_mutex_lock(&shard->lock);
+        void_ended_flights_locked(cache, shard, query);
+        is_begun = flights_find(&shard->flights, query) == NULL &&
+                   begin_locked(cache, shard, query, offer, fresh, &work);
+        pthread_mutex_unlock(&shard->lock);
+        shard_finish(cache, shard, &work);
+    }
+    if (is_begun) {
+        *flight = fresh;
+    } else {
+        flight_free(fresh);
+        give_flight_number(cache);
+    }
+    return is_begun;
 }
 
 /* ---- invalidate ---- */
@@ -543,7 +617,9 @@ static bool build(const struct cache_flight *flight, const struct cache_fill *fi
     uint32_t deadline;
 
     if (fill->reply.len > ENTRY_REPLY_MAX ||
-        !entry_deadline(fill->deadline_us, now_us, &deadline)) {
+        !entry_deadline(fill->deadline_us == CACHE_NO_DEADLINE ? CACHE_NO_DEADLINE
+                                                               : fill->deadline_us + fill->grace_us,
+                        now_us, &deadline)) {
         return false;
     }
     if (is_get) {
@@ -747,13 +823,20 @@ static bool is_kept_out_locked(const struct cache *cache, const struct cache_fli
                                const struct cache_fill *fill, const struct built *built,
                                int64_t now_us)
 {
-    uint32_t *deadline;
+    uint32_t *deadline, *body;
 
     if (built->entry == NULL) {
         return false;
     }
     deadline = built->block != NULL ? &built->block->deadline : &built->entry->deadline;
-    return bans_refuse(cache, flight->key, fill, built->cost, deadline, now_us);
+    body = built->block != NULL ? &built->block->body : &built->entry->body;
+    const uint32_t former = *deadline;
+    const bool is_refused = bans_refuse(cache, flight->key, fill, built->cost, deadline, now_us);
+    if (*deadline != former) {
+        /* The end is another one now, without a grace before it. */
+        *body &= ~(ENTRY_GRACE << 30);
+    }
+    return is_refused;
 }
 
 static struct cache_waiter *take_waiters_locked(struct cache_flight *flight)
@@ -781,7 +864,7 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
 
     *flight = NULL;
     /* A first look without the lock: what is void already is not built. */
-    const bool may_fill = fill != NULL && !flight_is_void(ended) &&
+    const bool may_fill = fill != NULL && !fill->is_unwanted && !flight_is_void(ended) &&
                           build(ended, fill, now_us, &built);
     const bool has_room = lock_with_room(cache, shard, &built, may_fill && fill->is_negative,
                                          now_us, &work);
@@ -795,7 +878,7 @@ enum cache_completion cache_complete(struct cache *cache, struct cache_flight **
         /* What is held may be older than what the reply shows. */
         stats_add(METRIC_invalidations_error,
                   invalidate_locked(cache, shard, ended->key, ended->hash, &work));
-    } else if (fill->is_sole) {
+    } else if (fill->is_sole || fill->is_unwanted) {
         (void)invalidate_locked(cache, shard, ended->key, ended->hash, &work);
     }
     if (!can_fill) {

@@ -118,10 +118,18 @@ struct cache_hit {
     uint8_t ns;
     bool is_negative;           /* the key does not exist */
     struct cache_entry *pinned; /* NULL when copied; a token, not an address */
+    /*
+     * CACHE_NEAR, in is_near for cache_lookup(): the deadline is near, or past and in its grace
+     * (cache_set_margin()). The rest is set then, and says how far away it is (past: 0 or less),
+     * and whether a new reading would move it, as the backend keeps the key for longer.
+     */
+    bool is_near, is_renewable;
+    uint16_t incarnation;
+    int64_t left_us;
 };
 
-/* Why cache_get() found nothing: the label of the miss. */
-enum cache_miss { CACHE_COLD, CACHE_EXPIRED, CACHE_EPOCH, CACHE_STALE };
+/* Why cache_get() found nothing: the label of the miss. Of a hit: CACHE_NEAR, or CACHE_COLD. */
+enum cache_miss { CACHE_COLD, CACHE_EXPIRED, CACHE_EPOCH, CACHE_STALE, CACHE_NEAR };
 
 /*
  * The hit path. copy_to has room for CACHE_COPY_MAX bytes. True: *hit is filled in. False: *miss
@@ -193,6 +201,13 @@ enum cache_outcome cache_lookup(struct cache *cache, const struct cache_query *q
                                 struct cache_waiter *waiter, unsigned char *copy_to,
                                 struct cache_hit *hit, struct cache_flight **flight);
 
+/*
+ * Begins a flight that nobody waits for, of a view that tier 1 may hold meanwhile. False: one is
+ * under way, or none can be begun.
+ */
+bool cache_refresh(struct cache *cache, const struct cache_query *query,
+                   const struct cache_offer *offer, struct cache_flight **flight);
+
 /* What came back. reply is RESP3 and at most max_value (the namespace's) bytes. */
 struct cache_fill {
     struct bytes reply; /* of GET and is_negative: not looked at, a hit answers "_\r\n" */
@@ -200,6 +215,9 @@ struct cache_fill {
     int64_t deadline_us; /* CACHE_NO_DEADLINE: none */
     uint8_t ns;
     bool is_negative;
+    int64_t grace_us;     /* beyond the deadline it may still be shown: 0, or the namespace's */
+    bool is_unwanted;     /* nothing is kept: only whether it could have been is of interest */
+    bool is_renewable;    /* the deadline is earlier than the backend's own */
     size_t max_key_bytes; /* for all views of the key together, the oldest go; 0: no limit */
     /*
      * Its link does not hear of writes, in order with the replies: views of one key could show
@@ -214,8 +232,8 @@ enum cache_completion { CACHE_FILLED, CACHE_DECLINED, CACHE_VOIDED, CACHE_BANNED
  * Ends a flight: its waiters come back in the order they came, and the reply is stored unless the
  * flight is void, an epoch it depends on has ended, it is older than max_staleness_us, or fill is
  * NULL (error, unknown deadline, link lost): then the key is invalidated (CACHE_VOIDED).
- * CACHE_DECLINED: it may have been kept, but the memory tier did not want it; CACHE_BANNED: a
- * standing ban did not. Frees the flight.
+ * CACHE_DECLINED: it may have been kept, but was unwanted, or the memory tier had no use for it;
+ * CACHE_BANNED: a standing ban did not. Frees the flight.
  */
 enum cache_completion cache_complete(struct cache *cache, struct cache_flight **flight,
                                      const struct cache_fill *fill, int64_t now_us,
@@ -230,6 +248,12 @@ void cache_note_oversized(struct cache *cache, uint64_t hash, int64_t until_us);
  * the caller counts it by reason.
  */
 bool cache_invalidate(struct cache *cache, struct bytes key);
+
+/*
+ * Of a namespace: hits this long before their deadline say so, and for this long after it, where
+ * they were filled with a grace. Any thread.
+ */
+void cache_set_margin(struct cache *cache, unsigned ns, int64_t early_us, int64_t grace_us);
 
 /* ---- housekeeping: the control thread ---- */
 

@@ -129,14 +129,12 @@ static size_t framing_bytes(struct bytes reply)
     return end == NULL ? 0 : (size_t)(end - reply.ptr) + 1 + 2;
 }
 
-static enum cache_encoding body_encoding(uint32_t body)
+static uint32_t body_of(size_t length, const struct cache_fill *fill)
 {
-    return (enum cache_encoding)(body >> 28);
-}
+    const uint32_t marks = (fill->is_renewable ? ENTRY_RENEWABLE : 0) |
+                           (fill->grace_us > 0 ? ENTRY_GRACE : 0);
 
-static uint32_t body_of(size_t length, enum cache_encoding encoding)
-{
-    return (uint32_t)length | (uint32_t)encoding << 28;
+    return (uint32_t)length | (uint32_t)fill->encoding << 28 | marks << 30;
 }
 
 /* ---- walking the list of views ---- */
@@ -168,12 +166,21 @@ static uint16_t block_command(const struct entry_block *block)
     return (uint16_t)(block->word >> BLOCK_COMMAND_SHIFT);
 }
 
+unsigned entry_view_marks(const struct entry_view *view)
+{
+    const void *object = arena_at(view->object);
+
+    return (view->is_block ? ((const struct entry_block *)object)->body
+                           : ((const struct entry *)object)->body) >>
+           30;
+}
+
 static struct entry_view view_of_block(const struct entry_block *block)
 {
     return (struct entry_view){.object = arena_ref_of(block),
                                .is_block = true,
                                .command = block_command(block),
-                               .encoding = body_encoding(block->body),
+                               .encoding = entry_body_encoding(block->body),
                                .deadline = block->deadline,
                                .args = block_args(block),
                                .reply = block_reply(block)};
@@ -183,7 +190,7 @@ static struct entry_view view_of_block(const struct entry_block *block)
 static struct entry_view view_of_get(const struct entry *holds)
 {
     return (struct entry_view){.object = arena_ref_of(holds),
-                               .encoding = body_encoding(holds->body),
+                               .encoding = entry_body_encoding(holds->body),
                                .deadline = holds->deadline,
                                .reply = entry_own_reply(holds)};
 }
@@ -333,7 +340,7 @@ struct entry *entry_new_get(struct bytes key, uint32_t db, uint16_t incarnation,
     if (entry != NULL) {
         entry->flags |= ENTRY_FIRST;
         entry->deadline = deadline;
-        entry->body = body_of(reply.len, fill->encoding);
+        entry->body = body_of(reply.len, fill);
         if (reply.len > 0) {
             const size_t scope = db != 0 ? sizeof(db) : 0;
             memcpy(entry->key + key.len + scope, reply.ptr, reply.len);
@@ -351,7 +358,7 @@ struct entry_block *entry_block_new(uint16_t command, struct bytes args,
         return NULL;
     }
     *block = (struct entry_block){.deadline = deadline,
-                                  .body = body_of(fill->reply.len, fill->encoding),
+                                  .body = body_of(fill->reply.len, fill),
                                   .args_len = (uint16_t)args.len,
                                   .word = (uint16_t)(command << BLOCK_COMMAND_SHIFT)};
     unsigned char *end = (unsigned char *)(block + 1);

@@ -24,6 +24,9 @@
 #define ENTRY_HITS_MAX 3
 /* 28 bits of a body. */
 #define ENTRY_REPLY_MAX (((size_t)1 << 28) - 1)
+/* Of a body, in the highest two bits; its encoding has the two below. */
+#define ENTRY_RENEWABLE 2u
+#define ENTRY_GRACE 1u
 /* 11 bits of a block's word. */
 #define ENTRY_COMMAND_MAX 2047u
 /* This many readers: the exact number is kept elsewhere. */
@@ -151,6 +154,11 @@ static inline bool entry_has(const struct entry *entry, struct bytes key, uint32
 
 /* ---- views ---- */
 
+static inline enum cache_encoding entry_body_encoding(uint32_t body)
+{
+    return (enum cache_encoding)(body >> 28 & 3);
+}
+
 static inline size_t entry_body_length(uint32_t body)
 {
     return body & ENTRY_REPLY_MAX;
@@ -167,6 +175,8 @@ static inline struct bytes entry_own_reply(const struct entry *entry)
 /* False: no such view. */
 bool entry_find_view(const struct entry *entry, uint16_t command, struct bytes args,
                      struct entry_view *view);
+/* ENTRY_RENEWABLE; ENTRY_GRACE: its deadline is the end of its grace. */
+unsigned entry_view_marks(const struct entry_view *view);
 /* All views, at most max; returns their number. */
 unsigned entry_views(const struct entry *entry, struct entry_view *views, unsigned max);
 struct entry_sizes entry_measure(const struct entry *entry);

@@ -302,6 +302,18 @@ static bool keep_args(struct cache_view_info *info, struct bytes args, unsigned 
     return true;
 }
 
+/* The view's own, without the grace behind it. */
+static int64_t shown_deadline(const struct cache *cache, const struct entry *entry,
+                              const struct entry_view *view, int64_t now_us)
+{
+    const int64_t end_us = entry_deadline_us(view->deadline, now_us);
+    const uint32_t grace = atomic_load_explicit(&cache->graces[entry->ns], memory_order_relaxed);
+
+    return end_us == CACHE_NO_DEADLINE || (entry_view_marks(view) & ENTRY_GRACE) == 0
+               ? end_us
+               : end_us - (int64_t)grace * ENTRY_TICK_US;
+}
+
 unsigned cache_inspect(struct cache *cache, struct bytes key, uint32_t db, int64_t now_us,
                        struct cache_view_info *infos, unsigned max, unsigned char *args_storage,
                        size_t storage_size)
@@ -325,7 +337,7 @@ unsigned cache_inspect(struct cache *cache, struct bytes key, uint32_t db, int64
         infos[n] = (struct cache_view_info){
             .command = views[i].command,
             .reply_bytes = views[i].reply.len,
-            .deadline_us = entry_deadline_us(views[i].deadline, now_us),
+            .deadline_us = shown_deadline(cache, entry, &views[i], now_us),
             .is_negative = entry_is_negative(entry),
             .ns = entry->ns,
             .hits = entry->hits,

@@ -110,6 +110,8 @@ struct cache {
     _Atomic uint64_t dbs[CACHE_DBS / 64];    /* atomic: which have had entries; never cleared */
     _Atomic uint64_t ns_entries[256];        /* atomic */
     _Atomic uint64_t ns_bytes[256];          /* atomic */
+    _Atomic uint32_t margins[256];           /* atomic, ticks: a deadline nearer is said */
+    _Atomic uint32_t graces[256];            /* atomic, ticks: of these behind the deadline */
     struct bans bans;
     struct shard_walk sweep, compaction; /* control thread */
     bool is_sweeping;                    /* control thread: between begin and end of a pass */

@@ -421,6 +421,8 @@ static int64_t age_at_most_us(const struct audit *audit, int64_t now_us)
     if (has_field_ttl(audit)) {
         life_ms = earlier(life_ms, config->hash_ttl_cap_ms);
     }
+    /* What is kept beyond its deadline has a later one in tier 1. */
+    life_ms += ns->stale_while_revalidate_ms;
     return audit->watch.deadline_us == CACHE_NO_DEADLINE
                ? life_ms * 1000
                : life_ms * 1000 - (audit->watch.deadline_us - now_us);

@@ -31,6 +31,9 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
         }
     }
     fetch_expire(coherence, now_us);
+    if (coherence == coherence->fleet->members[0]) {
+        miss_leases_tick(coherence, now_us);
+    }
     if (coherence->fleet->bus != NULL && coherence == coherence->fleet->members[0]) {
         bus_tick(coherence->fleet->bus, now_us);
         event_sources_tick(coherence->fleet->event_sources, now_us);
@@ -80,6 +83,7 @@ void coherence_fini(struct coherence *coherence)
 void coherence_set_config(struct coherence *coherence, const struct config *config)
 {
     coherence->config = config;
+    miss_leases_set_config(coherence->fleet->leases, config);
     ear_set_prefix_ids(coherence);
     dependency_watches_set_config(coherence->watches);
     coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
@@ -116,6 +120,7 @@ void coherence_drop_key(struct coherence *coherence, struct bytes key)
     if (cache_invalidate(coherence->cache, key)) {
         stats_add(METRIC_invalidations_write, 1);
     }
+    miss_leases_note(coherence->fleet->leases, key, MISS_WRITTEN);
 }
 
 void coherence_drop_derived(struct coherence *coherence, struct bytes key)

@@ -14,6 +14,7 @@
 
 #include "base/stats.h"
 #include "cache/cache.h"
+#include "coherence/miss_lease.h"
 #include "config/config.h"
 #include "resp/command.h"
 #include "upstream/backend.h"
@@ -25,6 +26,7 @@ struct fetch;
 struct recent;
 struct unlink_jobs;
 struct bus;
+struct early;
 struct dependencies;
 struct dependency_desk;
 struct dependency_watches;
@@ -35,9 +37,11 @@ struct event_sources;
 /* All instances of the process; made once, before the workers start. */
 struct coherence_fleet {
     struct cache *cache;
-    struct recent *recent;    /* what was shown lately, for reads from replicas */
-    struct unlink_jobs *jobs; /* that remove keys at the backend; NULL: there can be none */
-    struct bus *bus;          /* what the proxies of a group tell each other */
+    struct recent *recent;      /* what was shown lately, for reads from replicas */
+    struct unlink_jobs *jobs;   /* that remove keys at the backend; NULL: there can be none */
+    struct miss_leases *leases; /* of missing keys, in namespaces that have them */
+    struct early *early;        /* what fetches cost, for early refreshes */
+    struct bus *bus;            /* what the proxies of a group tell each other */
     struct dependencies *dependencies; /* what is derived from which; NULL: of nothing */
     struct coherence **members;        /* by worker index */
     unsigned n_members;
@@ -91,14 +95,17 @@ extern const struct backend_events coherence_backend_events;
 /* ---- cached reads ---- */
 
 enum coherence_answer {
-    COHERENCE_REPLY, /* a whole reply, in RESP3 unless encoding says that both are alike */
-    COHERENCE_RETRY, /* the flight was lost: look it up anew */
-    COHERENCE_RELAY, /* read it uncached */
-    COHERENCE_LARGE, /* the same, over a connection of its own: the reply exceeds large-reply */
+    COHERENCE_REPLY,   /* a whole reply, in RESP3 unless encoding says that both are alike */
+    COHERENCE_RETRY,   /* the flight was lost: look it up anew */
+    COHERENCE_MISSING, /* a whole reply, of a missing key that has a lease */
+    COHERENCE_AGAIN,   /* it waited for somebody's write: look it up anew, now */
+    COHERENCE_RELAY,   /* read it uncached */
+    COHERENCE_LARGE,   /* the same, over a connection of its own: the reply exceeds large-reply */
 };
 
 struct coherence_waiter {
     struct cache_waiter waiter;
+    struct miss_wait miss;           /* its client is set by the asker */
     const struct identity *identity; /* who asks; set by the asker. NULL: the proxy's own login */
     /* On the waiter's worker. reply is valid for the call. */
     void (*on_answer)(struct coherence_waiter *waiter, enum coherence_answer answer,

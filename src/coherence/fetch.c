@@ -4,6 +4,7 @@
  * write between the two is announced between the two replies and voids the flight. Whoever joined
  * the flight is answered from the one reply: in place on this worker, by mail on the others.
  */
+#include "coherence/early.h"
 #include "coherence/modes.h"
 #include "coherence/recent.h"
 #include "coherence/track.h"
@@ -21,6 +22,8 @@
 #define PTTL_MAX_MS INT64_C(4000000000000)
 /* How long readers of a key whose reply was too large to keep go straight to the backend. */
 #define OVERSIZED_US 10000000
+/* So much longer the backend keeps what is worth to be read again before its end. */
+#define RENEWABLE_US 50000
 
 /* One fetch on its way: the flight's bytes on the link, or in the mail to its home's worker. */
 struct fetch {
@@ -39,7 +42,8 @@ struct fetch {
     bool knows_pttl, may_expire_fields;
     bool is_drained; /* its reply is large, and read for nobody */
     size_t max_value;
-    int64_t max_ttl_us, negative_ttl_us;
+    int64_t max_ttl_us, negative_ttl_us, grace_us, lease_us;
+    unsigned jitter_percent;
     int coherence_mode;       /* what its namespace says */
     struct modes_bound bound; /* set when it is sent */
 };
@@ -52,11 +56,14 @@ struct fetch_answer {
     enum cache_encoding encoding;
     struct bytes reply;
     int64_t until_us; /* the key's deadline at the backend: of no use to who asked later */
+    uint64_t lease;   /* the key is missing, and this is its lease; 0: none */
+    uint64_t hash, view;
 };
 
 /* The waiters of one other worker, with a copy of what they get. */
 struct answer_mail {
     struct mail mail;
+    struct coherence *coherence; /* of the worker */
     struct cache_waiter *first, **last;
     struct fetch_answer answer;
     unsigned char reply[];
@@ -66,11 +73,26 @@ struct answer_mail {
  * Who joined after the key had expired at the backend (I5) must not be shown what was read before:
  * that reader asks for itself.
  */
-static void answer_one(struct cache_waiter *waiter, const struct fetch_answer *answer)
+static void answer_one(struct coherence *coherence, struct cache_waiter *waiter,
+                       const struct fetch_answer *answer)
 {
     struct coherence_waiter *reader = CONTAINER_OF(waiter, struct coherence_waiter, waiter);
     const bool is_past = answer->kind == COHERENCE_REPLY && reader->asked_at_us > answer->until_us;
 
+    if (NC_UNLIKELY(answer->lease != 0)) {
+        reader->flight = NULL;
+        switch (miss_leases_offer(coherence, reader, answer->lease, answer->hash, answer->view,
+                                  answer->reply, answer->encoding)) {
+        case MISS_HELD:
+            return;
+        case MISS_AGAIN:
+            reader->on_answer(reader, COHERENCE_AGAIN, BYTES(""), CACHE_SAME_IN_BOTH);
+            return;
+        case MISS_PASS:
+            reader->on_answer(reader, COHERENCE_MISSING, answer->reply, answer->encoding);
+            return;
+        }
+    }
     reader->on_answer(reader, is_past ? COHERENCE_RELAY : answer->kind, answer->reply,
                       answer->encoding);
 }
@@ -83,7 +105,7 @@ static void on_answer_mail(struct mail *arrived)
     while (waiter != NULL) {
         struct cache_waiter *const next = waiter->next;
 
-        answer_one(waiter, &mail->answer);
+        answer_one(mail->coherence, waiter, &mail->answer);
         waiter = next;
     }
     mem_free(mail);
@@ -121,11 +143,12 @@ static void answer_all(struct coherence *coherence, struct cache_waiter *waiters
         waiters = waiter->next;
         waiter->next = NULL;
         if (waiter->worker == coherence->worker->index) {
-            answer_one(waiter, answer);
+            answer_one(coherence, waiter, answer);
             continue;
         }
         if (mails[waiter->worker] == NULL) {
             mails[waiter->worker] = new_answer_mail(answer);
+            mails[waiter->worker]->coherence = coherence->fleet->members[waiter->worker];
         }
         *mails[waiter->worker]->last = waiter;
         mails[waiter->worker]->last = &waiter->next;
@@ -182,8 +205,10 @@ static void give_up(struct fetch *fetch, enum coherence_answer answer, struct by
     (void)cache_complete(coherence->cache, &fetch->flight, NULL, clock_now_us(),
                          coherence->config->max_staleness_ms * 1000, &waiters);
     fetch->flight = NULL;
-    answer_all(coherence, waiters,
-               &(struct fetch_answer){answer, CACHE_SAME_IN_BOTH, reply, INT64_MAX});
+    answer_all(
+        coherence, waiters,
+        &(struct fetch_answer){
+            .kind = answer, .encoding = CACHE_SAME_IN_BOTH, .reply = reply, .until_us = INT64_MAX});
 }
 
 static bool starts_with(struct bytes reply, const char *prefix)
@@ -239,31 +264,54 @@ static int64_t pttl_us(const struct fetch *fetch)
     return earlier(fetch->pttl, PTTL_MAX_MS) * 1000;
 }
 
-/* The smallest of what is left at the backend and what the configuration allows. */
-static int64_t deadline_of(const struct fetch *fetch)
+/* How long what was fetched may be shown: bounds that keep it true, and no option softens. */
+static int64_t truth_of(const struct fetch *fetch)
 {
     const struct config *config = fetch->coherence->config;
-    const int64_t sent_us = fetch->flight->t_sent_us;
-    int64_t life_us = fetch->max_ttl_us;
+    int64_t life_us = fetch->bound.max_life_us;
 
-    if (fetch->pttl >= 0) {
-        life_us = earlier(life_us, pttl_us(fetch));
-    } else if (fetch->pttl == -2) {
-        life_us = earlier(life_us, fetch->negative_ttl_us);
-        if (is_cluster(fetch)) {
-            /* While its slot is imported elsewhere a key is created there: no message comes. */
-            life_us = earlier(life_us, config->max_staleness_ms * 1000);
-        }
+    if (fetch->pttl == -2 && is_cluster(fetch)) {
+        /* While its slot is imported elsewhere a key is created there: no message comes. */
+        life_us = earlier(life_us, config->max_staleness_ms * 1000);
     }
     if (fetch->identity != NULL) {
         /* What the user may read is asked of the backend again by then. */
         life_us = earlier(life_us, config->acl_max_age_ms * 1000);
     }
-    life_us = earlier(life_us, fetch->bound.max_life_us);
     if (fetch->may_expire_fields) {
         life_us = earlier(life_us, config->hash_ttl_cap_ms * 1000);
     }
-    return sent_us + life_us;
+    return life_us;
+}
+
+/* What the configuration allows for its own sake, shortened at random. */
+static int64_t limit_of(const struct fetch *fetch)
+{
+    int64_t life_us = fetch->max_ttl_us;
+
+    if (fetch->pttl == -2) {
+        life_us = earlier(life_us, fetch->negative_ttl_us);
+    }
+    if (fetch->jitter_percent > 0) {
+        life_us -= (int64_t)((double)life_us * fetch->jitter_percent / 100 *
+                             ((double)early_random() / UINT32_MAX));
+    }
+    return life_us;
+}
+
+/*
+ * Deadline, what may be shown behind it, and whether another fetch would move it. Within its grace
+ * an entry is what the backend had, may have no more, and was not heard to have changed.
+ */
+static void set_end(const struct fetch *fetch, struct cache_fill *fill)
+{
+    const int64_t own_us = fetch->pttl >= 0 ? pttl_us(fetch) : INT64_MAX;
+    const int64_t truth_us = truth_of(fetch);
+    const int64_t life_us = earlier(earlier(own_us, limit_of(fetch)), truth_us);
+
+    fill->deadline_us = fetch->flight->t_sent_us + life_us;
+    fill->is_renewable = own_us - life_us > RENEWABLE_US;
+    fill->grace_us = fetch->grace_us <= truth_us - life_us ? fetch->grace_us : 0;
 }
 
 static bool is_worth_keeping(const struct fetch *fetch, struct bytes reply, int64_t deadline_us,
@@ -290,33 +338,10 @@ static void note_shown(const struct fetch *fetch, int64_t now_us)
     }
 }
 
-static void take_reply(struct fetch *fetch, struct bytes reply)
+static void count_completion(const struct fetch *fetch, enum cache_completion completion,
+                             size_t reply_bytes)
 {
-    struct coherence *coherence = fetch->coherence;
-    const int64_t now_us = clock_now_us();
-    struct cache_waiter *waiters = NULL;
-    struct cache_fill fill = {
-        .reply = reply,
-        .encoding = fetch->track->link->is_resp2 || resp_is_same_in_both(reply) ? CACHE_SAME_IN_BOTH
-                                                                                : CACHE_RESP3,
-        .deadline_us = deadline_of(fetch),
-        .ns = fetch->ns,
-        .is_negative = fetch->pttl == -2,
-        .max_key_bytes = fetch->max_value,
-        .is_sole = fetch->bound.is_sole,
-    };
-    const bool may_keep = is_worth_keeping(fetch, reply, fill.deadline_us, now_us);
-    const int64_t until_us = fetch->pttl >= 0 ? fetch->flight->t_sent_us + pttl_us(fetch)
-                                              : INT64_MAX;
-
-    if (reply.len > fetch->max_value) {
-        cache_note_oversized(coherence->cache, fetch->flight->hash, now_us + OVERSIZED_US);
-        stats_ns_add(fetch->ns, NS_METRIC_fills_large, 1);
-    }
-    note_shown(fetch, now_us);
-    unlist(fetch);
-    switch (cache_complete(coherence->cache, &fetch->flight, may_keep ? &fill : NULL, now_us,
-                           coherence->config->max_staleness_ms * 1000, &waiters)) {
+    switch (completion) {
     case CACHE_FILLED:
         stats_ns_add(fetch->ns, NS_METRIC_fills, 1);
         break;
@@ -327,14 +352,118 @@ static void take_reply(struct fetch *fetch, struct bytes reply)
         stats_ns_add(fetch->ns, NS_METRIC_fills_ban, 1);
         break;
     case CACHE_VOIDED:
-        if (reply.len <= fetch->max_value) {
+        if (reply_bytes <= fetch->max_value) {
             stats_ns_add(fetch->ns, NS_METRIC_fills_void, 1);
         }
         break;
     }
-    fetch->flight = NULL;
-    answer_all(coherence, waiters,
-               &(struct fetch_answer){COHERENCE_REPLY, fill.encoding, reply, until_us});
+}
+
+/* A missing key of a namespace with leases is not kept: who asks for it meets the lease. */
+static bool is_leased(const struct fetch *fetch)
+{
+    return fetch->lease_us > 0 && fetch->knows_pttl && fetch->pttl == -2;
+}
+
+static struct miss_arming arm_lease(const struct fetch *fetch, int64_t now_us)
+{
+    const struct cache_flight *flight = fetch->flight;
+    const struct miss_subject subject = {
+        .key = flight->key,
+        .hash = flight->hash,
+        .scope = flight->db,
+        .incarnation = flight->incarnation,
+        .slot = flight->slot,
+        .slot_word = flight->slot_word,
+        .is_told = modes_is_told(fetch->track, fetch->coherence_mode, flight->incarnation),
+        .ns = fetch->ns,
+        .life_us = fetch->lease_us,
+        .now_us = now_us,
+    };
+    const struct miss_arming arming = miss_leases_arm(fetch->coherence->fleet->leases, &subject);
+
+    if (arming.number == 0) {
+        stats_ns_add(fetch->ns, NS_METRIC_lease_passes_limit, 1);
+    }
+    return arming;
+}
+
+/* Ends the flight of a key that is there: who has its lease is done. */
+static enum cache_completion complete(struct fetch *fetch, const struct cache_fill *fill,
+                                      int64_t now_us, struct cache_waiter **waiters)
+{
+    struct coherence *coherence = fetch->coherence;
+    struct cache_flight *flight = fetch->flight;
+    unsigned char key[MISS_KEY_MAX];
+    const size_t key_len = flight->key.len;
+    const bool may_have_lease = fetch->lease_us > 0 && key_len <= sizeof(key);
+    enum cache_completion completion;
+
+    if (may_have_lease && key_len > 0) {
+        memcpy(key, flight->key.ptr, key_len);
+    }
+    completion = cache_complete(coherence->cache, &fetch->flight, fill, now_us,
+                                coherence->config->max_staleness_ms * 1000, waiters);
+    if (may_have_lease) {
+        miss_leases_note(coherence->fleet->leases, bytes_make(key, key_len), MISS_FOUND);
+    }
+    return completion;
+}
+
+/* That of a missing key, whose readers are offered to its lease. */
+static void complete_missing(struct fetch *fetch, const struct cache_fill *fill, int64_t now_us,
+                             struct cache_waiter **waiters, struct fetch_answer *answer)
+{
+    struct coherence *coherence = fetch->coherence;
+    const uint64_t hash = fetch->flight->hash;
+    const struct miss_arming arming = arm_lease(fetch, now_us);
+
+    answer->lease = arming.number;
+    answer->hash = hash;
+    answer->view = miss_view(fetch->flight->command, fetch->flight->args);
+    if (cache_complete(coherence->cache, &fetch->flight, fill, now_us,
+                       coherence->config->max_staleness_ms * 1000, waiters) == CACHE_DECLINED) {
+        miss_leases_confirm(coherence->fleet->leases, hash, &arming);
+    }
+}
+
+static void take_reply(struct fetch *fetch, struct bytes reply)
+{
+    struct coherence *coherence = fetch->coherence;
+    const int64_t now_us = clock_now_us();
+    struct cache_waiter *waiters = NULL;
+    struct cache_fill fill = {
+        .reply = reply,
+        .encoding = fetch->track->link->is_resp2 || resp_is_same_in_both(reply) ? CACHE_SAME_IN_BOTH
+                                                                                : CACHE_RESP3,
+        .ns = fetch->ns,
+        .is_negative = fetch->pttl == -2,
+        .max_key_bytes = fetch->max_value,
+        .is_sole = fetch->bound.is_sole,
+    };
+    struct fetch_answer answer = {
+        .kind = COHERENCE_REPLY, .encoding = fill.encoding, .reply = reply, .until_us = INT64_MAX};
+
+    set_end(fetch, &fill);
+    const bool may_keep = is_worth_keeping(fetch, reply, fill.deadline_us, now_us);
+    if (fetch->pttl >= 0) {
+        answer.until_us = fetch->flight->t_sent_us + pttl_us(fetch);
+    }
+    if (reply.len > fetch->max_value) {
+        cache_note_oversized(coherence->cache, fetch->flight->hash, now_us + OVERSIZED_US);
+        stats_ns_add(fetch->ns, NS_METRIC_fills_large, 1);
+    }
+    note_shown(fetch, now_us);
+    early_note_fetch(coherence->fleet->early, fetch->ns, now_us - fetch->began_at_us);
+    fill.is_unwanted = is_leased(fetch);
+    unlist(fetch);
+    if (NC_UNLIKELY(fill.is_unwanted)) {
+        complete_missing(fetch, &fill, now_us, &waiters, &answer);
+    } else {
+        count_completion(fetch, complete(fetch, may_keep ? &fill : NULL, now_us, &waiters),
+                         reply.len);
+    }
+    answer_all(coherence, waiters, &answer);
 }
 
 /* ---- the link's side ---- */
@@ -539,6 +668,9 @@ static struct fetch *new_fetch(struct coherence *coherence, struct cache_flight 
     fetch->op.collect = ns->max_value > LINK_COLLECT_MIN ? ns->max_value : LINK_COLLECT_MIN;
     fetch->max_ttl_us = ns->max_ttl_ms * 1000;
     fetch->negative_ttl_us = ns->negative_ttl_ms * 1000;
+    fetch->grace_us = ns->stale_while_revalidate_ms * 1000;
+    fetch->lease_us = ns->cache ? ns->miss_lease_ms * 1000 : 0;
+    fetch->jitter_percent = (unsigned)ns->ttl_jitter;
     fetch->may_expire_fields = topology != NULL && topology->has_field_ttl &&
                                command->name[0] == 'h';
     return fetch;
@@ -603,19 +735,91 @@ static struct backend_node *choose_node(struct coherence *coherence,
     return replica != NULL ? replica : backend_as(coherence->backend, owner, identity);
 }
 
-static enum cache_outcome
-read_through(struct coherence *coherence, const struct config_namespace *ns,
-             const struct cache_query *query, const struct command *command,
-             struct coherence_waiter *waiter, const struct coherence_order *order,
-             unsigned char *copy_to, struct cache_hit *hit, enum coherence_refusal *refusal)
+/* The link that may fetch the key now. True: there is a node to ask. */
+static bool make_offer(struct coherence *coherence, const struct cache_query *query,
+                       const struct identity *identity, const struct config_namespace *ns,
+                       struct cache_offer *offer)
 {
     const unsigned slot = coherence->backend->topology != NULL &&
                                   coherence->backend->topology->is_cluster
                               ? command_key_slot(query->key)
                               : 0;
-    struct backend_node *node = choose_node(coherence, query, waiter->identity, slot, ns);
+    struct backend_node *node = choose_node(coherence, query, identity, slot, ns);
+
+    offer->worker = (uint8_t)coherence->worker->index;
+    if (node == NULL) {
+        return false;
+    }
+    link_wake(&node->links[LINK_TRACKING]);
+    offer->node = node->owner;
+    offer->incarnation = modes_incarnation(node->track, ns->coherence, query->now_us);
+    return true;
+}
+
+/* A flight has been begun: its fetch, on its home's worker. */
+static void send_off(struct coherence *coherence, struct cache_flight *flight,
+                     const struct command *command, const struct identity *identity)
+{
+    struct fetch *fetch = new_fetch(coherence, flight, command);
+
+    fetch->identity = identity;
+    fetch->coherence = coherence->fleet->members[flight->worker];
+    if (fetch->coherence == coherence) {
+        launch(fetch);
+    } else {
+        stats_add(METRIC_handoffs, 1);
+        worker_post(fetch->coherence->worker, &fetch->mail);
+    }
+}
+
+/*
+ * A look-up that was begun when the namespace was kept may come again when it no longer is; and
+ * while a configuration is on its way, nothing is fetched.
+ */
+static bool may_fill(const struct coherence *coherence, const struct config_namespace *ns)
+{
+    return ns->cache && NC_LIKELY(!coherence->holds_fills);
+}
+
+bool early_refresh(struct coherence *coherence, const struct cache_query *query,
+                   const struct command *command, const struct identity *identity)
+{
+    const struct config_namespace *ns = config_namespace_of(coherence->config, query->key);
+    struct cache_offer offer = {.may_begin = true};
+    struct cache_flight *flight = NULL;
+
+    if (!may_fill(coherence, ns) || !make_offer(coherence, query, identity, ns, &offer) ||
+        !cache_refresh(coherence->cache, query, &offer, &flight)) {
+        return false;
+    }
+    stats_ns_add(ns->id, NS_METRIC_refreshes, 1);
+    send_off(coherence, flight, command, identity);
+    return true;
+}
+
+/* Somebody computes the key already: the reader waits, and nobody asks the backend. */
+static bool is_held(struct coherence *coherence, const struct cache_query *query,
+                    const struct config_namespace *ns, struct coherence_waiter *waiter)
+{
+    const struct miss_subject subject = {
+        .key = query->key,
+        .hash = query->hash,
+        .scope = query->db,
+        .view = miss_view(query->command, query->args),
+        .ns = ns->id,
+        .now_us = query->now_us,
+    };
+
+    return waiter->miss.client != NULL && miss_leases_hold(coherence, waiter, &subject);
+}
+
+enum cache_outcome coherence_read(struct coherence *coherence, const struct cache_query *query,
+                                  const struct command *command, struct coherence_waiter *waiter,
+                                  const struct coherence_order *order, unsigned char *copy_to,
+                                  struct cache_hit *hit, enum coherence_refusal *refusal)
+{
+    const struct config_namespace *ns = config_namespace_of(coherence->config, query->key);
     struct cache_offer offer = {
-        .worker = (uint8_t)coherence->worker->index,
         .own = order->own,
         .n_own = order->n_own,
         .may_hit = order->may_hit,
@@ -625,13 +829,18 @@ read_through(struct coherence *coherence, const struct config_namespace *ns,
     enum cache_outcome outcome;
 
     *refusal = REFUSED_NOT;
-    if (node != NULL) {
-        link_wake(&node->links[LINK_TRACKING]);
-        offer.node = node->owner;
-        offer.incarnation = modes_incarnation(node->track, ns->coherence, query->now_us);
-    }
+    (void)make_offer(coherence, query, waiter->identity, ns, &offer);
+    waiter->flight = NULL;
+    waiter->has_begun = false;
     waiter->asked_at_us = query->now_us;
     waiter->waiter.worker = offer.worker;
+    if (!may_fill(coherence, ns)) {
+        *refusal = REFUSED_CACHE;
+        return CACHE_RELAY;
+    }
+    if (NC_UNLIKELY(ns->miss_lease_ms > 0) && is_held(coherence, query, ns, waiter)) {
+        return CACHE_JOINED;
+    }
     outcome = cache_lookup(coherence->cache, query, &offer,
                            (unsigned)coherence->config->max_waiters, &waiter->waiter, copy_to, hit,
                            &flight);
@@ -642,36 +851,10 @@ read_through(struct coherence *coherence, const struct config_namespace *ns,
         *refusal = offer.incarnation == EPOCHS_NONE ? REFUSED_LINK : REFUSED_CACHE;
     }
     if (outcome == CACHE_BEGUN) {
-        struct fetch *fetch = new_fetch(coherence, flight, command);
-
         waiter->has_begun = true;
-        fetch->identity = waiter->identity;
-        fetch->coherence = coherence->fleet->members[flight->worker];
-        if (fetch->coherence == coherence) {
-            launch(fetch);
-        } else {
-            stats_add(METRIC_handoffs, 1);
-            worker_post(fetch->coherence->worker, &fetch->mail);
-        }
+        send_off(coherence, flight, command, waiter->identity);
     }
     return outcome;
-}
-
-enum cache_outcome coherence_read(struct coherence *coherence, const struct cache_query *query,
-                                  const struct command *command, struct coherence_waiter *waiter,
-                                  const struct coherence_order *order, unsigned char *copy_to,
-                                  struct cache_hit *hit, enum coherence_refusal *refusal)
-{
-    const struct config_namespace *ns = config_namespace_of(coherence->config, query->key);
-
-    waiter->flight = NULL;
-    waiter->has_begun = false;
-    /* A look-up that was begun when the namespace was kept may come again when it no longer is. */
-    if (NC_UNLIKELY(coherence->holds_fills) || !ns->cache) {
-        *refusal = REFUSED_CACHE;
-        return CACHE_RELAY;
-    }
-    return read_through(coherence, ns, query, command, waiter, order, copy_to, hit, refusal);
 }
 
 /* Readers whose fetch is overdue ask the backend themselves; its reply, should it come, fills
@@ -682,6 +865,7 @@ void fetch_expire(struct coherence *coherence, int64_t now_us)
 
     while (coherence->first_fetch != NULL &&
            now_us - coherence->first_fetch->began_at_us > limit_us) {
+        stats_add(METRIC_flights_overdue, 1);
         give_up(coherence->first_fetch, COHERENCE_RELAY, BYTES(""));
     }
 }

@@ -74,6 +74,7 @@ static uint64_t drop_keys(struct coherence_fleet *fleet, struct coherence *from,
         /* Who says so may know of a write that no replica has. */
         recent_note(fleet->recent, cache_hash(keys[i]), now_us);
         n_held += cache_invalidate(fleet->cache, keys[i]);
+        miss_leases_note(fleet->leases, keys[i], MISS_TOLD);
     }
     stats_add(reason, n_held);
     announce(fleet, keys, n);

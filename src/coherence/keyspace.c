@@ -119,6 +119,7 @@ static bool take_channel(const struct ear *ear, struct bytes channel)
     if (cache_invalidate(ear->track->coherence->cache, key)) {
         stats_add(METRIC_invalidations_keyspace, 1);
     }
+    miss_leases_note(ear->track->coherence->fleet->leases, key, MISS_TOLD);
     if (dependencies_are_used(ear->track->coherence->fleet)) {
         dependency_watch_heard(ear->track->coherence, key);
     }

@@ -115,6 +115,15 @@ struct modes_bound modes_bound_of(const struct track *track, int coherence, uint
     return (struct modes_bound){true, config->ttl_mode_max_ms * 1000};
 }
 
+bool modes_is_told(const struct track *track, int coherence, uint16_t incarnation)
+{
+    const struct epochs_incarnation *at = epochs_at(cache_epochs(track->coherence->cache),
+                                                    incarnation);
+
+    return atomic_load_explicit(&at->shared, memory_order_relaxed) != 0 ||
+           (track->is_confirmed && coherence != COHERENCE_TTL);
+}
+
 /* ---- changes ---- */
 
 static _Atomic unsigned *count_of(struct track *track)

@@ -31,6 +31,8 @@ struct modes_bound {
 };
 /* Of what was fetched under it. */
 struct modes_bound modes_bound_of(const struct track *track, int coherence, uint16_t incarnation);
+/* Under it one hears of every write, those made here included. */
+bool modes_is_told(const struct track *track, int coherence, uint16_t incarnation);
 
 /*
  * To be called when anything changed that the above rests on: a change of what auto comes to is

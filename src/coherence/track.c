@@ -328,6 +328,7 @@ bool track_take_message(const struct coherence *coherence, struct bytes frame, b
         if (cache_invalidate(coherence->cache, key.text)) {
             stats_add(METRIC_invalidations_tracking, 1);
         }
+        miss_leases_note(coherence->fleet->leases, key.text, MISS_TOLD);
         if (dependencies_are_used(coherence->fleet)) {
             dependency_watch_heard(coherence, key.text);
         }

@@ -7,6 +7,7 @@
 #include "cache/bans.h"
 #include "coherence/audit.h"
 #include "coherence/dependencies.h"
+#include "coherence/early.h"
 #include "coherence/event_sources.h"
 #include "coherence/invalidation.h"
 #include "coherence/ledger.h"
@@ -90,6 +91,17 @@ static int64_t max_staleness_us(const struct config *config)
     return config->dry_run ? INT64_MIN : config->max_staleness_ms * 1000;
 }
 
+/* Which hits are told to be near their end. */
+static void set_margins(struct cache *cache, const struct config *config)
+{
+    for (unsigned i = 0; i < config->n_namespaces; i++) {
+        const struct config_namespace *ns = &config->namespaces[i];
+
+        cache_set_margin(cache, ns->id, ns->early_refresh_ms * 1000,
+                         ns->stale_while_revalidate_ms * 1000);
+    }
+}
+
 static int init_front(struct front *front, struct proxy *proxy, struct config *config,
                       unsigned index)
 {
@@ -135,6 +147,9 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     proxy->fronts = mem_alloc(n_workers * sizeof(*proxy->fronts));
     proxy->fleet.cache = cache;
     proxy->fleet.recent = recent_new();
+    proxy->fleet.leases = miss_leases_new(&proxy->fleet, config);
+    proxy->fleet.early = early_new();
+    set_margins(cache, config);
     proxy->fleet.members = mem_alloc(n_workers * sizeof(struct coherence *));
     proxy->fleet.n_members = n_workers;
     proxy->fleet.on_changed = tracking_announce;
@@ -231,6 +246,8 @@ void proxy_fini(struct proxy *proxy)
     dependencies_free(&proxy->fleet.dependencies);
     mem_free(proxy->fleet.members);
     recent_free(&proxy->fleet.recent);
+    miss_leases_free(&proxy->fleet.leases);
+    early_free(&proxy->fleet.early);
     mem_free(proxy->fronts);
     proxy->fronts = NULL;
     proxy->n_fronts = 0;
@@ -344,7 +361,9 @@ static bool is_same_policy(const struct config_namespace *a, const struct config
 {
     return a->cache == b->cache && a->max_ttl_ms == b->max_ttl_ms &&
            a->negative_ttl_ms == b->negative_ttl_ms && a->max_value == b->max_value &&
-           a->replica_reads == b->replica_reads && a->coherence == b->coherence;
+           a->replica_reads == b->replica_reads && a->coherence == b->coherence &&
+           a->miss_lease_ms == b->miss_lease_ms &&
+           a->stale_while_revalidate_ms == b->stale_while_revalidate_ms;
 }
 
 /* Every key belongs to the namespace that it did, and what holds for all of them is the same. */
@@ -474,6 +493,7 @@ static void on_config_taken(void *context)
 {
     struct config_change *change = context;
 
+    set_margins(change->proxy->cache, change->config);
     if (change->is_staged) {
         proxy_on_all_workers(change->proxy, release_fills, end_change, change);
     } else {
@@ -542,5 +562,6 @@ static void drain_front(struct front *front, void *context)
 void proxy_drain(struct proxy *proxy)
 {
     atomic_store_explicit(&proxy->is_draining, true, memory_order_relaxed);
+    miss_leases_drain(proxy->fleet.leases);
     proxy_on_all_workers(proxy, drain_front, NULL, NULL);
 }

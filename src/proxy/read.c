@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/stats.h"
 #include "coherence/audit.h"
+#include "coherence/early.h"
 #include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
@@ -89,6 +90,23 @@ static void count_hit(struct front *front, const struct cache_hit *hit)
     }
 }
 
+/* Of a hit near its deadline, or behind it: one reader has it read again, for all. */
+static void renew(struct front *front, const struct cache_query *query,
+                  const struct command *command, const struct identity *identity,
+                  const struct cache_hit *hit)
+{
+    const struct early *early = front->coherence.fleet->early;
+
+    if (hit->left_us <= 0) {
+        stats_ns_add(hit->ns, NS_METRIC_hits_grace, 1);
+    }
+    if (hit->left_us <= 0 ||
+        (hit->is_renewable &&
+         early_is_due(hit->left_us, early_fetch_cost(early, hit->ns), early_random()))) {
+        (void)early_refresh(&front->coherence, query, command, identity);
+    }
+}
+
 /* One in audit-sample. */
 static void __attribute__((noinline))
 audit(struct front *front, const struct cache_query *query, const struct command *command)
@@ -161,6 +179,9 @@ bool read_try_hit(struct session *session, const struct read_call *read)
         is_put = copy_hit(front, &session->out.tail, &hit, session->proto, DOWNGRADE_PLAIN);
     }
     if (is_put) {
+        if (NC_UNLIKELY(miss == CACHE_NEAR)) {
+            renew(front, &query, read->command, session->identity, &hit);
+        }
         note_hit(front, &hit);
         sample(front, &query, read->command);
     }
@@ -215,6 +236,7 @@ static enum ns_metric miss_metric(enum cache_miss miss)
         return NS_METRIC_misses_epoch;
     case CACHE_STALE:
         return NS_METRIC_misses_stale;
+    case CACHE_NEAR:
     case CACHE_COLD:
         break;
     }
@@ -262,10 +284,16 @@ static enum cache_outcome look_up(struct request *request, const struct read_cal
                                        request->db);
     const struct cache_query query = query_of(front, read, scope, clock_now_us());
 
+    enum cache_outcome outcome;
+
     request->waiter.on_answer = on_answer;
     request->waiter.identity = request->identity;
-    return coherence_read(&front->coherence, &query, read->command, &request->waiter, order,
-                          front->copy, hit, refusal);
+    outcome = coherence_read(&front->coherence, &query, read->command, &request->waiter, order,
+                             front->copy, hit, refusal);
+    if (outcome == CACHE_HIT && NC_UNLIKELY(hit->is_near)) {
+        renew(front, &query, read->command, request->identity, hit);
+    }
+    return outcome;
 }
 
 static void prepare(struct request *request, const struct read_call *read)
@@ -284,6 +312,91 @@ static void count_relayed_miss(uint8_t ns, enum coherence_refusal refusal, enum 
                  refusal == REFUSED_LINK && miss == CACHE_COLD ? NS_METRIC_misses_link
                                                                : miss_metric(miss),
                  1);
+}
+
+/* As leases see its client: a part of MGET is never held, and has none. */
+static struct miss_client *misses_of(struct session *session)
+{
+    if (session->misses == NULL) {
+        session->misses = miss_client_new();
+    }
+    return session->misses;
+}
+
+/*
+ * A key with a lease is about to expire at the backend: this reader is perhaps told that it is
+ * missing, so that it computes the value while the others go on being served.
+ */
+static bool take_early(struct session *session, const struct dispatch_call *call,
+                       const struct read_call *read, const struct cache_query *query,
+                       const struct config_namespace *ns, const struct cache_hit *hit)
+{
+    struct coherence *coherence = &session->front->coherence;
+    const int64_t cost_us = miss_leases_cost(coherence->fleet->leases, read->hash);
+    const uint16_t slot = dispatch_is_cluster(session->front) ? command_key_slot(read->key) : 0;
+    const struct miss_subject subject = {
+        .key = read->key,
+        .hash = read->hash,
+        .scope = query->db,
+        .incarnation = hit->incarnation,
+        .slot = slot,
+        .slot_word = epochs_slot_word(cache_epochs(session->front->proxy->cache), slot),
+        .is_told = true,
+        .ns = ns->id,
+        .life_us = ns->miss_lease_ms * 1000,
+        .now_us = query->now_us,
+    };
+    struct request *request;
+
+    if (hit->left_us > 0 &&
+        (cost_us == 0 || !early_is_due(hit->left_us, cost_us, early_random()))) {
+        return false;
+    }
+    request = request_queue(session, REQUEST_CACHED, read->command);
+    request->ns = ns->id;
+    prepare(request, read);
+    if (request_store(request, call->frame) != 0) {
+        request_unqueue(request);
+        return false;
+    }
+    request_count(request, true, false);
+    request->waiter.on_answer = on_answer;
+    request->waiter.identity = request->identity;
+    request->waiter.asked_at_us = query->now_us;
+    request->waiter.waiter.worker = (uint8_t)coherence->worker->index;
+    request->waiter.miss.client = misses_of(session);
+    switch (miss_leases_take_early(coherence, &request->waiter, &subject,
+                                   query->now_us + hit->left_us)) {
+    case MISS_PASS:
+        on_answer(&request->waiter, COHERENCE_MISSING, BYTES("_\r\n"), CACHE_RESP3);
+        return true;
+    case MISS_HELD:
+        return true;
+    case MISS_AGAIN:
+        break;
+    }
+    request_unqueue(request);
+    return false;
+}
+
+/* A hit near its deadline, or behind it. True: its reader is not shown it, but told otherwise. */
+static bool __attribute__((noinline))
+is_taken_early(struct session *session, const struct dispatch_call *call,
+               const struct read_call *read, const struct cache_query *query,
+               const struct cache_hit *hit)
+{
+    const struct config_namespace *ns = config_namespace_of(session->front->config, read->key);
+
+    if (ns->miss_lease_ms > 0 && ns->early_refresh_ms > 0 && !hit->is_renewable &&
+        !hit->is_negative && query->command == 0 && query->args.len == 0 &&
+        !session_is_muted(session) && take_early(session, call, read, query, ns, hit)) {
+        if (hit->pinned != NULL) {
+            cache_unpin(session->front->proxy->cache, hit->pinned);
+        }
+        return true;
+    }
+    renew(session->front, query, read->command, session->identity, hit);
+    return false;
 }
 
 static enum verdict miss_for_session(struct session *session, const struct dispatch_call *call,
@@ -312,6 +425,9 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
         return VERDICT_TAKEN;
     }
     request_count(request, true, false);
+    if (NC_UNLIKELY(ns->miss_lease_ms > 0)) {
+        request->waiter.miss.client = misses_of(session);
+    }
     switch (look_up(request, read, order, &hit, &refusal)) {
     case CACHE_HIT:
         /* Filled between the two look-ups. */
@@ -367,6 +483,10 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
     if (session->first == NULL && session->reply_mode == REPLY_ON) {
         if (outq_reserve(&session->out, CACHE_COPY_MAX, &room) == 0 &&
             cache_get(front->proxy->cache, &query, room, &hit, &miss)) {
+            if (NC_UNLIKELY(miss == CACHE_NEAR) &&
+                is_taken_early(session, call, &read, &query, &hit)) {
+                return VERDICT_TAKEN;
+            }
             if (!take_direct_hit(session, &read, &hit, room)) {
                 session_close(session);
                 return VERDICT_TAKEN;
@@ -375,6 +495,9 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
             return VERDICT_TAKEN;
         }
     } else if (cache_get(front->proxy->cache, &query, front->copy, &hit, &miss)) {
+        if (NC_UNLIKELY(miss == CACHE_NEAR) && is_taken_early(session, call, &read, &query, &hit)) {
+            return VERDICT_TAKEN;
+        }
         queue_hit(session, &read, &hit);
         sample(front, &query, read.command);
         return VERDICT_TAKEN;
@@ -464,6 +587,18 @@ static void take_later_reads_along(const struct request *request)
 
 /* ---- answers ---- */
 
+/* Its session has an unanswered cached read of the same key before it. */
+static bool is_behind_own_read(const struct request *request)
+{
+    const struct request *in_queue = request->is_part ? request->group->owner : request;
+    struct coherence_order order = {.may_hit = true};
+
+    if (in_queue->session != NULL) {
+        order_behind(in_queue->session, request->key_hash, in_queue, &order);
+    }
+    return !order.may_hit;
+}
+
 static void on_answer(struct coherence_waiter *waiter, enum coherence_answer answer,
                       struct bytes reply, enum cache_encoding encoding)
 {
@@ -481,6 +616,16 @@ static void on_answer(struct coherence_waiter *waiter, enum coherence_answer ans
     if (answer == COHERENCE_RELAY) {
         /* Now: the answers of later flights on the same link may already be behind this one. */
         take_later_reads_along(request);
+    }
+    if (answer == COHERENCE_MISSING) {
+        /* An earlier read of the key may still wait for its value: this one must not show less. */
+        answer = is_behind_own_read(request) ? COHERENCE_RETRY : COHERENCE_REPLY;
+    }
+    if (answer == COHERENCE_AGAIN) {
+        /* At once: it has waited, and so have many. */
+        request->again = AGAIN_LOOKUP;
+        read_again(request);
+        return;
     }
     if (answer != COHERENCE_REPLY) {
         request->again = answer == COHERENCE_RETRY ? AGAIN_LOOKUP : AGAIN_RELAY;
@@ -501,6 +646,13 @@ static void on_answer(struct coherence_waiter *waiter, enum coherence_answer ans
         request_take_part(request, reply);
     }
     request_done(request);
+}
+
+void read_hurry(struct session *session)
+{
+    for (struct request *request = session->first; request != NULL; request = request->next) {
+        miss_leases_hurry(&session->front->coherence, &request->waiter.miss);
+    }
 }
 
 /* ---- again ---- */

@@ -38,6 +38,9 @@ bool read_part(struct group *group, struct session *session, const struct read_c
 /* The retry list: looks a lost read up anew, or relays it. */
 void read_again(struct request *request);
 
+/* Its client has hung up: what leases of missing keys hold back is answered now. */
+void read_hurry(struct session *session);
+
 /* Keys of a stored frame, for the reply rule. */
 NC_MUST_CHECK int read_store_keys_of_frame(struct request *request, struct bytes frame);
 

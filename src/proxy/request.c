@@ -367,7 +367,8 @@ void request_orphan(struct request *request)
     request->session = NULL;
     request->next = NULL;
     request->is_held = false;
-    if (request->is_done || request->awaits_turn) {
+    if (miss_leases_leave(&request->front->coherence, &request->waiter.miss) || request->is_done ||
+        request->awaits_turn) {
         request_free(request);
     } else if (large_is_alone(request)) {
         /* The rest of the reply is for nobody. */

@@ -21,6 +21,7 @@
 #include "proxy/monitor.h"
 #include "proxy/pause.h"
 #include "proxy/pubsub.h"
+#include "proxy/read.h"
 #include "proxy/request.h"
 #include "proxy/tracking.h"
 #include "proxy/transaction.h"
@@ -172,6 +173,7 @@ void session_close(struct session *session)
         request_orphan(request);
         request = next;
     }
+    miss_client_free(&session->front->coherence, &session->misses);
     transaction_end(session);
     pubsub_end(session);
     monitor_end(session);
@@ -705,6 +707,7 @@ static void on_input_end(struct session *session, int error)
         /* Half a request, or nobody to wait for: by TLS the farewell may come before the FIN. */
         session_close(session);
     } else {
+        read_hurry(session);
         (void)close_when_served(session);
     }
 }

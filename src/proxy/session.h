@@ -76,6 +76,7 @@ struct session {
     struct tracker *tracker;         /* NULL: CLIENT TRACKING is off */
     bool is_target;                  /* others redirect their invalidations to it */
     struct outq pushes;              /* that wait for the end of a reply */
+    struct miss_client *misses;      /* it reads where missing keys have leases; else NULL */
     struct upload *upload;           /* the request that is passed on as it arrives; NULL: none */
     struct transaction *transaction; /* NULL: none; from MULTI or WATCH until it ends */
 };
