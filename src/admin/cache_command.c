@@ -115,7 +115,7 @@ static void run_info(struct cache_call *call)
 
 /* ---- STATS ---- */
 
-#define STATS_MAX 256
+#define STATS_MAX 512
 
 struct stats_list {
     struct {

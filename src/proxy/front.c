@@ -393,6 +393,7 @@ struct config_change {
     struct config *config;
     bool is_same_frame; /* else everything goes */
     bool is_staged;
+    bool ends_leases; /* miss leases end with the epochs, so everything goes then, too */
     unsigned n_changed;
     uint8_t changed[CONFIG_NAMESPACES_MAX]; /* ids of namespaces with another policy */
     void (*done)(void *context);
@@ -412,6 +413,7 @@ static void compare(struct config_change *change, const struct config *former)
         if (!is_same_policy(before, after)) {
             change->changed[change->n_changed++] = after->id;
             change->is_staged = change->is_staged || after->cache != before->cache;
+            change->ends_leases = change->ends_leases || before->miss_lease_ms > 0;
         }
     }
 }
@@ -427,7 +429,8 @@ static void drop_changed(const struct config_change *change)
     /* While replicas were read nowhere, what was shown was not noted. */
     recent_note_all(proxy->fleet.recent, clock_now_us());
     stats_add(METRIC_flushes_reload, 1);
-    if (!change->is_same_frame || change->n_changed == change->config->n_namespaces) {
+    if (!change->is_same_frame || change->ends_leases ||
+        change->n_changed == change->config->n_namespaces) {
         epochs_close_all(cache_epochs(proxy->cache));
         return;
     }
