@@ -25,6 +25,8 @@ FUZZ_SECONDS ?= 60
 BACKEND ?=
 ARGS ?=
 PYTEST_ARGS ?=
+# How many of the integration tests run at once; 0: one, in this process, for -s and --pdb.
+PYTEST_JOBS ?= 2
 BENCH_ARGS ?=
 TCL_ARGS ?=
 
@@ -178,7 +180,7 @@ unit: $(UNIT_TESTS) ## unit tests (cmocka)
 
 integration: $(BINARY) ## integration tests (pytest); PYTEST_ARGS='-k consistency -x'
 	@NEARCACHED_BIN='$(abspath $(BINARY))' CC='$(CC)' $(RUN_TESTS) $(PYTHON) -m pytest -q -ra \
-	    -p no:cacheprovider tests/integration $(PYTEST_ARGS)
+	    -p no:cacheprovider -n $(PYTEST_JOBS) tests/integration $(PYTEST_ARGS)
 
 clients: $(BINARY) ## scenarios of real clients: npm, PHP, Ruby, Perl, Python
 	@scripts/install-deps.sh build run test clients
