@@ -274,6 +274,7 @@ install: all ## install below PREFIX (/usr/local), staged in DESTDIR
 	sed -e 's|/usr/local/bin/|$(PREFIX)/bin/|g' -e 's|/usr/local/etc/|$(SYSCONFDIR)/|g' \
 	    systemd/nearcached.service > $(DESTDIR)$(UNITDIR)/nearcached.service
 	@chmod 644 $(DESTDIR)$(UNITDIR)/nearcached.service
+	install -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/nearcached.socket systemd/nearcached-admin.socket
 	install -D -m 644 docs/nearcached.8 $(DESTDIR)$(MANDIR)/man8/nearcached.8
 	install -D -m 644 docs/nearcached.conf.5 $(DESTDIR)$(MANDIR)/man5/nearcached.conf.5
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE $(wildcard docs/*.md)
@@ -285,6 +286,7 @@ uninstall: ## remove what install put there; a changed configuration stays
 	    rm -f '$(CONF)' '$(CONF).new'; rmdir '$(dir $(CONF))' 2>/dev/null; true; \
 	fi
 	rm -f $(DESTDIR)$(PREFIX)/bin/nearcached $(DESTDIR)$(UNITDIR)/nearcached.service \
+	    $(DESTDIR)$(UNITDIR)/nearcached.socket $(DESTDIR)$(UNITDIR)/nearcached-admin.socket \
 	    $(DESTDIR)$(MANDIR)/man8/nearcached.8 $(DESTDIR)$(MANDIR)/man5/nearcached.conf.5
 	rm -rf $(DESTDIR)$(DOCDIR)
 

@@ -29,6 +29,7 @@ if have systemd-analyze; then
     trap 'rm -rf "$scratch"' EXIT
     sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' systemd/nearcached.service \
         >"$scratch/nearcached.service"
-    systemd-analyze verify --man=no "$scratch/nearcached.service" || status=1
+    cp systemd/*.socket "$scratch"
+    systemd-analyze verify --man=no "$scratch"/nearcached* || status=1
 fi
 exit $status

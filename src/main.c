@@ -5,8 +5,11 @@
  * signals, accepting, topology, admin port and the cache's housekeeping; the workers do the rest.
  */
 #include "admin/cache_command.h"
-#include "admin/http.h"
+#include "admin/changer.h"
 #include "admin/info.h"
+#include "admin/ports.h"
+#include "admin/service.h"
+#include "admin/upgrade.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -17,7 +20,6 @@
 #include "coherence/unlink.h"
 #include "config/config.h"
 #include "proxy/front.h"
-#include "proxy/listener.h"
 #include "upstream/discovery.h"
 
 #include <errno.h>
@@ -26,7 +28,6 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/resource.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #define SWEEP_TICK_MS 10
@@ -49,20 +50,25 @@ extern const char *malloc_conf;
 const char *malloc_conf = "background_thread:true,narenas:2,dirty_decay_ms:5000,muzzy_decay_ms:0";
 #endif
 
+enum { SIGNAL_TERM, SIGNAL_INT, SIGNAL_HUP, SIGNAL_USR2, SIGNAL_CHLD, N_SIGNALS };
+
 struct daemon {
-    struct config *config;
+    struct config *config;       /* of the start; afterwards the changer's counts */
     struct config *first_config; /* links log in by what stands in it, as long as they live */
     struct worker control;
     struct cache *cache;
     struct proxy proxy;
     struct discovery *discovery;
     struct topology *topology; /* last published */
-    struct admin_http *http;
-    struct listener *listeners[2 * CONFIG_LIST_MAX];
-    struct event *signals[3];
+    struct ports *ports;
+    struct changer *changer;
+    struct upgrade *upgrade;
+    struct service service;
+    struct event *signals[N_SIGNALS];
     struct event *sweep_event, *housekeeping_event, *drain_event, *watch_event;
     int64_t drain_until_us, away_since_us;
     bool is_draining, was_reachable;
+    int status;                    /* of the process */
     _Atomic bool is_refresh_asked; /* by any worker; one mail at a time */
     struct mail refresh_mail;
 };
@@ -148,10 +154,14 @@ static void watch_backend(struct daemon *daemon)
 
     atomic_store_explicit(&daemon->proxy.is_reachable, is_reachable, memory_order_relaxed);
     watch_outage(daemon, is_reachable);
+    if (is_reachable) {
+        upgrade_ready(daemon->upgrade);
+    }
     if (is_reachable == daemon->was_reachable) {
         return;
     }
     daemon->was_reachable = is_reachable;
+    service_status(&daemon->service, is_reachable);
     if (is_reachable) {
         log_info("main", "backend reachable", "nodes=%u cluster=%s version=%s",
                  daemon->topology->n_nodes, daemon->topology->is_cluster ? "yes" : "no",
@@ -171,15 +181,29 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
     cache_tick(daemon->cache);
 }
 
-/* ---- signals ---- */
+/* ---- drain ---- */
 
-static void stop_accepting(struct daemon *daemon)
+static const struct config *config_of(const struct daemon *daemon)
 {
-    for (unsigned i = 0; i < 2 * CONFIG_LIST_MAX; i++) {
-        listener_close(&daemon->listeners[i]);
-    }
+    return changer_config(daemon->changer);
 }
 
+static void drain_clients(struct daemon *daemon)
+{
+    const struct timeval tick = {0, DRAIN_TICK_MS * 1000};
+    const int64_t limit_ms = config_of(daemon)->drain_timeout_ms;
+
+    log_info("main", "draining", "clients=%u limit_ms=%lld",
+             atomic_load_explicit(&daemon->proxy.n_clients, memory_order_relaxed),
+             (long long)limit_ms);
+    daemon->is_draining = true;
+    daemon->drain_until_us = clock_now_us() + limit_ms * 1000;
+    ports_close_clients(daemon->ports);
+    proxy_drain(&daemon->proxy);
+    event_add(daemon->drain_event, &tick);
+}
+
+/* At the end of drain-delay, and then until nobody is left. */
 static void on_drain_tick(evutil_socket_t fd, short what, void *arg)
 {
     struct daemon *daemon = arg;
@@ -187,37 +211,71 @@ static void on_drain_tick(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    if (n_left == 0 || clock_now_us() >= daemon->drain_until_us) {
+    if (!daemon->is_draining) {
+        event_del(daemon->drain_event);
+        drain_clients(daemon);
+    } else if (n_left == 0 || clock_now_us() >= daemon->drain_until_us) {
         log_info("main", "stopping", "clients_left=%u", n_left);
         worker_stop(&daemon->control);
     }
 }
 
-static void begin_drain(struct daemon *daemon, int signal_number)
+/* Balancers are told first: /readyz says no, while who comes is still served. */
+static void begin_drain(void *context)
 {
-    const struct timeval tick = {0, DRAIN_TICK_MS * 1000};
+    struct daemon *daemon = context;
+    const int64_t delay_ms = config_of(daemon)->drain_delay_ms;
+    const bool has_left = upgrade_has_left(daemon->upgrade);
 
-    log_info("main", "draining", "signal=%d clients=%u limit_ms=%lld", signal_number,
-             atomic_load_explicit(&daemon->proxy.n_clients, memory_order_relaxed),
-             (long long)daemon->config->drain_timeout_ms);
-    sd_notify(0, "STOPPING=1");
-    daemon->is_draining = true;
-    daemon->drain_until_us = clock_now_us() + daemon->config->drain_timeout_ms * 1000;
-    stop_accepting(daemon);
-    proxy_drain(&daemon->proxy);
-    event_add(daemon->drain_event, &tick);
+    if (atomic_exchange_explicit(&daemon->proxy.is_leaving, true, memory_order_relaxed)) {
+        return;
+    }
+    if (!has_left) {
+        service_stopping(&daemon->service);
+    }
+    upgrade_end(daemon->upgrade);
+    if (delay_ms > 0 && !has_left) {
+        const struct timeval delay = {delay_ms / 1000, delay_ms % 1000 * 1000};
+
+        log_info("main", "no longer ready", "drain_delay_ms=%lld", (long long)delay_ms);
+        event_add(daemon->drain_event, &delay);
+    } else {
+        drain_clients(daemon);
+    }
 }
+
+/* ---- signals ---- */
 
 static void on_terminate(evutil_socket_t signal_number, short what, void *arg)
 {
     struct daemon *daemon = arg;
 
     (void)what;
-    if (daemon->is_draining) {
+    if (atomic_load_explicit(&daemon->proxy.is_leaving, memory_order_relaxed)) {
         log_warn("main", "second signal, exit at once", "signal=%d", signal_number);
+        ports_close_clients(daemon->ports); /* for the files of Unix sockets */
         _exit(0);
     }
-    begin_drain(daemon, signal_number);
+    log_info("main", "told to stop", "signal=%d", signal_number);
+    begin_drain(daemon);
+}
+
+static void on_upgrade(evutil_socket_t signal_number, short what, void *arg)
+{
+    struct daemon *daemon = arg;
+
+    (void)signal_number;
+    (void)what;
+    upgrade_begin(daemon->upgrade);
+}
+
+static void on_child(evutil_socket_t signal_number, short what, void *arg)
+{
+    struct daemon *daemon = arg;
+
+    (void)signal_number;
+    (void)what;
+    upgrade_reap(daemon->upgrade);
 }
 
 static void set_log(const struct config *config)
@@ -227,10 +285,8 @@ static void set_log(const struct config *config)
 }
 
 /* Borrowed: the configuration in force keeps them. */
-static void set_tls(struct daemon *daemon)
+static void set_tls(struct daemon *daemon, const struct config *config)
 {
-    const struct config *config = daemon->config;
-
     daemon->proxy.config = config;
     daemon->proxy.tls_clients = config->tls_clients;
     daemon->proxy.tls_backend = config->tls_backend;
@@ -269,51 +325,26 @@ static unsigned fit_max_clients(const struct config *config)
                                                   : (unsigned)(limit.rlim_cur / 2);
 }
 
-/* One log line per line that the parser wrote. */
-static void log_errors(char *text)
+/* A changer_apply_fn: what can fail comes first. The workers are told by the changer. */
+static int apply_config(void *context, const struct config *former, struct config *fresh,
+                        FILE *errors)
 {
-    for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
-        log_error("main", "reload refused", "error=%s", log_quote_long(bytes_of_string(line)));
-    }
-}
+    struct daemon *daemon = context;
+    const int error = ports_change(daemon->ports, former, fresh, errors);
 
-static void reload(struct daemon *daemon)
-{
-    struct config *fresh = NULL;
-    char *text = NULL;
-    size_t size = 0;
-    FILE *errors = open_memstream(&text, &size);
-    int error = errors != NULL ? config_reload(daemon->config, &fresh, errors) : -ENOMEM;
-
-    if (errors != NULL) {
-        (void)fclose(errors);
-    }
     if (error != 0) {
-        stats_add(METRIC_reload_failures, 1);
-        if (text != NULL) {
-            log_errors(text);
-        }
-        log_error("main", "reload failed, the old configuration stays in force", NULL);
-    } else {
-        struct config *former = daemon->config;
-
-        daemon->config = fresh;
-        set_log(fresh);
-        set_tls(daemon);
-        cache_set_maxmemory(daemon->cache, fresh->maxmemory);
-        cache_set_max_bans(daemon->cache, (unsigned)fresh->max_bans);
-        cache_set_max_tag_bans(daemon->cache, (unsigned)fresh->max_tag_bans);
-        atomic_store_explicit(&daemon->proxy.max_clients, fit_max_clients(fresh),
-                              memory_order_relaxed);
-        discovery_configure(daemon->discovery, fresh);
-        proxy_set_config(&daemon->proxy, former, fresh);
-        unlink_jobs_set_config(daemon->proxy.fleet.jobs, fresh);
-        stats_add(METRIC_reloads, 1);
-        log_info("main", "configuration reloaded", "file=%s",
-                 config_file_name(fresh) != NULL ? config_file_name(fresh) : "none");
-        config_unref(&former);
+        return error;
     }
-    free(text);
+    set_log(fresh);
+    set_tls(daemon, fresh);
+    cache_set_maxmemory(daemon->cache, fresh->maxmemory);
+    cache_set_max_bans(daemon->cache, (unsigned)fresh->max_bans);
+    cache_set_max_tag_bans(daemon->cache, (unsigned)fresh->max_tag_bans);
+    cache_set_limits(daemon->cache, (unsigned)fresh->negative_share, (size_t)fresh->max_flights);
+    atomic_store_explicit(&daemon->proxy.max_clients, fit_max_clients(fresh), memory_order_relaxed);
+    discovery_configure(daemon->discovery, fresh);
+    unlink_jobs_set_config(daemon->proxy.fleet.jobs, fresh);
+    return 0;
 }
 
 static void on_hangup(evutil_socket_t signal_number, short what, void *arg)
@@ -322,9 +353,9 @@ static void on_hangup(evutil_socket_t signal_number, short what, void *arg)
 
     (void)signal_number;
     (void)what;
-    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_now_us());
-    reload(daemon);
-    sd_notify(0, "READY=1");
+    service_reloading(&daemon->service);
+    (void)changer_reload(daemon->changer);
+    service_ready(&daemon->service);
 }
 
 /* ---- start ---- */
@@ -374,41 +405,30 @@ static int start_cache(struct daemon *daemon)
     return error;
 }
 
-static int start_listeners(struct daemon *daemon)
+static void log_lines(char *text)
 {
-    const struct config *config = daemon->config;
-    const unsigned n = config->n_listeners + config->n_tls_listeners;
-
-    for (unsigned i = 0; i < n; i++) {
-        const bool is_tls = i >= config->n_listeners;
-        const unsigned at = is_tls ? i - config->n_listeners : i;
-        const int error = listener_open(
-            &daemon->proxy, is_tls ? &config->tls_listeners[at] : &config->listeners[at],
-            config->unix_mode, config->tcp_keepalive_ms, is_tls, &daemon->listeners[i]);
-
-        if (error != 0) {
-            log_error("main", "cannot listen", "addr=%s reason=%s",
-                      is_tls ? config->tls_listen.items[at] : config->listen.items[at],
-                      log_quote(bytes_of_string(strerror(-error))));
-            return error;
-        }
+    for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        log_error("main", "cannot listen", "reason=%s", log_quote_long(bytes_of_string(line)));
     }
-    return 0;
 }
 
-static int start_admin(struct daemon *daemon)
+/* Those of clients before there are threads; the admin port, which asks it, with the discovery. */
+static int start_ports(struct daemon *daemon)
 {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *errors = open_memstream(&text, &size);
     int error;
 
-    if (!daemon->config->has_admin) {
-        return 0;
-    }
-    error = admin_http_start(&daemon->http, &daemon->proxy, daemon->discovery,
-                             &daemon->config->admin_address);
+    CHECK(errors != NULL);
+    error = daemon->discovery == NULL
+                ? ports_open(daemon->ports, daemon->config, errors)
+                : ports_open_admin(daemon->ports, daemon->config, daemon->discovery, errors);
+    (void)fclose(errors);
     if (error != 0) {
-        log_error("main", "cannot listen", "addr=%s reason=%s", daemon->config->admin,
-                  log_quote(bytes_of_string(strerror(-error))));
+        log_lines(text);
     }
+    free(text);
     return error;
 }
 
@@ -433,12 +453,60 @@ static void on_watch(evutil_socket_t fd, short what, void *arg)
 
 static void start_signals(struct daemon *daemon)
 {
-    daemon->signals[0] = evsignal_new(daemon->control.base, SIGTERM, on_terminate, daemon);
-    daemon->signals[1] = evsignal_new(daemon->control.base, SIGINT, on_terminate, daemon);
-    daemon->signals[2] = evsignal_new(daemon->control.base, SIGHUP, on_hangup, daemon);
-    for (unsigned i = 0; i < 3; i++) {
+    static const struct {
+        int number;
+        event_callback_fn fn;
+    } all[N_SIGNALS] = {
+        [SIGNAL_TERM] = {SIGTERM, on_terminate}, [SIGNAL_INT] = {SIGINT, on_terminate},
+        [SIGNAL_HUP] = {SIGHUP, on_hangup},      [SIGNAL_USR2] = {SIGUSR2, on_upgrade},
+        [SIGNAL_CHLD] = {SIGCHLD, on_child},
+    };
+
+    for (unsigned i = 0; i < N_SIGNALS; i++) {
+        daemon->signals[i] = evsignal_new(daemon->control.base, all[i].number, all[i].fn, daemon);
         CHECK(daemon->signals[i] != NULL);
         event_add(daemon->signals[i], NULL);
+    }
+}
+
+/* ---- upgrade ---- */
+
+static void on_taken(void *context)
+{
+    struct daemon *daemon = context;
+
+    service_ready(&daemon->service);
+}
+
+static void on_left(void *context)
+{
+    struct daemon *daemon = context;
+
+    log_info("main", "all clients have gone to the successor", NULL);
+    worker_stop(&daemon->control);
+}
+
+static void on_failed(void *context)
+{
+    struct daemon *daemon = context;
+
+    daemon->status = 1;
+    worker_stop(&daemon->control);
+}
+
+static const struct upgrade_events upgrade_events = {on_taken, on_left, begin_drain, on_failed};
+
+/* A successor accepts when its predecessor says so. */
+static void begin_to_serve(struct daemon *daemon)
+{
+    upgrade_start(daemon->upgrade, &daemon->proxy, daemon->ports, daemon->changer, &upgrade_events,
+                  daemon);
+    if (upgrade_modes(daemon->upgrade)[0] != '\0') {
+        (void)changer_set_modes(daemon->changer, upgrade_modes(daemon->upgrade));
+    }
+    if (!upgrade_is_pending(daemon->upgrade)) {
+        ports_accept(daemon->ports, true);
+        service_ready(&daemon->service);
     }
 }
 
@@ -458,7 +526,12 @@ static int start(struct daemon *daemon)
         return error;
     }
     (void)unlink_jobs_new(&proxy->fleet, &daemon->control, proxy->login, daemon->config);
-    set_tls(daemon);
+    set_tls(daemon, daemon->config);
+    daemon->changer = changer_new(proxy, daemon->config, apply_config, daemon);
+    daemon->ports = ports_new(proxy);
+    proxy->changer = daemon->changer;
+    proxy->begin_drain = begin_drain;
+    proxy->drain_context = daemon;
     make_run_id(proxy->run_id);
     proxy->cache_command = cache_command;
     proxy->info_section = info_section;
@@ -472,35 +545,40 @@ static int start(struct daemon *daemon)
     daemon->housekeeping_event = new_timer(daemon, on_housekeeping, HOUSEKEEPING_TICK_MS);
     daemon->drain_event = new_timer(daemon, on_drain_tick, 0);
     daemon->watch_event = new_timer(daemon, on_watch, WATCH_TICK_MS);
-    error = start_listeners(daemon);
+    error = start_ports(daemon);
     if (error == 0) {
         error = proxy_start(proxy);
     }
     if (error == 0) {
         daemon->discovery = discovery_new(daemon->control.base, daemon->config, on_topology,
                                           daemon);
-        error = start_admin(daemon);
+        error = start_ports(daemon);
     }
     return error;
 }
 
 static void stop(struct daemon *daemon)
 {
-    stop_accepting(daemon);
+    ports_close_clients(daemon->ports);
+    service_fini(&daemon->service);
     event_free(daemon->sweep_event);
     event_free(daemon->housekeeping_event);
     event_free(daemon->drain_event);
     event_free(daemon->watch_event);
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < N_SIGNALS; i++) {
         event_free(daemon->signals[i]);
     }
+    upgrade_stop(daemon->upgrade);
     unlink_jobs_stop(daemon->proxy.fleet.jobs);
     proxy_stop(&daemon->proxy);
-    admin_http_stop(&daemon->http);
+    changer_stop(daemon->changer);
+    ports_free(&daemon->ports);
     discovery_free(&daemon->discovery);
     proxy_fini(&daemon->proxy);
     /* Mail on its way home, and what a name service still holds. */
     event_base_loop(daemon->control.base, EVLOOP_NONBLOCK);
+    upgrade_free(&daemon->upgrade);
+    changer_free(&daemon->changer);
     unlink_jobs_free(&daemon->proxy.fleet.jobs);
     topology_unref(&daemon->topology);
     worker_fini(&daemon->control);
@@ -510,7 +588,7 @@ static void stop(struct daemon *daemon)
     buffer_pool_fini();
 }
 
-static int run(struct config *config)
+static int run(struct config *config, char **argv)
 {
     struct daemon daemon = {.config = config, .first_config = config_ref(config)};
     char backend[256];
@@ -518,29 +596,45 @@ static int run(struct config *config)
     set_log(config);
     (void)signal(SIGPIPE, SIG_IGN);
     config_backend_text(&config->target, backend, sizeof(backend));
+    daemon.upgrade = upgrade_new(argv);
     if (start(&daemon) != 0) {
         return 1;
     }
     log_info("main", "started", "version=%s pid=%d workers=%u maxmemory=%zu backend=%s", NC_VERSION,
              (int)getpid(), daemon.proxy.n_fronts, config->maxmemory, backend);
-    sd_notify(0, "READY=1");
+    service_init(&daemon.service, &daemon.proxy);
+    begin_to_serve(&daemon);
     worker_run(&daemon.control);
     stop(&daemon);
     log_info("main", "stopped", NULL);
-    return 0;
+    return daemon.status;
 }
 
-int main(int argc, char **argv)
+/* A successor gets the command line as it was, before passwords were taken out of it. */
+static char **copy_arguments(int argc, char **argv)
 {
-    enum config_action action = CONFIG_RUN;
-    struct config *config = NULL;
+    char **copy = mem_alloc((size_t)(argc + 1) * sizeof(*copy));
 
-    if (config_load(argc, argv, &action, &config, stderr) != 0) {
-        return 1;
+    for (int i = 0; i < argc; i++) {
+        copy[i] = mem_strdup(argv[i]);
     }
+    return copy;
+}
+
+static void free_arguments(char **copy)
+{
+    for (char **at = copy; *at != NULL; at++) {
+        explicit_bzero(*at, strlen(*at));
+        mem_free(*at);
+    }
+    mem_free(copy);
+}
+
+static int act(enum config_action action, struct config *config, char **argv)
+{
     switch (action) {
     case CONFIG_RUN:
-        return run(config);
+        return run(config, argv);
     case CONFIG_TEST:
         printf("the configuration is good\n");
         config_unref(&config);
@@ -559,4 +653,18 @@ int main(int argc, char **argv)
         return 0;
     }
     return 1;
+}
+
+int main(int argc, char **argv)
+{
+    enum config_action action = CONFIG_RUN;
+    struct config *config = NULL;
+    char **arguments = copy_arguments(argc, argv);
+    int status = 1;
+
+    if (config_load(argc, argv, &action, &config, stderr) == 0) {
+        status = act(action, config, arguments);
+    }
+    free_arguments(arguments);
+    return status;
 }

@@ -33,6 +33,10 @@ void cache_run_publish(struct cache_call *call);
 void cache_run_subscribe(struct cache_call *call);
 void cache_run_unsubscribe(struct cache_call *call);
 
+/* admin/config_command.c */
+void cache_run_config(struct cache_call *call);
+void cache_run_mode(struct cache_call *call);
+
 /* admin/dependency_command.c */
 void cache_run_depend(struct cache_call *call);
 void cache_run_undepend(struct cache_call *call);

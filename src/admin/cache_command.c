@@ -92,11 +92,13 @@ static void put_namespaces(const struct front *front, struct resp_writer *text)
         info_line(text,
                   "%s:match=%s,cache=%s,max_ttl_ms=%" PRId64 ",negative_ttl_ms=%" PRId64
                   ",max_value_bytes=%zu,entries=%" PRIu64 ",bytes=%" PRIu64 ",hits=%" PRIu64
-                  ",misses=%" PRIu64 ",stale_if_error_ms=%" PRId64 ",stale_served=%" PRIu64,
+                  ",misses=%" PRIu64 ",stale_if_error_ms=%" PRId64 ",stale_served=%" PRIu64
+                  ",mode=%s",
                   ns->name, ns->match != NULL ? ns->match : "", ns->cache ? "on" : "off",
                   ns->max_ttl_ms, ns->negative_ttl_ms, ns->max_value, n_entries, n_bytes,
                   stats_ns_sum(ns->id, NS_METRIC_hits), misses_of(ns->id), ns->stale_if_error_ms,
-                  stats_ns_sum(ns->id, NS_METRIC_stale_served));
+                  stats_ns_sum(ns->id, NS_METRIC_stale_served),
+                  config_mode_name(config_mode_of(config, ns)));
     }
 }
 
@@ -116,7 +118,7 @@ static void run_info(struct cache_call *call)
 
 /* ---- STATS ---- */
 
-#define STATS_MAX 384
+#define STATS_MAX 512
 
 struct stats_list {
     struct {
@@ -410,6 +412,9 @@ static const struct subcommand subcommands[] = {
      cache_run_ban},
     {"CLEAR", "[<namespace>]", "Drop everything, or all of a namespace. Returns how many keys.", 0,
      1, true, cache_run_clear},
+    {"CONFIG", "GET <pattern> [<pattern> ...] | SET <option> <value> [<option> <value> ...]",
+     "Show options, or set them until the next reload or restart.", 1, UINT32_MAX, true,
+     cache_run_config},
     {"DEPEND", "<derived> <source> [<source> ...]",
      "Drop what is held of derived whenever a source is written, whoever writes it.", 2,
      1 + DEPENDENCY_SOURCES_MAX, true, cache_run_depend},
@@ -430,6 +435,10 @@ static const struct subcommand subcommands[] = {
      cache_run_invalidate},
     {"JOB", "LIST | CANCEL <id>", "Show what INVALIDATE ALL is doing at the backend, or end it.", 1,
      2, true, cache_run_job},
+    {"MODE", "", "Show the mode of all, and of each namespace.", 0, 0, false, cache_run_mode},
+    {"MODE", "on|bypass|readonly|off [<namespace>]",
+     "Relay everything, refuse writes, or refuse all, at once and until it is changed.", 1, 2, true,
+     cache_run_mode},
     {"MEMBERS", "<tag> [<count>]", "Show keys that were given the tag: 100, or as many.", 1, 2,
      true, cache_run_members},
     {"PUBLISH", "[L1|ALL] <event>",

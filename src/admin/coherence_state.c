@@ -55,7 +55,7 @@ static void survey_namespaces(const struct proxy *proxy, const struct config *co
     for (unsigned i = 0; i < config->n_namespaces; i++) {
         const struct config_namespace *ns = &config->namespaces[i];
 
-        if (!ns->cache || ns->coherence == coherence) {
+        if (!ns->has_cache || ns->coherence == coherence) {
             continue;
         }
         if (ns->coherence == COHERENCE_AUTO) {

@@ -12,6 +12,7 @@
 #include <event2/http.h>
 #include <event2/http_struct.h>
 #include <event2/listener.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -38,6 +39,8 @@ struct admin_http {
     struct evhttp *server;
     struct evconnlistener *listener; /* the server's */
     struct event *resume_event;
+    struct endpoint endpoint;
+    bool is_accepting;
 };
 
 /* One GET /metrics while the workers are asked. */
@@ -138,8 +141,13 @@ static void answer_readiness(struct admin_http *http, struct evhttp_request *req
     const char *error = "";
     char text[512];
 
-    if (atomic_load_explicit(&proxy->is_draining, memory_order_relaxed)) {
+    if (atomic_load_explicit(&proxy->is_leaving, memory_order_relaxed) ||
+        atomic_load_explicit(&proxy->is_draining, memory_order_relaxed)) {
         reply_text(request, HTTP_SERVUNAVAIL, "Service Unavailable", "draining");
+        return;
+    }
+    if (proxy->config->mode == MODE_OFF) {
+        reply_text(request, HTTP_SERVUNAVAIL, "Service Unavailable", "switched off (mode = off)");
         return;
     }
     if (atomic_load_explicit(&proxy->is_reachable, memory_order_relaxed)) {
@@ -172,6 +180,7 @@ static void answer_index(struct admin_http *http, struct evhttp_request *request
                         "<li><a href=\"/healthz\">/healthz</a>: the process runs\n"
                         "<li><a href=\"/readyz\">/readyz</a>: the backend can be reached\n"
                         "<li>/v1/invalidate: POST what tier 1 is to drop, as JSON\n"
+                        "<li>/v1/drain: POST, to do as on SIGTERM\n"
                         "<li><a href=\"/v1/bans\">/v1/bans</a>, <a "
                         "href=\"/v1/jobs\">/v1/jobs</a>: what stands, and what is under way\n"
                         "</ul>\n</html>\n",
@@ -197,6 +206,14 @@ static void answer_jobs(struct admin_http *http, struct evhttp_request *request)
     invalidate_http_jobs(http->proxy, request);
 }
 
+static void answer_drain(struct admin_http *http, struct evhttp_request *request)
+{
+    if (invalidate_http_may_order(http->proxy, request)) {
+        reply_text(request, 202, "Accepted", "draining");
+        http->proxy->begin_drain(http->proxy->drain_context);
+    }
+}
+
 static const struct page pages[] = {
     {"/", answer_index, false},
     {"/metrics", answer_metrics, false},
@@ -205,6 +222,7 @@ static const struct page pages[] = {
     {"/v1/invalidate", answer_invalidate, true},
     {"/v1/bans", answer_bans, false},
     {"/v1/jobs", answer_jobs, false},
+    {"/v1/drain", answer_drain, true},
 };
 
 static const struct page *find_page(struct evhttp_request *request)
@@ -249,7 +267,9 @@ static void on_resume(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    evconnlistener_enable(http->listener);
+    if (http->is_accepting) {
+        evconnlistener_enable(http->listener);
+    }
 }
 
 static void on_accept_error(struct evconnlistener *listener, void *arg)
@@ -264,10 +284,8 @@ static void on_accept_error(struct evconnlistener *listener, void *arg)
     event_add(serving->resume_event, &pause);
 }
 
-static int open_listener(struct evconnlistener **listener, struct event_base *base,
-                         const struct config_address *address)
+static int open_socket(const struct config_address *address)
 {
-    const unsigned flags = LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC;
     struct endpoint endpoint;
     int fd;
 
@@ -279,13 +297,7 @@ static int open_listener(struct evconnlistener **listener, struct event_base *ba
     if (fd < 0) {
         return fd;
     }
-    fd = stream_listen(&endpoint, 0);
-    if (fd < 0) {
-        return fd;
-    }
-    *listener = evconnlistener_new(base, NULL, NULL, flags, 0, fd);
-    CHECK(*listener != NULL);
-    return 0;
+    return stream_listen(&endpoint, 0);
 }
 
 /* All methods come here, so that every refusal is worded alike. */
@@ -304,29 +316,61 @@ static struct evhttp *new_server(struct admin_http *http, struct event_base *bas
 }
 
 int admin_http_start(struct admin_http **http, struct proxy *proxy,
-                     const struct discovery *discovery, const struct config_address *address)
+                     const struct discovery *discovery, const struct config_address *address,
+                     int fd)
 {
+    const unsigned flags = LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC;
     struct event_base *base = proxy->control->base;
     struct evconnlistener *listener;
+    struct sockaddr_storage bound;
+    socklen_t length = sizeof(bound);
     struct admin_http *new;
-    const int error = open_listener(&listener, base, address);
 
-    if (error != 0) {
-        return error;
+    fd = fd >= 0 ? fd : open_socket(address);
+    if (fd < 0) {
+        return fd;
     }
+    (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    listener = evconnlistener_new(base, NULL, NULL, flags, 0, fd);
+    CHECK(listener != NULL);
     new = mem_alloc(sizeof(*new));
     new->magic = HTTP_MAGIC;
     new->proxy = proxy;
     new->discovery = discovery;
     new->listener = listener;
+    if (getsockname(fd, (struct sockaddr *)&bound, &length) == 0) {
+        endpoint_from_sockaddr(&new->endpoint, (struct sockaddr *)&bound, length);
+    }
     new->resume_event = event_new(base, -1, 0, on_resume, new);
     CHECK(new->resume_event != NULL);
     new->server = new_server(new, base);
     CHECK(evhttp_bind_listener(new->server, listener) != NULL);
     evconnlistener_set_error_cb(listener, on_accept_error);
     serving = new;
+    new->is_accepting = true;
     *http = new;
     return 0;
+}
+
+void admin_http_accept(struct admin_http *http, bool on)
+{
+    http->is_accepting = on;
+    event_del(http->resume_event);
+    if (on) {
+        evconnlistener_enable(http->listener);
+    } else {
+        evconnlistener_disable(http->listener);
+    }
+}
+
+int admin_http_fd(const struct admin_http *http)
+{
+    return evconnlistener_get_fd(http->listener);
+}
+
+const char *admin_http_text(const struct admin_http *http)
+{
+    return http->endpoint.text;
 }
 
 void admin_http_stop(struct admin_http **http)
@@ -339,7 +383,9 @@ void admin_http_stop(struct admin_http **http)
     evhttp_free((*http)->server);
     event_free((*http)->resume_event);
     (*http)->magic = 0;
-    serving = NULL;
+    if (serving == *http) {
+        serving = NULL;
+    }
     mem_free(*http);
     *http = NULL;
 }

@@ -1,5 +1,6 @@
 /*
- * http.h - the admin port: /metrics, /healthz, /readyz, /v1/invalidate and an index of them
+ * http.h - the admin port: /metrics, /healthz, /readyz, /v1/invalidate, /v1/drain and an index of
+ * them
  *
  * Purpose:    answer monitoring and orchestration over HTTP on the control thread, and take
  *             invalidations (invalidate_http.h).
@@ -22,10 +23,17 @@
 
 struct admin_http; /* opaque */
 
-/* discovery says why the backend cannot be reached; NULL: nobody knows. */
+/*
+ * discovery says why the backend cannot be reached; NULL: nobody knows. fd: a socket that listens
+ * already, which is taken, and address is not looked at; -1: none.
+ */
 NC_MUST_CHECK int admin_http_start(struct admin_http **http, struct proxy *proxy,
                                    const struct discovery *discovery,
-                                   const struct config_address *address);
+                                   const struct config_address *address, int fd);
+/* New connections wait meanwhile, for us or for who has the socket too. */
+void admin_http_accept(struct admin_http *http, bool on);
+int admin_http_fd(const struct admin_http *http);
+const char *admin_http_text(const struct admin_http *http);
 /* Closes everything; answers under way are dropped. Accepts a pointer to NULL. */
 void admin_http_stop(struct admin_http **http);
 

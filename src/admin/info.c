@@ -34,6 +34,7 @@ static void put_process(struct proxy *proxy, struct resp_writer *text)
     info_line(text, "nearcached_clients:%u",
               atomic_load_explicit(&proxy->n_clients, memory_order_relaxed));
     info_line(text, "nearcached_ready:%d", is_ready);
+    info_line(text, "nearcached_mode:%s", config_mode_name(front_self()->config->mode));
     info_line(text, "nearcached_backend_away:%d",
               atomic_load_explicit(&proxy->is_away, memory_order_relaxed));
 }

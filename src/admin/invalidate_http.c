@@ -671,6 +671,20 @@ static bool is_json(struct evhttp_request *request)
            (type[16] == '\0' || type[16] == ';' || type[16] == ' ');
 }
 
+static bool must_be_json(struct evhttp_request *request)
+{
+    if (is_json(request)) {
+        return true;
+    }
+    refuse(request, 415, "Unsupported Media Type", NULL, "Content-Type is not application/json");
+    return false;
+}
+
+bool invalidate_http_may_order(const struct proxy *proxy, struct evhttp_request *request)
+{
+    return may_call(proxy, request) && must_be_json(request);
+}
+
 void invalidate_http_post(struct proxy *proxy, struct evhttp_request *request)
 {
     struct evbuffer *input = evhttp_request_get_input_buffer(request);
@@ -687,9 +701,7 @@ void invalidate_http_post(struct proxy *proxy, struct evhttp_request *request)
                "the body is larger than 256 KiB");
         return;
     }
-    if (!is_json(request)) {
-        refuse(request, 415, "Unsupported Media Type", NULL,
-               "Content-Type is not application/json");
+    if (!must_be_json(request)) {
         return;
     }
     call.body = length > 0 ? json_loadb((const char *)evbuffer_pullup(input, -1), length,

@@ -23,6 +23,10 @@
 void invalidate_http_post(struct proxy *proxy, struct evhttp_request *request);
 void invalidate_http_bans(struct proxy *proxy, struct evhttp_request *request);
 void invalidate_http_jobs(struct proxy *proxy, struct evhttp_request *request);
+/* By the same rules as an invalidation, whatever the body. False: refused, and said so. */
+bool invalidate_http_may_order(const struct proxy *proxy, struct evhttp_request *request);
+/* 413, for a body that was not even read. */
+void invalidate_http_too_large(struct evhttp_request *request);
 /* The admin port closes: what is not answered yet will not be. Before it frees its requests. */
 void invalidate_http_stop(void);
 

@@ -42,6 +42,7 @@ typedef double (*gauge_fn)(const struct metrics_facts *facts, unsigned ns);
 
 READ_GAUGE(entries, facts->namespaces[ns].n_entries)
 READ_GAUGE(entry_bytes, facts->namespaces[ns].n_bytes)
+READ_GAUGE(mode, facts->namespaces[ns].mode)
 READ_GAUGE(tls_clients, facts->n_tls_clients)
 READ_GAUGE(tls_links, facts->n_tls_links)
 READ_GAUGE(tls_client_expiry, facts->tls_client_expiry)
@@ -394,6 +395,11 @@ static void add_process(struct gather *gather)
     for (unsigned ns = 0; ns < config_namespace_count(); ns++) {
         cache_ns_stats(proxy->cache, ns, &facts->namespaces[ns].n_entries,
                        &facts->namespaces[ns].n_bytes);
+    }
+    for (unsigned i = 0; i < proxy->config->n_namespaces; i++) {
+        const struct config_namespace *ns = &proxy->config->namespaces[i];
+
+        facts->namespaces[ns->id].mode = config_mode_of(proxy->config, ns);
     }
     facts->n_clients = atomic_load_explicit(&proxy->n_clients, memory_order_relaxed);
     facts->n_blocked = atomic_load_explicit(&proxy->n_blocked, memory_order_relaxed);

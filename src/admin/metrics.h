@@ -30,6 +30,7 @@ struct metrics_facts {
     bool are_dependencies_incomplete;
     struct {
         uint64_t n_entries, n_bytes;
+        int mode;
     } namespaces[STATS_NAMESPACES];
     unsigned n_clients, max_clients;
     unsigned n_subscriptions;

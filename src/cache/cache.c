@@ -82,8 +82,8 @@ int cache_new(const struct cache_options *options, struct cache **cache)
         return -ENOMEM;
     }
     struct cache *made = mem_alloc(sizeof(*made));
-    made->negative_percent = options->negative_percent;
-    made->max_flights = options->max_flights;
+    atomic_init(&made->negative_percent, options->negative_percent);
+    atomic_init(&made->max_flights, options->max_flights);
     atomic_init(&made->maxmemory, options->maxmemory);
     atomic_init(&made->shard_budget, options->maxmemory / n_shards);
     bans_init(made);
@@ -494,7 +494,7 @@ static bool begin_locked(struct cache *cache, struct shard *shard, const struct 
 static bool take_flight_number(struct cache *cache)
 {
     if (atomic_fetch_add_explicit(&cache->n_flights, 1, memory_order_relaxed) <
-        cache->max_flights) {
+        atomic_load_explicit(&cache->max_flights, memory_order_relaxed)) {
         return true;
     }
     atomic_fetch_sub_explicit(&cache->n_flights, 1, memory_order_relaxed);

@@ -289,6 +289,8 @@ void cache_tick(struct cache *cache);
 /* maxmemory may change while running; entries above a smaller one leave by eviction, bounded per
  * call of cache_tick(). */
 void cache_set_maxmemory(struct cache *cache, size_t maxmemory);
+/* As in struct cache_options; what is there stays. */
+void cache_set_limits(struct cache *cache, unsigned negative_percent, size_t max_flights);
 
 /*
  * Drops every entry of ns (or all with ns < 0) and voids all flights, at once and without looking

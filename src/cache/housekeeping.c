@@ -157,6 +157,12 @@ static size_t budget_of(const struct cache *cache)
     return atomic_load_explicit(&cache->shard_budget, memory_order_relaxed) * cache->n_shards;
 }
 
+void cache_set_limits(struct cache *cache, unsigned negative_percent, size_t max_flights)
+{
+    atomic_store_explicit(&cache->negative_percent, negative_percent, memory_order_relaxed);
+    atomic_store_explicit(&cache->max_flights, max_flights, memory_order_relaxed);
+}
+
 void cache_set_maxmemory(struct cache *cache, size_t maxmemory)
 {
     const size_t most = arena_range_bytes() / 3 * 2;

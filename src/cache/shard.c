@@ -311,7 +311,8 @@ static bool fits_locked(const struct cache *cache, const struct shard *shard, si
 static bool fits_negative_locked(const struct cache *cache, const struct shard *shard, size_t need)
 {
     const size_t budget = atomic_load_explicit(&cache->shard_budget, memory_order_relaxed);
-    const size_t limit = budget / 100 * cache->negative_percent;
+    const size_t limit = budget / 100 *
+                         atomic_load_explicit(&cache->negative_percent, memory_order_relaxed);
 
     return shard->negative_bytes <= limit && need <= limit - shard->negative_bytes;
 }

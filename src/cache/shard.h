@@ -99,8 +99,8 @@ struct cache {
     struct epochs_incarnation *incarnations; /* init: epochs_at(epochs, 0) */
     struct shard *shards;                    /* init */
     unsigned n_shards;                       /* init: a power of two */
-    unsigned negative_percent;               /* init */
-    size_t max_flights;                      /* init */
+    _Atomic unsigned negative_percent;       /* atomic */
+    _Atomic size_t max_flights;              /* atomic */
     _Atomic(cache_slot_fn) slot_of;          /* atomic */
     _Atomic size_t n_flights;                /* atomic: void ones too */
     _Atomic unsigned n_watches;              /* atomic */

@@ -69,6 +69,7 @@ struct coherence {
     const struct config *config;
     struct event *tick_event;
     struct auditor *auditor;
+    bool holds_fills; /* reads that tier 1 lacks are relayed: a configuration is on its way */
     struct dependency_desk *desk;       /* CACHE DEPEND */
     struct dependency_watches *watches; /* sources that it hears of */
     struct ledger *ledger;              /* what applications told us, kept at the backend */

@@ -778,6 +778,15 @@ static void send_off(struct coherence *coherence, struct cache_flight *flight,
     }
 }
 
+/*
+ * A look-up that was begun when the namespace was kept may come again when it no longer is; and
+ * while a configuration is on its way, nothing is fetched.
+ */
+static bool may_fill(const struct coherence *coherence, const struct config_namespace *ns)
+{
+    return ns->cache && NC_LIKELY(!coherence->holds_fills);
+}
+
 bool early_refresh(struct coherence *coherence, const struct cache_query *query,
                    const struct command *command, const struct identity *identity)
 {
@@ -785,7 +794,7 @@ bool early_refresh(struct coherence *coherence, const struct cache_query *query,
     struct cache_offer offer = {.may_begin = true};
     struct cache_flight *flight = NULL;
 
-    if (!make_offer(coherence, query, identity, ns, &offer) ||
+    if (!may_fill(coherence, ns) || !make_offer(coherence, query, identity, ns, &offer) ||
         !cache_refresh(coherence->cache, query, &offer, &flight)) {
         return false;
     }
@@ -831,6 +840,10 @@ enum cache_outcome coherence_read(struct coherence *coherence, const struct cach
     waiter->has_begun = false;
     waiter->asked_at_us = query->now_us;
     waiter->waiter.worker = offer.worker;
+    if (!may_fill(coherence, ns)) {
+        *refusal = REFUSED_CACHE;
+        return CACHE_RELAY;
+    }
     if (NC_UNLIKELY(ns->miss_lease_ms > 0) && is_held(coherence, query, ns, waiter)) {
         return CACHE_JOINED;
     }

@@ -91,7 +91,8 @@ void prefixes_init(struct prefixes *prefixes, const struct config *config, int m
         const struct config_namespace *ns = &config->namespaces[i];
         size_t len = 0;
 
-        if (!ns->cache || (ns->coherence != mode && ns->coherence != other)) {
+        /* What a mode does not keep for a while is heard of all the same: links stay. */
+        if (!ns->has_cache || (ns->coherence != mode && ns->coherence != other)) {
             continue;
         }
         if (ns->match != NULL) {

@@ -51,6 +51,7 @@ enum {
     TLS_AUTH_CLIENTS_YES
 };
 enum { SENTINEL_TLS_AUTO, SENTINEL_TLS_ON, SENTINEL_TLS_OFF };
+enum { MODE_ON, MODE_BYPASS, MODE_READONLY, MODE_OFF };
 enum { SCOPE_L1, SCOPE_ALL };
 enum { LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON };
 
@@ -83,6 +84,7 @@ struct config_list {
 #define CONFIG_FIELD_ENUM_cache_command(name) int name
 #define CONFIG_FIELD_ENUM_tls_auth_clients(name) int name
 #define CONFIG_FIELD_ENUM_sentinel_tls(name) int name
+#define CONFIG_FIELD_ENUM_mode(name) int name
 #define CONFIG_FIELD_ENUM_scope(name) int name
 #define CONFIG_FIELD_ENUM_log_level(name) int name
 #define CONFIG_FIELD_ENUM_log_format(name) int name
@@ -134,7 +136,8 @@ struct config_namespace {
     /*
      * match (NULL for "default"; without captures), tags (NULL: none), cache, and the options that
      * a namespace may override, resolved: max_ttl_ms, negative_ttl_ms, max_value, replica_reads,
-     * coherence.
+     * coherence, mode. `cache` is what comes of the option and of the modes: whether its keys
+     * are kept.
      */
 #define WORDS(list, words)
 #define OPTION(section, name, type, def, min, max, reload, help)                                   \
@@ -143,6 +146,8 @@ struct config_namespace {
 #include "tables/options.def"
 #undef OPTION
 #undef OVERRIDE
+    bool has_cache;                   /* the option `cache` alone */
+    bool refuses_writes, refuses_all; /* by its own mode or the global one */
 };
 
 /* One [dependency] section: what its source's pattern matches, its derived names follow. */
@@ -163,6 +168,7 @@ struct config_dependency {
 struct event_rules;    /* event_rules.h */
 struct config_matcher; /* opaque: patterns prepared for config_namespace_of() */
 struct config_source;  /* opaque: file name and flags, kept for config_reload() */
+struct config_changes; /* opaque: the file as it was read, and what was set since */
 
 struct config {
     /*
@@ -197,10 +203,12 @@ struct config {
     struct config_namespace ledger_namespace; /* of the ledger's own keys: default, but not kept */
     struct tag_rules *tag_rules;
     struct config_matcher *matcher;
+    bool has_refusals; /* some namespace, or all, refuses writes or everything */
     struct config_dependency *dependencies; /* in the file's order */
     unsigned n_dependencies;
     struct event_rules *events; /* sections [event] and [event-source] */
     struct config_source *source;
+    struct config_changes *changes;
     _Atomic unsigned n_refs;
 };
 
@@ -224,11 +232,49 @@ NC_MUST_CHECK int config_load(int argc, char **argv, enum config_action *action,
                               struct config **out, FILE *errors);
 
 /*
- * Reads the file again, under the environment and the flags of the first time. Besides all other
- * errors, an option that needs a restart (START) must not have changed. current, or what it was
- * reloaded from, came from config_load().
+ * Reads the file again, under the environment and the flags of the first time. What config_set()
+ * changed is forgotten, but for modes. An option that needs a restart (START) and has changed keeps
+ * its value; `notes` gets a line for each. current, or what it was reloaded from, came from
+ * config_load().
  */
-NC_MUST_CHECK int config_reload(const struct config *current, struct config **out, FILE *errors);
+NC_MUST_CHECK int config_reload(const struct config *current, struct config **out, FILE *errors,
+                                FILE *notes);
+
+/* One option and its new value; space: its namespace, NULL: outside of them. Borrowed. */
+struct config_assignment {
+    const char *space, *name, *value;
+};
+
+/*
+ * Sets options over all else, and all of them or none: with the file as it was read last, so that
+ * nothing else changes. Certificates are read again only where [tls] changed. Checks are those of
+ * the file; an option that needs a restart is an error.
+ */
+NC_MUST_CHECK int config_set(const struct config *current, const struct config_assignment *set,
+                             unsigned n, struct config **out, FILE *errors);
+
+/* "=off session=bypass", as config_set_modes() takes it: the modes that were set. */
+void config_modes_set(const struct config *config, FILE *out);
+NC_MUST_CHECK int config_set_modes(const struct config *current, const char *text,
+                                   struct config **out, FILE *errors);
+
+/* One difference. before or after NULL: the namespace was not, or is no longer, there. */
+typedef void (*config_diff_fn)(void *context, const char *option, const char *before,
+                               const char *after);
+/* Values are shown as by config_each(). Returns how many differ. */
+unsigned config_diff(const struct config *former, const struct config *fresh, config_diff_fn fn,
+                     void *context);
+
+/*
+ * All options as one writes them, "max-ttl" and "namespace.session.max-ttl". Of secrets only
+ * whether there is one.
+ */
+typedef void (*config_each_fn)(void *context, const char *option, const char *value);
+void config_each(const struct config *config, config_each_fn fn, void *context);
+
+/* "on", "bypass" ... of the mode that holds for the namespace, the global one included. */
+const char *config_mode_name(int mode);
+int config_mode_of(const struct config *config, const struct config_namespace *space);
 
 /* Defaults and the given text alone, as for a file of this name: for tests and fuzzing. */
 NC_MUST_CHECK int config_parse(struct bytes text, const char *file_name, struct config **out,

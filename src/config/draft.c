@@ -39,6 +39,9 @@ struct draft_dependency {
 
 struct config_draft {
     struct config *config;
+    const struct config *in_force; /* NULL: none */
+    enum draft_restart restart;
+    FILE *notes;
     char *file_name;
     FILE *errors;
     unsigned n_errors;
@@ -58,21 +61,28 @@ static unsigned index_of(const struct config_option *option)
 
 /* -- Errors ----------------------------------------------------------------------------------- */
 
-static void print_place(const struct config_draft *draft, enum config_layer layer, unsigned line)
+static void print_place_to(FILE *out, const struct config_draft *draft, enum config_layer layer,
+                           unsigned line)
 {
     static const char *const layers[] = {
         [LAYER_DEFAULT] = "default",
         [LAYER_ENVIRONMENT] = "environment",
         [LAYER_COMMAND_LINE] = "command line",
+        [LAYER_SET] = "CACHE CONFIG SET",
     };
 
     if (layer != LAYER_FILE) {
-        fprintf(draft->errors, "%s", layers[layer]);
+        fprintf(out, "%s", layers[layer]);
     } else if (line == 0) {
-        fprintf(draft->errors, "%s", draft->file_name);
+        fprintf(out, "%s", draft->file_name);
     } else {
-        fprintf(draft->errors, "%s:%u", draft->file_name, line);
+        fprintf(out, "%s:%u", draft->file_name, line);
     }
+}
+
+static void print_place(const struct config_draft *draft, enum config_layer layer, unsigned line)
+{
+    print_place_to(draft->errors, draft, layer, line);
 }
 
 /* Counts an error; false when its text is withheld, as enough were shown. */
@@ -287,6 +297,70 @@ void draft_set_in_namespace(struct config_draft *draft, struct draft_namespace *
     }
 }
 
+static void set_override(struct config_draft *draft, struct draft_namespace *space,
+                         const struct config_option *option, const char *value)
+{
+    const struct origin now = {LAYER_SET, 0};
+    char why[OPTION_TEXT_MAX];
+
+    space->origins[index_of(option)] = now;
+    if (!config_option_set(option, &space->values, value, why)) {
+        value_error(draft, option, now, value, why);
+    }
+}
+
+static struct draft_namespace *find_space(const struct config_draft *draft, const char *name)
+{
+    for (unsigned i = 0; i < draft->n_spaces; i++) {
+        if (strcmp(draft->spaces[i]->name, name) == 0) {
+            return draft->spaces[i];
+        }
+    }
+    return NULL;
+}
+
+bool draft_has_namespace(const struct config_draft *draft, const char *name)
+{
+    return strcmp(name, "default") == 0 || find_space(draft, name) != NULL;
+}
+
+void draft_override(struct config_draft *draft, const char *space, const char *name,
+                    const char *value)
+{
+    const bool is_local = space != NULL;
+    const struct config_option *const option = config_option_find(is_local, name);
+    struct draft_namespace *found = is_local ? find_space(draft, space) : NULL;
+
+    if (is_local && found == NULL && strcmp(space, "default") == 0) {
+        found = draft_add_namespace(draft, "default", 0);
+    }
+    if (is_local && found == NULL) {
+        draft_error(draft, LAYER_SET, 0, "there is no namespace %s",
+                    log_quote(bytes_of_string(space)));
+    } else if (option == NULL) {
+        const struct config_option *const nearest = config_option_nearest(is_local, name);
+
+        draft_error(draft, LAYER_SET, 0, "unknown option %s%s%s%s",
+                    log_quote(bytes_of_string(name)), nearest != NULL ? ", did you mean " : "",
+                    nearest != NULL ? nearest->spelling : "", nearest != NULL ? "?" : "");
+    } else if (found != NULL) {
+        set_override(draft, found, option, value);
+    } else {
+        if (option->type == OPTION_LIST) {
+            config_option_clear(option, draft->config);
+        }
+        draft_set(draft, option, LAYER_SET, 0, value);
+    }
+}
+
+void draft_follow(struct config_draft *draft, const struct config *in_force,
+                  enum draft_restart restart, FILE *notes)
+{
+    draft->in_force = in_force;
+    draft->restart = restart;
+    draft->notes = notes;
+}
+
 struct draft_dependency *draft_add_dependency(struct config_draft *draft, const char *name,
                                               unsigned line)
 {
@@ -486,11 +560,40 @@ static void take_backend(struct config_draft *draft)
     }
 }
 
+static bool is_same_section(const struct config *a, const struct config *b, const char *section)
+{
+    unsigned n;
+    const struct config_option *const options = config_options(&n);
+
+    for (unsigned i = 0; i < n; i++) {
+        if (strcmp(options[i].section, section) == 0 && !config_option_equal(&options[i], a, b)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The backend cannot change either, so the same contexts are needed. */
+static void take_tls_over(struct config *config, const struct config *in_force)
+{
+    if (in_force->tls_clients != NULL) {
+        config->tls_clients = tls_context_ref(in_force->tls_clients);
+    }
+    if (in_force->tls_backend != NULL) {
+        config->tls_backend = tls_context_ref(in_force->tls_backend);
+    }
+}
+
 /* Last of all, as it reads files and makes keys ready. */
 static void take_tls(struct config_draft *draft)
 {
     struct config_tls_problem problem;
 
+    if (draft->restart == RESTART_REFUSE && draft->in_force != NULL &&
+        is_same_section(draft->config, draft->in_force, "tls")) {
+        take_tls_over(draft->config, draft->in_force);
+        return;
+    }
     if (draft->n_errors == 0 && !config_tls_make(draft->config, &problem)) {
         const struct origin origin = origin_of(draft, problem.option);
 
@@ -621,6 +724,20 @@ static void take_ids(struct config_draft *draft)
     }
 }
 
+/* What the modes come to; neither of the two is weaker than the other. */
+static void apply_modes(struct config *config, struct config_namespace *space)
+{
+    const int both[] = {config->mode, space->mode};
+
+    space->has_cache = space->cache;
+    for (unsigned i = 0; i < 2; i++) {
+        space->cache = space->cache && (both[i] == MODE_ON || both[i] == MODE_READONLY);
+        space->refuses_writes = space->refuses_writes || both[i] == MODE_READONLY;
+        space->refuses_all = space->refuses_all || both[i] == MODE_OFF;
+    }
+    config->has_refusals = config->has_refusals || space->refuses_writes || space->refuses_all;
+}
+
 static void take_namespaces(struct config_draft *draft)
 {
     struct config *const config = draft->config;
@@ -633,6 +750,7 @@ static void take_namespaces(struct config_draft *draft)
         resolve(config, draft->spaces[i]);
         config->namespaces[i] = draft->spaces[i]->values;
         draft->spaces[i]->values.match = NULL;
+        apply_modes(config, &config->namespaces[i]);
         draft->spaces[i]->values.tags = NULL;
         patterns[i] = draft->spaces[i]->pattern;
     }
@@ -678,30 +796,46 @@ static void take_dependencies(struct config_draft *draft)
 
 /* -- The end ---------------------------------------------------------------------------------- */
 
-static void check_restart(struct config_draft *draft, const struct config *in_force)
+/* Said, and the old value stays; or an error. */
+static void keep_or_refuse(struct config_draft *draft, const struct config_option *option)
+{
+    const struct origin origin = draft->origins[index_of(option)];
+    char now[OPTION_TEXT_MAX], before[OPTION_TEXT_MAX], spelling[64];
+    const char *const name = spelling_in(origin.layer, option, spelling, sizeof(spelling));
+
+    config_option_format(option, draft->config, now);
+    config_option_format(option, draft->in_force, before);
+    if (draft->restart == RESTART_REFUSE) {
+        draft_error(draft, origin.layer, origin.line,
+                    "%s = %s: a change needs a restart, in force is %s", name, now, before);
+        return;
+    }
+    print_place_to(draft->notes, draft, origin.layer, origin.line);
+    fprintf(draft->notes, ": %s = %s: a change needs a restart, in force is %s\n", name, now,
+            before);
+    config_option_assign(option, draft->config, draft->in_force);
+}
+
+/* First of all: what is kept is what the other checks look at. */
+static void check_restart(struct config_draft *draft)
 {
     unsigned n;
     const struct config_option *const options = config_options(&n);
 
+    if (draft->in_force == NULL || draft->n_errors > 0) {
+        return;
+    }
     for (unsigned i = 0; i < n; i++) {
-        const struct config_option *const option = &options[i];
-        char now[OPTION_TEXT_MAX], before[OPTION_TEXT_MAX], spelling[64];
-
-        if (!option->needs_restart || option->is_local ||
-            config_option_equal(option, draft->config, in_force)) {
-            continue;
+        if (options[i].needs_restart && !options[i].is_local &&
+            !config_option_equal(&options[i], draft->config, draft->in_force)) {
+            keep_or_refuse(draft, &options[i]);
         }
-        config_option_format(option, draft->config, now);
-        config_option_format(option, in_force, before);
-        draft_error(draft, draft->origins[i].layer, draft->origins[i].line,
-                    "%s = %s: a change needs a restart, in force is %s",
-                    spelling_in(draft->origins[i].layer, option, spelling, sizeof(spelling)), now,
-                    before);
     }
 }
 
-struct config *draft_finish(struct config_draft *draft, const struct config *in_force)
+struct config *draft_finish(struct config_draft *draft)
 {
+    check_restart(draft);
     put_default_first(draft);
     for (unsigned i = 0; i < draft->n_spaces; i++) {
         check_tags(draft, draft->spaces[i]);
@@ -714,9 +848,6 @@ struct config *draft_finish(struct config_draft *draft, const struct config *in_
     take_addresses(draft);
     take_backend(draft);
     draft->config->unix_mode = (unsigned)strtoul(draft->config->unix_socket_mode, NULL, 8);
-    if (in_force != NULL && draft->n_errors == 0) {
-        check_restart(draft, in_force);
-    }
     take_dependencies(draft);
     take_tls(draft);
     if (draft->n_errors == 0) {

@@ -14,7 +14,16 @@
 #include "config/options.h"
 
 /* In rising precedence. */
-enum config_layer { LAYER_DEFAULT, LAYER_FILE, LAYER_ENVIRONMENT, LAYER_COMMAND_LINE };
+enum config_layer {
+    LAYER_DEFAULT,
+    LAYER_FILE,
+    LAYER_ENVIRONMENT,
+    LAYER_COMMAND_LINE,
+    LAYER_SET, /* CACHE CONFIG SET */
+};
+
+/* What becomes of an option that needs a restart and differs from what is in force. */
+enum draft_restart { RESTART_KEEP, RESTART_REFUSE };
 
 struct config_draft;
 struct draft_namespace;  /* one [namespace] section */
@@ -42,6 +51,16 @@ struct draft_namespace *draft_add_namespace(struct config_draft *draft, const ch
 void draft_set_in_namespace(struct config_draft *draft, struct draft_namespace *space,
                             const struct config_option *option, unsigned line, const char *value);
 
+bool draft_has_namespace(const struct config_draft *draft, const char *name);
+
+/* Sets an option in a layer above all others; space NULL: outside of namespaces. */
+void draft_override(struct config_draft *draft, const char *space, const char *name,
+                    const char *value);
+
+/* What draft_finish() is to compare with; notes: of what is kept. Both are borrowed until then. */
+void draft_follow(struct config_draft *draft, const struct config *in_force,
+                  enum draft_restart restart, FILE *notes);
+
 /* The same for [dependency]. */
 struct draft_dependency *draft_add_dependency(struct config_draft *draft, const char *name,
                                               unsigned line);
@@ -49,11 +68,10 @@ void draft_set_in_dependency(struct config_draft *draft, struct draft_dependency
                              const struct config_option *option, unsigned line, const char *value);
 
 /*
- * Checks what spans options, and, where in_force is not NULL, that no option that needs a restart
- * differs from it. Returns the configuration with one reference (source is left to the caller), or
- * NULL. The draft is spent either way.
+ * Checks what spans options. Returns the configuration with one reference (source and changes are
+ * left to the caller), or NULL. The draft is spent either way.
  */
-struct config *draft_finish(struct config_draft *draft, const struct config *in_force);
+struct config *draft_finish(struct config_draft *draft);
 
 /* Frees what a configuration holds besides its source, and the configuration. */
 void draft_discard_config(struct config *config);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "config/arguments.h"
+#include "config/changes.h"
 #include "config/draft.h"
 #include "config/file.h"
 #include "config/nearest.h"
@@ -79,36 +80,56 @@ static void apply_environment(struct config_draft *draft)
 
 /* -- Loading ---------------------------------------------------------------------------------- */
 
-static void apply_file(struct config_draft *draft, const char *file_name)
+/* A reload forgets what was set, but not what somebody pulled in an emergency. */
+static void keep_modes(const struct config_changes *former, struct config_changes *changes,
+                       const struct config_draft *draft)
 {
-    FILE *const file = fopen(file_name, "re");
+    for (unsigned i = 0; i < former->n_items; i++) {
+        const struct config_change_item *const item = &former->items[i];
 
-    if (file == NULL) {
-        draft_error(draft, LAYER_FILE, 0, "cannot be opened: %s", strerror(errno));
-        return;
+        if (strcmp(item->name, "mode") == 0 &&
+            (item->space == NULL || draft_has_namespace(draft, item->space))) {
+            changes_set(changes, item->space, item->name, item->value);
+        }
     }
-    config_file_read(file, draft);
-    (void)fclose(file);
 }
 
-/* All layers; n_errors counts those reported before. */
-static int load(struct config_source *source, const struct config *in_force, unsigned n_errors,
-                struct config **out, FILE *errors)
+/* How a configuration is made anew while another one is in force. */
+struct follow {
+    const struct config *in_force;
+    enum draft_restart restart;
+    FILE *notes;
+};
+
+/* All layers; n_errors counts those reported before. Takes changes, NULL: the file is read. */
+static int load(struct config_source *source, const struct follow *follow,
+                struct config_changes *changes, unsigned n_errors, struct config **out,
+                FILE *errors)
 {
     struct config_draft *draft = draft_new(source->file_name, errors);
     struct config *config;
 
-    if (source->file_name != NULL) {
-        apply_file(draft, source->file_name);
+    if (follow != NULL) {
+        draft_follow(draft, follow->in_force, follow->restart, follow->notes);
+    }
+    if (changes == NULL) {
+        changes = changes_read(source->file_name, draft);
+    }
+    changes_apply_text(changes, draft);
+    if (follow != NULL && follow->restart == RESTART_KEEP) {
+        keep_modes(follow->in_force->changes, changes, draft);
     }
     apply_environment(draft);
     config_source_apply(source, draft);
-    config = draft_finish(draft, in_force);
+    changes_apply_items(changes, draft);
+    config = draft_finish(draft);
     draft_free(&draft);
     if (config == NULL) {
+        changes_free(&changes);
         return -EINVAL;
     }
     config->source = config_source_ref(source);
+    config->changes = changes;
     if (n_errors > 0) {
         config_unref(&config);
         return -EINVAL;
@@ -126,7 +147,7 @@ int config_load(int argc, char **argv, enum config_action *action, struct config
     int error = n_errors > 0 ? -EINVAL : 0;
 
     if (asked == CONFIG_RUN || asked == CONFIG_TEST) {
-        error = load(source, NULL, n_errors, out, errors);
+        error = load(source, NULL, NULL, n_errors, out, errors);
     }
     config_source_unref(&source);
     if (error == 0) {
@@ -135,10 +156,76 @@ int config_load(int argc, char **argv, enum config_action *action, struct config
     return error;
 }
 
-int config_reload(const struct config *current, struct config **out, FILE *errors)
+int config_reload(const struct config *current, struct config **out, FILE *errors, FILE *notes)
 {
+    const struct follow follow = {current, RESTART_KEEP, notes};
+
     CHECK(current->source != NULL);
-    return load(current->source, current, 0, out, errors);
+    return load(current->source, &follow, NULL, 0, out, errors);
+}
+
+int config_set(const struct config *current, const struct config_assignment *set, unsigned n,
+               struct config **out, FILE *errors)
+{
+    const struct follow follow = {current, RESTART_REFUSE, NULL};
+    struct config_changes *const changes = changes_copy(current->changes);
+
+    CHECK(current->source != NULL);
+    for (unsigned i = 0; i < n; i++) {
+        changes_set(changes, set[i].space, set[i].name, set[i].value);
+    }
+    return load(current->source, &follow, changes, 0, out, errors);
+}
+
+static bool has_namespace(const struct config *config, const char *name)
+{
+    for (unsigned i = 0; i < config->n_namespaces; i++) {
+        if (strcmp(config->namespaces[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void config_modes_set(const struct config *config, FILE *out)
+{
+    const struct config_changes *const changes = config->changes;
+
+    for (unsigned i = 0; i < changes->n_items; i++) {
+        const struct config_change_item *const item = &changes->items[i];
+
+        if (strcmp(item->name, "mode") == 0) {
+            fprintf(out, "%s=%s ", item->space != NULL ? item->space : "", item->value);
+        }
+    }
+}
+
+int config_set_modes(const struct config *current, const char *text, struct config **out,
+                     FILE *errors)
+{
+    struct config_assignment set[CONFIG_NAMESPACES_MAX + 1];
+    char *const copy = mem_strdup(text);
+    char *rest = copy, *word;
+    unsigned n = 0;
+
+    while (n <= CONFIG_NAMESPACES_MAX && (word = strsep(&rest, " ")) != NULL) {
+        char *const equals = strchr(word, '=');
+
+        if (equals == NULL) {
+            continue;
+        }
+        *equals = '\0';
+        /* The new file may lack a namespace of the former one. */
+        if (word[0] == '\0' || has_namespace(current, word)) {
+            set[n++] = (struct config_assignment){word[0] == '\0' ? NULL : word, "mode",
+                                                  equals + 1};
+        }
+    }
+
+    const int error = config_set(current, set, n, out, errors);
+
+    mem_free(copy);
+    return error;
 }
 
 int config_parse(struct bytes text, const char *file_name, struct config **out, FILE *errors)
@@ -154,7 +241,7 @@ int config_parse(struct bytes text, const char *file_name, struct config **out, 
         config_file_read(file, draft);
         (void)fclose(file);
     }
-    config = draft_finish(draft, NULL);
+    config = draft_finish(draft);
     draft_free(&draft);
     if (config == NULL) {
         return -EINVAL;
@@ -186,5 +273,6 @@ void config_unref(struct config **config)
         return;
     }
     config_source_unref(&last->source);
+    changes_free(&last->changes);
     draft_discard_config(last);
 }

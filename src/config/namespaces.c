@@ -232,7 +232,7 @@ void config_matcher_free(struct config_matcher **matcher)
 bool config_uses_coherence(const struct config *config, int coherence)
 {
     for (unsigned i = 0; i < config->n_namespaces; i++) {
-        if (config->namespaces[i].cache && config->namespaces[i].coherence == coherence) {
+        if (config->namespaces[i].has_cache && config->namespaces[i].coherence == coherence) {
             return true;
         }
     }

@@ -32,6 +32,7 @@
 #define FIELD_NAME_ENUM_cache_command(name) name
 #define FIELD_NAME_ENUM_tls_auth_clients(name) name
 #define FIELD_NAME_ENUM_sentinel_tls(name) name
+#define FIELD_NAME_ENUM_mode(name) name
 #define FIELD_NAME_ENUM_scope(name) name
 #define FIELD_NAME_ENUM_log_level(name) name
 #define FIELD_NAME_ENUM_log_format(name) name
@@ -51,6 +52,7 @@
 #define TYPE_ENUM_cache_command OPTION_ENUM
 #define TYPE_ENUM_tls_auth_clients OPTION_ENUM
 #define TYPE_ENUM_sentinel_tls OPTION_ENUM
+#define TYPE_ENUM_mode OPTION_ENUM
 #define TYPE_ENUM_scope OPTION_ENUM
 #define TYPE_ENUM_log_level OPTION_ENUM
 #define TYPE_ENUM_log_format OPTION_ENUM
@@ -642,6 +644,32 @@ void config_option_copy(const struct config_option *option, void *values,
           option->type != OPTION_TEXT && option->type != OPTION_SECRET);
     memcpy((char *)values + option->offset, (const char *)from_values + from->offset,
            plain_size(option->type));
+}
+
+void config_option_assign(const struct config_option *option, void *values, const void *from)
+{
+    void *const field = (char *)values + option->offset;
+    const void *const other = (const char *)from + option->offset;
+
+    switch (option->type) {
+    case OPTION_TEXT:
+    case OPTION_SECRET:
+        config_option_clear(option, values);
+        *(char **)field = mem_strdup(*(char *const *)other);
+        return;
+    case OPTION_LIST: {
+        const struct config_list *const list = other;
+        struct config_list *const copy = field;
+
+        config_option_clear(option, values);
+        for (unsigned i = 0; i < list->n; i++) {
+            copy->items[copy->n++] = mem_strdup(list->items[i]);
+        }
+        return;
+    }
+    default:
+        memcpy(field, other, plain_size(option->type));
+    }
 }
 
 /* -- Text for people -------------------------------------------------------------------------- */

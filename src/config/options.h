@@ -67,6 +67,9 @@ bool config_option_equal(const struct config_option *option, const void *a, cons
 void config_option_copy(const struct config_option *option, void *values,
                         const struct config_option *from, const void *from_values);
 
+/* The value that `from`, another struct of the same kind, has. */
+void config_option_assign(const struct config_option *option, void *values, const void *from);
+
 /* The value as one would write it; of a secret only whether there is one. */
 void config_option_format(const struct config_option *option, const void *values,
                           char out[OPTION_TEXT_MAX]);

@@ -4,6 +4,7 @@
 #include "proxy/fanout.h"
 #include "proxy/large.h"
 #include "proxy/local.h"
+#include "proxy/mode.h"
 #include "proxy/pause.h"
 #include "proxy/pubsub.h"
 #include "proxy/read.h"
@@ -359,6 +360,9 @@ enum verdict dispatch_request(struct session *session, const struct dispatch_cal
 {
     if (NC_UNLIKELY(is_login_needed(session, call->command))) {
         return refuse_stranger(session, call);
+    }
+    if (NC_UNLIKELY(session->front->is_restricted) && mode_refuses(session, call)) {
+        return VERDICT_TAKEN;
     }
     if (NC_UNLIKELY(session->front->pause.mode != PAUSE_NONE) && pause_holds(session, call)) {
         return VERDICT_STALL;

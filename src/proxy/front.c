@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "cache/bans.h"
 #include "coherence/audit.h"
 #include "coherence/dependencies.h"
 #include "coherence/early.h"
@@ -16,6 +17,7 @@
 #include "proxy/hub.h"
 #include "proxy/large.h"
 #include "proxy/login.h"
+#include "proxy/mode.h"
 #include "proxy/pause.h"
 #include "proxy/pubsub.h"
 #include "proxy/relay.h"
@@ -122,6 +124,7 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
     coherence_init(&front->coherence, &proxy->fleet, &front->worker, &front->backend, config);
     front->audit_left = audit_interval(front->coherence.auditor);
     front->max_staleness_us = max_staleness_us(config);
+    front->is_restricted = config->has_refusals;
     front->hub = hub_new(front, &pubsub_hub_events);
     front->tracking = tracking_new(front);
     front->retry_event = event_new(front->worker.base, -1, 0, relay_on_retry_timer, front);
@@ -357,24 +360,27 @@ void proxy_set_topology(struct proxy *proxy, struct topology *topology)
     proxy_on_all_workers(proxy, take_topology, forget_topology, topology_ref(topology));
 }
 
-static bool is_same_policy(const struct config_namespace *a, const struct config_namespace *b)
+static bool is_same_match(const struct config_namespace *a, const struct config_namespace *b)
 {
-    const bool is_same_match = a->match == NULL || b->match == NULL
-                                   ? a->match == b->match
-                                   : strcmp(a->match, b->match) == 0;
-
     const bool are_same_tags = a->tags == NULL || b->tags == NULL ? a->tags == b->tags
                                                                   : strcmp(a->tags, b->tags) == 0;
 
-    return is_same_match && are_same_tags && a->id == b->id && a->cache == b->cache &&
-           a->max_ttl_ms == b->max_ttl_ms && a->negative_ttl_ms == b->negative_ttl_ms &&
-           a->max_value == b->max_value && a->replica_reads == b->replica_reads &&
-           a->coherence == b->coherence && a->miss_lease_ms == b->miss_lease_ms &&
+    return are_same_tags && a->id == b->id &&
+           (a->match == NULL || b->match == NULL ? a->match == b->match
+                                                 : strcmp(a->match, b->match) == 0);
+}
+
+static bool is_same_policy(const struct config_namespace *a, const struct config_namespace *b)
+{
+    return a->cache == b->cache && a->max_ttl_ms == b->max_ttl_ms &&
+           a->negative_ttl_ms == b->negative_ttl_ms && a->max_value == b->max_value &&
+           a->replica_reads == b->replica_reads && a->coherence == b->coherence &&
+           a->miss_lease_ms == b->miss_lease_ms &&
            a->stale_while_revalidate_ms == b->stale_while_revalidate_ms;
 }
 
-/* True when every key would be kept as before. */
-static bool are_same_policies(const struct config *a, const struct config *b)
+/* Every key belongs to the namespace that it did, and what holds for all of them is the same. */
+static bool is_same_frame(const struct config *a, const struct config *b)
 {
     bool is_same = a->n_namespaces == b->n_namespaces && a->ttl_mode_max_ms == b->ttl_mode_max_ms &&
                    a->coherence == b->coherence &&
@@ -384,17 +390,71 @@ static bool are_same_policies(const struct config *a, const struct config *b)
                    a->acl_max_age_ms == b->acl_max_age_ms && config_dependencies_equal(a, b);
 
     for (unsigned i = 0; is_same && i < a->n_namespaces; i++) {
-        is_same = is_same_policy(&a->namespaces[i], &b->namespaces[i]);
+        is_same = is_same_match(&a->namespaces[i], &b->namespaces[i]);
     }
     return is_same;
 }
 
-/* A configuration on its way to the workers. */
+/*
+ * A configuration on its way to the workers. Where keys begin to be kept, or no longer are, one
+ * worker's writes would not drop what another one's reads fetch. So it goes in stages then: all
+ * stop fetching; what is kept goes; all take it; all fetch again.
+ */
 struct config_change {
+    struct config_change *next; /* of the proxy's list */
     struct proxy *proxy;
     struct config *config;
-    bool is_same_policy;
+    bool is_same_frame; /* else everything goes */
+    bool is_staged;
+    bool ends_leases; /* miss leases end with the epochs, so everything goes then, too */
+    unsigned n_changed;
+    uint8_t changed[CONFIG_NAMESPACES_MAX]; /* ids of namespaces with another policy */
+    void (*done)(void *context);
+    void *context;
 };
+
+static void compare(struct config_change *change, const struct config *former)
+{
+    const struct config *config = change->config;
+
+    change->is_same_frame = is_same_frame(former, config);
+    change->is_staged = !change->is_same_frame;
+    for (unsigned i = 0; change->is_same_frame && i < config->n_namespaces; i++) {
+        const struct config_namespace *before = &former->namespaces[i];
+        const struct config_namespace *after = &config->namespaces[i];
+
+        if (!is_same_policy(before, after)) {
+            change->changed[change->n_changed++] = after->id;
+            change->is_staged = change->is_staged || after->cache != before->cache;
+            change->ends_leases = change->ends_leases || before->miss_lease_ms > 0;
+        }
+    }
+}
+
+/* What was kept by other policies. */
+static void drop_changed(const struct config_change *change)
+{
+    struct proxy *proxy = change->proxy;
+
+    if (change->is_same_frame && change->n_changed == 0) {
+        return;
+    }
+    /* While replicas were read nowhere, what was shown was not noted. */
+    recent_note_all(proxy->fleet.recent, clock_now_us());
+    stats_add(METRIC_flushes_reload, 1);
+    if (!change->is_same_frame || change->ends_leases ||
+        change->n_changed == change->config->n_namespaces) {
+        epochs_close_all(cache_epochs(proxy->cache));
+        return;
+    }
+    for (unsigned i = 0; i < change->n_changed; i++) {
+        const struct ban_order order = {.rule = {.ns = change->changed[i]},
+                                        .reason = METRIC_invalidations_admin};
+        uint64_t n_held;
+
+        (void)bans_add(proxy->cache, &order, clock_now_us(), &n_held);
+    }
+}
 
 static void take_config(struct front *front, void *context)
 {
@@ -402,7 +462,8 @@ static void take_config(struct front *front, void *context)
     struct config *former = front->config;
 
     front->config = config_ref(change->config);
-    front->config_serial += !change->is_same_policy;
+    front->config_serial += change->is_staged;
+    mode_take_config(front, former);
     coherence_set_config(&front->coherence, front->config);
     if (front == &front->proxy->fronts[0]) {
         bus_set_config(front->proxy->fleet.bus);
@@ -413,34 +474,91 @@ static void take_config(struct front *front, void *context)
     config_unref(&former);
 }
 
-/* All workers act by the new policies: what was kept by the old ones goes, and nothing more comes.
- */
+static void hold_fills(struct front *front, void *context)
+{
+    (void)context;
+    front->coherence.holds_fills = true;
+}
+
+static void release_fills(struct front *front, void *context)
+{
+    (void)context;
+    front->coherence.holds_fills = false;
+}
+
+static void begin_change(struct config_change *change);
+
+/* One at a time, so that each stage meets all workers in the same state. */
+static void end_change(void *context)
+{
+    struct config_change *change = context;
+    struct proxy *proxy = change->proxy;
+
+    proxy->first_change = change->next;
+    if (change->done != NULL) {
+        change->done(change->context);
+    }
+    config_unref(&change->config);
+    mem_free(change);
+    if (proxy->first_change != NULL) {
+        begin_change(proxy->first_change);
+    }
+}
+
 static void on_config_taken(void *context)
 {
     struct config_change *change = context;
 
     set_margins(change->proxy->cache, change->config);
-    if (!change->is_same_policy) {
-        /* While replicas were read nowhere, what was shown was not noted. */
-        recent_note_all(change->proxy->fleet.recent, clock_now_us());
-        epochs_close_all(cache_epochs(change->proxy->cache));
-        cache_set_tag_rules(change->proxy->cache, change->config->tag_rules);
-        stats_add(METRIC_flushes_reload, 1);
-    }
     set_stale_bounds(change->proxy, change->config);
-    config_unref(&change->config);
-    mem_free(change);
+    if (change->is_staged) {
+        proxy_on_all_workers(change->proxy, release_fills, end_change, change);
+    } else {
+        drop_changed(change);
+        end_change(change);
+    }
 }
 
-void proxy_set_config(struct proxy *proxy, const struct config *former, struct config *config)
+/* Nothing that is kept from here on is of the namespaces concerned. */
+static void on_fills_held(void *context)
+{
+    struct config_change *change = context;
+
+    drop_changed(change);
+    if (!change->is_same_frame) {
+        cache_set_tag_rules(change->proxy->cache, change->config->tag_rules);
+    }
+    proxy_on_all_workers(change->proxy, take_config, on_config_taken, change);
+}
+
+static void begin_change(struct config_change *change)
+{
+    dependencies_set_config(change->proxy->fleet.dependencies, change->config);
+    if (change->is_staged) {
+        proxy_on_all_workers(change->proxy, hold_fills, on_fills_held, change);
+    } else {
+        proxy_on_all_workers(change->proxy, take_config, on_config_taken, change);
+    }
+}
+
+void proxy_set_config(struct proxy *proxy, const struct config *former, struct config *config,
+                      void (*done)(void *context), void *context)
 {
     struct config_change *change = mem_alloc(sizeof(*change));
+    struct config_change **last = &proxy->first_change;
 
     change->proxy = proxy;
     change->config = config_ref(config);
-    change->is_same_policy = are_same_policies(former, config);
-    dependencies_set_config(proxy->fleet.dependencies, config);
-    proxy_on_all_workers(proxy, take_config, on_config_taken, change);
+    change->done = done;
+    change->context = context;
+    compare(change, former);
+    while (*last != NULL) {
+        last = &(*last)->next;
+    }
+    *last = change;
+    if (proxy->first_change == change) {
+        begin_change(change);
+    }
 }
 
 /* ---- drain ---- */

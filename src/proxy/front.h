@@ -19,6 +19,7 @@
 #include "upstream/backend.h"
 
 struct broadcast;
+struct config_change;
 struct hub;
 struct subscriber;
 struct session;
@@ -93,6 +94,7 @@ struct front {
     struct event *retry_event;
     int64_t retry_tokens, retry_filled_at_us; /* retry-budget; relay.c */
     struct pause pause;                       /* CLIENT PAUSE */
+    bool is_restricted;                       /* some mode refuses something: see mode.h */
     struct event *idle_event;
     struct hub *hub;           /* of the users whose home is here */
     struct topic_table topics; /* that sessions here are subscribed to */
@@ -116,16 +118,21 @@ struct proxy {
     struct front *fronts;
     unsigned n_fronts;
     const struct config_backend *login;
-    const struct config *config;                   /* control thread: the one in force, borrowed */
+    const struct config *config;        /* control thread: the one in force, borrowed */
+    struct config_change *first_change; /* control thread: under way, and those that wait */
     struct tls_context *tls_clients, *tls_backend; /* control thread: those in force, or NULL */
     proxy_cache_fn cache_command;                  /* init */
     proxy_info_fn info_section;                    /* init */
+    struct changer *changer;            /* init: changes the configuration (admin/changer.h) */
+    void (*begin_drain)(void *context); /* init: control thread; as SIGTERM does */
+    void *drain_context;
 
     _Atomic uint64_t next_session_id; /* atomic */
     _Atomic unsigned n_clients;       /* atomic: sessions open or on their way to a worker */
     _Atomic unsigned n_blocked;       /* atomic: clients that block, or that CLIENT PAUSE holds */
     _Atomic unsigned n_large;         /* atomic: large requests and replies on their way */
     _Atomic unsigned max_clients;     /* atomic: fitted to the descriptor limit */
+    _Atomic bool is_leaving;          /* atomic: readiness says no; a drain follows */
     _Atomic bool is_draining;         /* atomic */
     _Atomic bool is_reachable;        /* atomic: set by the control thread */
     _Atomic bool is_away;             /* atomic: the same; it was reached, and is not any more */
@@ -144,7 +151,9 @@ void proxy_fini(struct proxy *proxy);
 
 /* Control thread: every worker takes these into use in its own next turn. */
 void proxy_set_topology(struct proxy *proxy, struct topology *topology);
-void proxy_set_config(struct proxy *proxy, const struct config *former, struct config *config);
+/* done, if not NULL, is called when all of them have. */
+void proxy_set_config(struct proxy *proxy, const struct config *former, struct config *config,
+                      void (*done)(void *context), void *context);
 /* Sessions close as soon as nothing is owed to them; n_clients tells when all have gone. */
 void proxy_drain(struct proxy *proxy);
 

@@ -7,8 +7,10 @@
 #include "proxy/session.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define LISTENER_MAGIC 0x6c697374u
@@ -19,11 +21,10 @@ struct listener {
     uint32_t magic;
     struct proxy *proxy;
     struct event *event, *resume_event;
-    struct config_address address;
     struct endpoint endpoint;
     int64_t keepalive_ms;
     int fd;
-    bool is_tls;
+    bool is_tls, is_unix, owns_file, is_accepting;
     unsigned next_front;
 };
 
@@ -50,7 +51,7 @@ static void set_options(const struct listener *listener, int fd)
 {
     const int on = 1, idle = (int)(listener->keepalive_ms / 1000);
 
-    if (listener->address.is_unix) {
+    if (listener->is_unix) {
         return;
     }
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -87,6 +88,11 @@ static void hand_out(struct listener *listener, int fd)
         refuse(fd, listener->is_tls);
         return;
     }
+    if (listener->is_tls && proxy->tls_clients == NULL) { /* its certificates were taken away */
+        atomic_fetch_sub_explicit(&proxy->n_clients, 1, memory_order_relaxed);
+        refuse(fd, true);
+        return;
+    }
     set_options(listener, fd);
     stats_add(METRIC_connections_accepted, 1);
     arrival = mem_alloc(sizeof(*arrival));
@@ -94,7 +100,7 @@ static void hand_out(struct listener *listener, int fd)
     arrival->front = front;
     arrival->tls = listener->is_tls ? tls_context_ref(proxy->tls_clients) : NULL;
     arrival->fd = fd;
-    arrival->is_unix = listener->address.is_unix;
+    arrival->is_unix = listener->is_unix;
     arrival->id = atomic_fetch_add_explicit(&proxy->next_session_id, 1, memory_order_relaxed);
     worker_post(&front->worker, &arrival->mail);
 }
@@ -105,7 +111,9 @@ static void on_resume(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    event_add(listener->event, NULL);
+    if (listener->is_accepting) {
+        event_add(listener->event, NULL);
+    }
 }
 
 static void on_acceptable(evutil_socket_t socket, short what, void *arg)
@@ -139,35 +147,99 @@ static void on_acceptable(evutil_socket_t socket, short what, void *arg)
     }
 }
 
-int listener_open(struct proxy *proxy, const struct config_address *address, unsigned unix_mode,
-                  int64_t keepalive_ms, bool is_tls, struct listener **listener)
+static struct listener *make(struct proxy *proxy, int fd, int64_t keepalive_ms, bool is_tls)
 {
     struct listener *made = mem_alloc(sizeof(*made));
-    int error;
 
     made->magic = LISTENER_MAGIC;
     made->proxy = proxy;
-    made->address = *address;
     made->keepalive_ms = keepalive_ms;
     made->is_tls = is_tls;
-    error = address->is_unix ? endpoint_from_path(&made->endpoint, address->path)
-                             : endpoint_from_ip(&made->endpoint, address->host, address->port);
-    if (error == 0) {
-        error = stream_listen(&made->endpoint, (mode_t)unix_mode);
-    }
-    if (error < 0) {
-        mem_free(made);
-        return error;
-    }
-    made->fd = error;
-    made->event = event_new(proxy->control->base, made->fd, EV_READ | EV_PERSIST, on_acceptable,
-                            made);
+    made->fd = fd;
+    made->event = event_new(proxy->control->base, fd, EV_READ | EV_PERSIST, on_acceptable, made);
     made->resume_event = event_new(proxy->control->base, -1, 0, on_resume, made);
     CHECK(made->event != NULL && made->resume_event != NULL);
-    event_add(made->event, NULL);
-    log_info("proxy", "listening", "addr=%s%s", made->endpoint.text, is_tls ? " tls=yes" : "");
-    *listener = made;
+    return made;
+}
+
+static void tell(const struct listener *listener)
+{
+    log_info("proxy", "listening", "addr=%s%s", listener->endpoint.text,
+             listener->is_tls ? " tls=yes" : "");
+}
+
+int listener_open(struct proxy *proxy, const struct config_address *address, unsigned unix_mode,
+                  int64_t keepalive_ms, bool is_tls, struct listener **listener)
+{
+    struct endpoint endpoint;
+    int error = address->is_unix ? endpoint_from_path(&endpoint, address->path)
+                                 : endpoint_from_ip(&endpoint, address->host, address->port);
+
+    if (error == 0) {
+        error = stream_listen(&endpoint, (mode_t)unix_mode);
+    }
+    if (error < 0) {
+        return error;
+    }
+    *listener = make(proxy, error, keepalive_ms, is_tls);
+    (*listener)->endpoint = endpoint;
+    (*listener)->is_unix = (*listener)->owns_file = address->is_unix;
+    tell(*listener);
     return 0;
+}
+
+struct listener *listener_of_socket(struct proxy *proxy, int fd, int64_t keepalive_ms, bool is_tls)
+{
+    struct listener *made = make(proxy, fd, keepalive_ms, is_tls);
+    struct sockaddr_storage address;
+    socklen_t length = sizeof(address);
+
+    if (getsockname(fd, (struct sockaddr *)&address, &length) == 0) {
+        endpoint_from_sockaddr(&made->endpoint, (struct sockaddr *)&address, length);
+        made->is_unix = address.ss_family == AF_UNIX;
+    }
+    (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    tell(made);
+    return made;
+}
+
+void listener_accept(struct listener *listener, bool on)
+{
+    if (listener->is_accepting == on) {
+        return;
+    }
+    listener->is_accepting = on;
+    event_del(listener->resume_event);
+    if (on) {
+        event_add(listener->event, NULL);
+    } else {
+        event_del(listener->event);
+    }
+}
+
+void listener_set_keepalive(struct listener *listener, int64_t keepalive_ms)
+{
+    listener->keepalive_ms = keepalive_ms;
+}
+
+void listener_own_file(struct listener *listener, bool on)
+{
+    listener->owns_file = on && listener->is_unix;
+}
+
+int listener_fd(const struct listener *listener)
+{
+    return listener->fd;
+}
+
+bool listener_is_tls(const struct listener *listener)
+{
+    return listener->is_tls;
+}
+
+const char *listener_text(const struct listener *listener)
+{
+    return listener->endpoint.text;
 }
 
 void listener_close(struct listener **listener)
@@ -180,8 +252,8 @@ void listener_close(struct listener **listener)
     event_free(gone->event);
     event_free(gone->resume_event);
     close(gone->fd);
-    if (gone->address.is_unix) {
-        (void)unlink(gone->address.path);
+    if (gone->owns_file) {
+        (void)unlink(((const struct sockaddr_un *)(const void *)&gone->endpoint.address)->sun_path);
     }
     mem_free(gone);
     *listener = NULL;

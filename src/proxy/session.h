@@ -56,10 +56,13 @@ struct session {
     uint8_t reply_mode;        /* enum session_reply_mode */
     bool wants_attributes;     /* CACHE ATTRIBUTES: what is stale says so, in RESP3 */
     bool is_authed, may_change_cache, is_closing, is_eof, is_stalled, is_closed, is_no_evict;
-    bool is_blocked;   /* the socket takes no more: write_event is added */
-    bool is_suspended; /* what follows waits for the answer in hand: SELECT, EXEC, BLPOP */
-    bool is_paused;    /* suspended by CLIENT PAUSE */
-    bool is_writing;   /* it does not read its large reply since it is busy sending: large.h */
+    bool is_blocked;     /* the socket takes no more: write_event is added */
+    bool is_suspended;   /* what follows waits for the answer in hand: SELECT, EXEC, BLPOP */
+    bool is_paused;      /* suspended by CLIENT PAUSE */
+    bool is_leaving;     /* suspended, as it goes to the successor once it is served: handover.h */
+    int64_t leaving_us;  /* since when; if it is not leaving: not again before. handover.h */
+    uint32_t adopted_in; /* suspended until its batch's fence is passed; 0: not. handover.h */
+    bool is_writing;     /* it does not read its large reply since it is busy sending: large.h */
     bool is_unix;
     uint32_t db;
     uint32_t scope; /* of its entries in tier 1: session_set_db() */

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proxy/large.h"
+#include "proxy/mode.h"
 #include "proxy/pause.h"
 #include "proxy/relay.h"
 #include "proxy/tracking.h"
@@ -576,11 +577,19 @@ enum upload_verdict upload_consider(struct session *session, const struct resp_r
         refuse(session, &partial);
         return UPLOAD_BEGUN;
     }
-    call.argc = partial.n_all; /* for who judges the arity */
     if (session->first != NULL) {
         stats_add(METRIC_stalls_order, 1);
-        verdict = UPLOAD_STALL;
-    } else if (session->front->pause.mode != PAUSE_NONE && pause_holds(session, &call)) {
+        command_key_list_fini(&route.keys);
+        return UPLOAD_STALL;
+    }
+    if (NC_UNLIKELY(session->front->is_restricted) && mode_refuses_upload(session, &call)) {
+        session_step_reply_mode(session);
+        new_upload(session, &partial)->phase = PHASE_DISCARDING;
+        command_key_list_fini(&route.keys);
+        return UPLOAD_BEGUN;
+    }
+    call.argc = partial.n_all; /* for who judges the arity */
+    if (session->front->pause.mode != PAUSE_NONE && pause_holds(session, &call)) {
         verdict = UPLOAD_STALL;
     } else {
         begin(session, &call, &route, &partial);

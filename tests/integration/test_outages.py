@@ -601,6 +601,7 @@ def test_tier_1_alone_is_told(start_redis, start_proxy):
     proxy = start_proxy(server.url(), {**OPTIONS, "topology-interval": "200ms"}, config=stale())
     alone = start_proxy(server.url(), {**OPTIONS, "topology-interval": "200ms",
                                        "ready-without-backend": "on"}, config=stale())
+    alone.wait_metric("ready", 1)  # /readyz does not wait for the backend
     with alone.client() as client:
         warm(client, "kept:a")
         server.kill()

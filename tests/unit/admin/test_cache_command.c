@@ -126,7 +126,7 @@ static void set_config(const char *text)
     bool is_set = false;
 
     /* The namespaces are those of before: nothing is dropped. */
-    proxy_set_config(&rig.proxy, config, config);
+    proxy_set_config(&rig.proxy, config, config, NULL, NULL);
     proxy_on_all_workers(&rig.proxy, do_nothing, set_flag, &is_set);
     wait_for(&is_set);
     config_unref(&config);
@@ -140,8 +140,8 @@ static void help_lists_every_subcommand(void **state)
     char *help = ask(fd, "cache help");
 
     (void)state;
-    assert_memory_equal(help, "*47\r\n+CACHE <subcommand> ", 24);
     assert_contains(help, "\r\n+ATTRIBUTES on|off\r\n+    ");
+    assert_memory_equal(help, "*53\r\n+CACHE <subcommand> ", 24);
     assert_contains(help, "\r\n+AUDIT [<key>]\r\n+    ");
     assert_contains(help, "\r\n+AUTH <password>\r\n+    ");
     assert_contains(help, "\r\n+CLEAR [<namespace>]\r\n+    ");
@@ -156,6 +156,8 @@ static void help_lists_every_subcommand(void **state)
     assert_contains(help, "\r\n+BAN ADD ");
     assert_contains(help, "\r\n+JOB LIST | CANCEL <id>\r\n+    ");
     assert_contains(help, "\r\n+STATS\r\n+    ");
+    assert_contains(help, "\r\n+CONFIG GET <pattern> ");
+    assert_contains(help, "\r\n+MODE on|bypass|readonly|off [<namespace>]\r\n+    ");
     assert_contains(help, "\r\n+EVENTS [<pattern>]\r\n+    ");
     assert_contains(help, "\r\n+PUBLISH [L1|ALL] <event>\r\n+    ");
     assert_contains(help, "\r\n+SUBSCRIBE <event> <key> [<key> ...]\r\n+    ");

@@ -236,7 +236,7 @@ static void stopping_drops_answers_under_way(void **state)
         free(answer);
         close(fd);
         rig_turn(-1);
-        assert_int_equal(admin_http_start(&http, &rig.proxy, NULL, &address), 0);
+        assert_int_equal(admin_http_start(&http, &rig.proxy, NULL, &address, -1), 0);
     }
 }
 
@@ -246,9 +246,9 @@ static void a_port_that_is_taken_is_an_error(void **state)
     struct admin_http *other = NULL;
 
     (void)state;
-    assert_int_equal(admin_http_start(&other, &rig.proxy, NULL, &address), -EADDRINUSE);
+    assert_int_equal(admin_http_start(&other, &rig.proxy, NULL, &address, -1), -EADDRINUSE);
     assert_null(other);
-    assert_int_equal(admin_http_start(&other, &rig.proxy, NULL, &socket_file), -EAFNOSUPPORT);
+    assert_int_equal(admin_http_start(&other, &rig.proxy, NULL, &socket_file, -1), -EAFNOSUPPORT);
     assert_null(other);
     admin_http_stop(&other);
     assert_answer("GET", "/healthz", "200 OK", "ok\n");
@@ -271,7 +271,7 @@ static void it_answers_on_ipv6(void **state)
     }
     close(fd);
     admin_http_stop(&http);
-    assert_int_equal(admin_http_start(&http, &rig.proxy, NULL, &on_v6), 0);
+    assert_int_equal(admin_http_start(&http, &rig.proxy, NULL, &on_v6, -1), 0);
     const int client = socket(AF_INET6, SOCK_STREAM, 0);
     target.sin6_port = htons((uint16_t)on_v6.port);
     assert_int_equal(connect(client, (struct sockaddr *)&target, sizeof(target)), 0);
@@ -281,7 +281,7 @@ static void it_answers_on_ipv6(void **state)
     free(answer);
     close(client);
     admin_http_stop(&http);
-    assert_int_equal(admin_http_start(&http, &rig.proxy, NULL, &address), 0);
+    assert_int_equal(admin_http_start(&http, &rig.proxy, NULL, &address, -1), 0);
 }
 
 static int start(void **state)
@@ -289,7 +289,7 @@ static int start(void **state)
     (void)state;
     rig_start("");
     address.port = free_port();
-    assert_int_equal(admin_http_start(&http, &rig.proxy, NULL, &address), 0);
+    assert_int_equal(admin_http_start(&http, &rig.proxy, NULL, &address, -1), 0);
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /*
  * test_load.c - proves of config.h and arguments.h: the order of the layers, every form of a flag,
- * secrets leaving argv, reloads that keep the flags and refuse what needs a restart, references
+ * secrets leaving argv, reloads that keep the flags and what needs a restart, options that are set
+ * one by one, references
  */
 #include "config/config.h"
 
@@ -85,7 +86,7 @@ static void reload(struct run *run, struct loaded *reloaded)
     FILE *const errors = open_memstream(&reloaded->messages, &size);
 
     reloaded->config = NULL;
-    reloaded->error = config_reload(run->loaded.config, &reloaded->config, errors);
+    reloaded->error = config_reload(run->loaded.config, &reloaded->config, errors, errors);
     (void)fclose(errors);
 }
 
@@ -317,7 +318,7 @@ static void a_reload_reads_the_file_under_the_same_flags(void **state)
     run_fini(&run);
 }
 
-static void a_reload_refuses_what_needs_a_restart(void **state)
+static void a_reload_keeps_what_needs_a_restart_and_says_so(void **state)
 {
     struct run run;
     struct loaded reloaded;
@@ -325,19 +326,176 @@ static void a_reload_refuses_what_needs_a_restart(void **state)
 
     (void)state;
     load_with(&run, "[server]\nthreads = 2\n[backend]\nbackend-password = one\n", NULL);
-    write_file(&run, "[server]\nlisten = 127.0.0.1:7\n[backend]\nbackend-password = two\n");
+    write_file(&run, "[server]\nlisten = 127.0.0.1:7\n[backend]\nbackend-password = two\n"
+                     "address-map = a=b c=d\n");
     reload(&run, &reloaded);
-    assert_true(reloaded.error < 0);
+    assert_int_equal(reloaded.error, 0);
     (void)snprintf(expected, sizeof(expected),
-                   "%s:2: listen = 127.0.0.1:7: a change needs a restart, in force is "
-                   "127.0.0.1:6380\n"
                    "default: threads = 0: a change needs a restart, in force is 2\n"
                    "%s:4: backend-password = (hidden): a change needs a restart, in force is "
-                   "(hidden)\n",
+                   "(hidden)\n"
+                   "%s:5: address-map = a=b c=d: a change needs a restart, in force is \n",
                    run.file_name, run.file_name);
     assert_string_equal(reloaded.messages, expected);
+    assert_int_equal(reloaded.config->threads, 2);
+    assert_string_equal(reloaded.config->backend_password, "one");
+    assert_int_equal(reloaded.config->address_map.n, 0);
+    assert_int_equal(reloaded.config->mappings.n, 0);
+    assert_string_equal(reloaded.config->listen.items[0], "127.0.0.1:7");
     unload(&reloaded);
     run_fini(&run);
+}
+
+/* What config_set() makes of these; "" for no error. */
+static void set(struct run *run, const struct config_assignment *pairs, unsigned n,
+                struct loaded *done)
+{
+    size_t size;
+    FILE *const errors = open_memstream(&done->messages, &size);
+
+    done->config = NULL;
+    done->error = config_set(run->loaded.config, pairs, n, &done->config, errors);
+    (void)fclose(errors);
+}
+
+static void one_option_is_set_and_nothing_else_changes(void **state)
+{
+    static const struct config_assignment pairs[] = {
+        {NULL, "max-ttl", "5s"}, {"n", "cache", "off"}, {NULL, "listen", "127.0.0.1:9"}};
+    static const struct config_assignment again[] = {{"default", "max-ttl", "6s"}};
+    struct run run;
+    struct loaded done, twice, reloaded;
+
+    (void)state;
+    load_with(&run, "[cache]\nmax-ttl = 1s\n[namespace n]\nmatch = n*\n", "--max-ttl", "3s", NULL);
+    write_file(&run, "[cache]\nmax-value = nonsense\n");
+    set(&run, pairs, 3, &done);
+    assert_string_equal(done.messages, "");
+    assert_int_equal(done.config->max_ttl_ms, 5000);
+    assert_int_equal(done.config->namespaces[1].max_ttl_ms, 5000);
+    assert_false(done.config->namespaces[1].cache);
+    assert_int_equal(done.config->listen.n, 1);
+    assert_int_equal(run.loaded.config->max_ttl_ms, 3000);
+
+    /* On top of the first. */
+    config_unref(&run.loaded.config);
+    run.loaded.config = done.config;
+    set(&run, again, 1, &twice);
+    assert_string_equal(twice.messages, "");
+    assert_int_equal(twice.config->namespaces[0].max_ttl_ms, 6000);
+    assert_int_equal(twice.config->namespaces[1].max_ttl_ms, 5000);
+
+    /* A reload forgets. */
+    write_file(&run, "");
+    reload(&run, &reloaded);
+    assert_int_equal(reloaded.error, 0);
+    assert_int_equal(reloaded.config->max_ttl_ms, 3000);
+    assert_int_equal(reloaded.config->n_namespaces, 1);
+    unload(&reloaded);
+    unload(&twice);
+    free(done.messages);
+    run_fini(&run);
+}
+
+static void what_is_wrong_with_one_is_wrong_with_all(void **state)
+{
+    static const struct config_assignment pairs[] = {{NULL, "max-ttl", "5s"},
+                                                     {NULL, "threads", "3"},
+                                                     {"m", "max-ttl", "1s"},
+                                                     {NULL, "maxmemry", "1gb"}};
+    static const struct config_assignment restart[] = {{NULL, "threads", "3"},
+                                                       {NULL, "backend-password", "secret"}};
+    struct run run;
+    struct loaded done;
+
+    (void)state;
+    load_with(&run, "[server]\nthreads = 2\n", NULL);
+    set(&run, pairs, 4, &done);
+    assert_true(done.error < 0);
+    assert_string_equal(done.messages,
+                        "CACHE CONFIG SET: there is no namespace m\n"
+                        "CACHE CONFIG SET: unknown option maxmemry, did you mean maxmemory?\n");
+    unload(&done);
+    set(&run, restart, 2, &done);
+    assert_string_equal(
+        done.messages,
+        "CACHE CONFIG SET: threads = 3: a change needs a restart, in force is 2\n"
+        "CACHE CONFIG SET: backend-password = (hidden): a change needs a restart, in force is "
+        "(empty)\n");
+    unload(&done);
+    run_fini(&run);
+}
+
+/* " bypass n=off": what was set, as a successor is told. */
+static void modes_outlive_reloads(void **state)
+{
+    static const struct config_assignment pairs[] = {
+        {NULL, "mode", "bypass"}, {"n", "mode", "readonly"}, {"m", "mode", "off"}};
+    struct run run;
+    struct loaded done, reloaded;
+    char *text;
+    size_t size;
+    FILE *out;
+
+    (void)state;
+    load_with(&run, "[namespace n]\nmatch = n*\n[namespace m]\nmatch = m*\n", NULL);
+    assert_false(run.loaded.config->has_refusals);
+    set(&run, pairs, 3, &done);
+    assert_string_equal(done.messages, "");
+    config_unref(&run.loaded.config);
+    run.loaded.config = done.config;
+    write_file(&run, "[cache]\nmode = on\n[namespace n]\nmatch = n*\n");
+    reload(&run, &reloaded);
+    assert_string_equal(reloaded.messages, "");
+    assert_int_equal(reloaded.config->n_namespaces, 2);
+    assert_int_equal(config_mode_of(reloaded.config, &reloaded.config->namespaces[0]), MODE_BYPASS);
+    assert_int_equal(config_mode_of(reloaded.config, &reloaded.config->namespaces[1]),
+                     MODE_READONLY);
+    assert_false(reloaded.config->namespaces[1].cache);
+    assert_true(reloaded.config->namespaces[1].has_cache);
+    assert_true(reloaded.config->has_refusals);
+    out = open_memstream(&text, &size);
+    config_modes_set(reloaded.config, out);
+    (void)fclose(out);
+    assert_string_equal(text, "=bypass n=readonly ");
+    free(text);
+    unload(&reloaded);
+    free(done.messages);
+    run_fini(&run);
+}
+
+struct differences {
+    char text[1024];
+};
+
+static void note(void *context, const char *option, const char *before, const char *after)
+{
+    struct differences *const found = context;
+    const size_t len = strlen(found->text);
+
+    (void)snprintf(found->text + len, sizeof(found->text) - len, "%s: %s -> %s\n", option,
+                   before != NULL ? before : "-", after != NULL ? after : "-");
+}
+
+static void differences_are_told_without_secrets(void **state)
+{
+    struct config *former = assert_accepted("[server]\nrequirepass = one\n[cache]\nmax-ttl = 1s\n"
+                                            "[namespace a]\nmatch = a*\n"
+                                            "[namespace b]\nmatch = b*\nmax-ttl = 1s\n");
+    struct config *fresh = assert_accepted("[server]\nrequirepass = two\n[cache]\nmax-ttl = 2s\n"
+                                           "[namespace b]\nmatch = c*\nmax-ttl = 3s\n");
+    struct differences found = {.text = ""};
+
+    (void)state;
+    assert_int_equal(config_diff(former, former, note, &found), 0);
+    (void)config_diff(former, fresh, note, &found);
+    assert_non_null(strstr(found.text, "requirepass: (hidden) -> (hidden)\nmax-ttl: 1s -> 2s\n"));
+    assert_non_null(strstr(found.text, "namespace.b.match: b* -> c*\n"));
+    assert_non_null(strstr(found.text, "namespace.b.max-ttl: 1s -> 3s\n"));
+    assert_non_null(strstr(found.text, "namespace.a.match: a* -> -\n"));
+    assert_null(strstr(found.text, "default"));
+    config_unref(&former);
+    config_unref(&fresh);
 }
 
 static void a_snapshot_lives_until_its_last_reference_goes(void **state)
@@ -367,7 +525,11 @@ int main(void)
         cmocka_unit_test(a_file_that_cannot_be_read_is_an_error),
         cmocka_unit_test(secrets_leave_the_command_line),
         cmocka_unit_test(a_reload_reads_the_file_under_the_same_flags),
-        cmocka_unit_test(a_reload_refuses_what_needs_a_restart),
+        cmocka_unit_test(a_reload_keeps_what_needs_a_restart_and_says_so),
+        cmocka_unit_test(one_option_is_set_and_nothing_else_changes),
+        cmocka_unit_test(what_is_wrong_with_one_is_wrong_with_all),
+        cmocka_unit_test(modes_outlive_reloads),
+        cmocka_unit_test(differences_are_told_without_secrets),
         cmocka_unit_test(a_snapshot_lives_until_its_last_reference_goes),
     };
 

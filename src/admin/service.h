@@ -1,0 +1,28 @@
+/*
+ * service.h - what systemd is told: ready, reloading, stopping, status, and that all threads turn
+ *
+ * Purpose:    sd_notify(3), and the watchdog: WATCHDOG=1 goes out only after every worker has taken
+ *             part in a tour since the last one, so that one that hangs gets the process restarted.
+ * Ownership:  the caller's storage; the proxy is borrowed.
+ * Threading:  the control thread.
+ * Errors:     none: without systemd nothing happens.
+ */
+#ifndef NC_ADMIN_SERVICE_H
+#define NC_ADMIN_SERVICE_H
+
+#include "proxy/front.h"
+
+struct service {
+    struct proxy *proxy;
+    struct event *event; /* NULL: no watchdog */
+    bool is_touring;
+};
+
+void service_init(struct service *service, struct proxy *proxy);
+void service_fini(struct service *service);
+void service_ready(struct service *service);
+void service_reloading(struct service *service);
+void service_stopping(struct service *service);
+void service_status(struct service *service, bool is_reachable);
+
+#endif

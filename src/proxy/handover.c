@@ -1,0 +1,379 @@
+/*
+ * Design: one message of a SOCK_SEQPACKET per session: its state, its name, the input that it had
+ * sent already, and the descriptor beside it. Messages are whole or not there, and several threads
+ * may send. A message without a descriptor is a word between the two processes.
+ */
+#include "proxy/handover.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/stats.h"
+#include "proxy/request.h"
+#include "proxy/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* "NCs" and the format's number; another one is not taken. */
+#define RECORD_MAGIC 0x01734e43u
+/* Of the name and of input together: well below what one message of a Unix socket holds. */
+#define TAIL_MAX ((size_t)64 * 1024)
+/* How long a session takes no requests, and how long it is left alone then. */
+#define HOLD_US (100 * 1000)
+#define REST_US (1000 * 1000)
+/* Sessions of one worker that share a fence. */
+#define BATCH_MAX 64
+
+struct record {
+    uint32_t magic;
+    uint32_t db;
+    uint64_t id;
+    int64_t age_us;
+    uint32_t name_bytes, input_bytes;
+    uint8_t proto, reply_mode;
+    uint8_t is_authed, may_change_cache, is_no_evict, is_unix;
+};
+
+/* ---- giving ---- */
+
+static bool is_bound_to_process(const struct session *session)
+{
+    return session->stream.tls != NULL || session->identity != NULL || session->login != NULL ||
+           session->transaction != NULL || session->subscriber != NULL ||
+           session->monitor != NULL || session->tracker != NULL || session->is_target ||
+           session->upload != NULL || session->is_paused || session->gone_event != NULL ||
+           session->is_closed || session->is_closing || session->is_eof || session->adopted_in != 0;
+}
+
+static size_t tail_bytes(const struct session *session)
+{
+    return buffer_len(&session->in) + (session->name != NULL ? strlen(session->name) : 0);
+}
+
+static void let_go(struct session *session)
+{
+    if (session->is_leaving) {
+        session->is_leaving = false;
+        session_resume(session);
+        session_wake(session);
+    }
+}
+
+static void hold(struct session *session)
+{
+    const int64_t now_us = clock_now_us();
+
+    if (!session->is_leaving && !session->is_suspended && now_us >= session->leaving_us) {
+        session->is_leaving = true;
+        session->leaving_us = now_us;
+        session_suspend(session, false);
+    } else if (session->is_leaving && now_us - session->leaving_us > HOLD_US) {
+        let_go(session);
+        session->leaving_us = now_us + REST_US;
+    }
+}
+
+static int send_session(const struct session *session, int fd)
+{
+    const struct record record = {
+        .magic = RECORD_MAGIC,
+        .db = session->db,
+        .id = session->id,
+        .age_us = clock_now_us() - session->opened_at_us,
+        .name_bytes = session->name != NULL ? (uint32_t)strlen(session->name) : 0,
+        .input_bytes = (uint32_t)buffer_len(&session->in),
+        .proto = session->proto,
+        .reply_mode = session->reply_mode,
+        .is_authed = session->is_authed,
+        .may_change_cache = session->may_change_cache,
+        .is_no_evict = session->is_no_evict,
+        .is_unix = session->is_unix,
+    };
+    const struct bytes input = buffer_bytes(&session->in);
+    struct iovec parts[] = {
+        {(void *)(uintptr_t)&record, sizeof(record)},
+        {session->name, record.name_bytes},
+        {(void *)(uintptr_t)input.ptr, input.len},
+    };
+    union {
+        char room[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr aligned;
+    } control = {.room = {0}};
+    struct msghdr message = {.msg_iov = parts,
+                             .msg_iovlen = 3,
+                             .msg_control = control.room,
+                             .msg_controllen = sizeof(control.room)};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &session->stream.fd, sizeof(int));
+    return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+/* True: it has gone. */
+static bool give(struct session *session, int fd)
+{
+    const bool is_served = session->first == NULL && outq_len(&session->out) == 0 &&
+                           outq_len(&session->pushes) == 0;
+
+    if (is_bound_to_process(session) || tail_bytes(session) > TAIL_MAX) {
+        let_go(session);
+        return false;
+    }
+    if (!is_served || send_session(session, fd) != 0) {
+        hold(session);
+        return false;
+    }
+    stats_add(METRIC_clients_handed_over, 1);
+    session_close(session);
+    return true;
+}
+
+unsigned handover_give(struct front *front, int fd)
+{
+    struct session *session = front->sessions;
+    unsigned n = 0;
+
+    while (session != NULL) {
+        struct session *const next = session->next;
+
+        n += give(session, fd);
+        session = next;
+    }
+    return n;
+}
+
+void handover_forget(struct front *front)
+{
+    for (struct session *session = front->sessions; session != NULL; session = session->next) {
+        let_go(session);
+    }
+}
+
+/* ---- taking ---- */
+
+struct adopted {
+    struct record record;
+    int fd;
+    unsigned char *tail; /* name and input */
+};
+
+/* Sessions on their way to one worker. */
+struct batch {
+    struct mail mail;
+    struct front *front;
+    uint32_t number;
+    unsigned n_fences;
+    unsigned n;
+    struct adopted all[BATCH_MAX];
+};
+
+static void let_in(struct batch *batch)
+{
+    for (struct session *session = batch->front->sessions; session != NULL;
+         session = session->next) {
+        if (session->adopted_in == batch->number) {
+            session->adopted_in = 0;
+            session_resume(session);
+            session_wake(session);
+        }
+    }
+    mem_free(batch);
+}
+
+static void on_fence(void *arg)
+{
+    struct batch *batch = arg;
+
+    if (--batch->n_fences == 0) {
+        let_in(batch);
+    }
+}
+
+/* The newest session of the front is the one that was just opened. */
+static void restore(struct session *session, const struct adopted *adopted)
+{
+    const struct record *record = &adopted->record;
+
+    session->proto = record->proto == 3 ? 3 : 2;
+    session->reply_mode = record->reply_mode <= REPLY_SKIP_THIS ? record->reply_mode : REPLY_ON;
+    session->is_authed = record->is_authed != 0;
+    session->may_change_cache = record->may_change_cache != 0;
+    session->is_no_evict = record->is_no_evict != 0;
+    session->opened_at_us = clock_now_us() - record->age_us;
+    session_set_db(session, record->db);
+    if (record->name_bytes > 0) {
+        session->name = mem_try_alloc(record->name_bytes + 1);
+        if (session->name != NULL) {
+            memcpy(session->name, adopted->tail, record->name_bytes);
+            session->name[record->name_bytes] = '\0';
+        }
+    }
+    if (record->input_bytes > 0 &&
+        buffer_append(&session->in,
+                      bytes_make(adopted->tail + record->name_bytes, record->input_bytes)) != 0) {
+        session_close(session);
+    }
+}
+
+static void adopt(struct batch *batch, const struct adopted *adopted)
+{
+    struct front *front = batch->front;
+    struct session *session;
+
+    session_open(front, adopted->fd, adopted->record.is_unix != 0, NULL, adopted->record.id);
+    session = front->sessions;
+    if (session == NULL || session->id != adopted->record.id || session->is_closed) {
+        return; /* this process drains already */
+    }
+    restore(session, adopted);
+    if (!session->is_closed) {
+        session->adopted_in = batch->number;
+        session->is_stalled = true;
+        session_suspend(session, false);
+        stats_add(METRIC_clients_adopted, 1);
+    }
+}
+
+static void on_batch(struct mail *mail)
+{
+    struct batch *batch = CONTAINER_OF(mail, struct batch, mail);
+    struct front *front = batch->front;
+
+    for (unsigned i = 0; i < batch->n; i++) {
+        adopt(batch, &batch->all[i]);
+        mem_free(batch->all[i].tail);
+    }
+    batch->n_fences = 1; /* ours, until all are asked for */
+    for (struct backend_node *node = front->backend.nodes; node != NULL; node = node->next) {
+        if (node->info != NULL && node->info->is_master) {
+            batch->n_fences++;
+            coherence_fence(&front->coherence, node->id, on_fence, batch);
+        }
+    }
+    on_fence(batch);
+}
+
+static void post(struct batch **batch)
+{
+    if (*batch != NULL) {
+        worker_post(&(*batch)->front->worker, &(*batch)->mail);
+        *batch = NULL;
+    }
+}
+
+static void add(struct proxy *proxy, struct batch **batches, struct adopted *adopted)
+{
+    static uint32_t next_batch;
+    static unsigned next_front;
+    const unsigned at = next_front++ % proxy->n_fronts;
+    struct batch *batch = batches[at];
+
+    if (batch == NULL) {
+        batch = mem_alloc(sizeof(*batch));
+        batch->mail.run = on_batch;
+        batch->front = &proxy->fronts[at];
+        next_batch += next_batch == UINT32_MAX ? 2 : 1; /* 0 is none */
+        batch->number = next_batch;
+        batches[at] = batch;
+    }
+    atomic_fetch_add_explicit(&proxy->n_clients, 1, memory_order_relaxed);
+    batch->all[batch->n++] = *adopted;
+    if (batch->n == BATCH_MAX) {
+        post(&batches[at]);
+    }
+}
+
+static int fd_of(struct msghdr *message)
+{
+    const struct cmsghdr *header = CMSG_FIRSTHDR(message);
+    int fd = -1;
+
+    if (header != NULL && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
+        header->cmsg_len == CMSG_LEN(sizeof(int))) {
+        memcpy(&fd, CMSG_DATA(header), sizeof(int));
+    }
+    return fd;
+}
+
+/* One message with a descriptor. */
+static void take_session(struct proxy *proxy, struct batch **batches, int fd,
+                         const unsigned char *text, size_t n)
+{
+    struct adopted adopted = {.fd = fd};
+    const size_t tail = n - sizeof(adopted.record);
+
+    if (n >= sizeof(adopted.record)) {
+        memcpy(&adopted.record, text, sizeof(adopted.record));
+    }
+    if (n < sizeof(adopted.record) || adopted.record.magic != RECORD_MAGIC || tail > TAIL_MAX ||
+        (size_t)adopted.record.name_bytes + adopted.record.input_bytes != tail) {
+        log_error("proxy", "a connection of the predecessor is not understood, and closed", NULL);
+        close(fd);
+        return;
+    }
+    if (tail > 0) {
+        adopted.tail = mem_alloc(tail);
+        memcpy(adopted.tail, text + sizeof(adopted.record), tail);
+    }
+    add(proxy, batches, &adopted);
+}
+
+enum handover_result handover_take(struct proxy *proxy, int fd, char word[HANDOVER_WORD_MAX])
+{
+    static unsigned char room[sizeof(struct record) + TAIL_MAX];
+    struct batch *batches[64] = {NULL}; /* proxy_init(): no more workers than that */
+    enum handover_result result = HANDOVER_AGAIN;
+
+    for (;;) {
+        union {
+            char room[CMSG_SPACE(sizeof(int))];
+            struct cmsghdr aligned;
+        } control;
+        struct iovec part = {room, sizeof(room)};
+        struct msghdr message = {.msg_iov = &part,
+                                 .msg_iovlen = 1,
+                                 .msg_control = control.room,
+                                 .msg_controllen = sizeof(control.room)};
+        const ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            result = n < 0 && errno == EAGAIN ? HANDOVER_AGAIN : HANDOVER_END;
+            break;
+        }
+        if ((message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0) {
+            log_error("proxy", "a connection of the predecessor is lost: out of descriptors", NULL);
+            if (fd_of(&message) >= 0) {
+                close(fd_of(&message));
+            }
+            continue;
+        }
+        if (fd_of(&message) < 0) {
+            (void)snprintf(word, HANDOVER_WORD_MAX, "%.*s", (int)n, (const char *)room);
+            result = HANDOVER_SIGNAL;
+            break;
+        }
+        take_session(proxy, batches, fd_of(&message), room, (size_t)n);
+    }
+    for (unsigned i = 0; i < proxy->n_fronts; i++) {
+        post(&batches[i]);
+    }
+    return result;
+}
+
+int handover_say(int fd, const char *word)
+{
+    return send(fd, word, strlen(word), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+unsigned handover_format(void)
+{
+    return RECORD_MAGIC;
+}
