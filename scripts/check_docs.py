@@ -132,7 +132,7 @@ def check_tests():
     for page in sorted((ROOT / "docs").glob("*.md")):
         for number, line in enumerate(page.read_text().splitlines(), 1):
             where = f"{page.relative_to(ROOT)}:{number}"
-            named = re.findall(r"`(test_\w+)`", line)
+            named = re.findall(r"`(test_\w+)(?:\.py)?`", line)
             for text in re.findall(r"\btest_\w+: ((?:`\w+`(?:, )?)+)", line):
                 named += re.findall(r"`(\w+)`", text)
             for name in named:
