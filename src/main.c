@@ -20,7 +20,9 @@
 #include "coherence/unlink.h"
 #include "config/config.h"
 #include "proxy/front.h"
+#include "proxy/overload.h"
 #include "upstream/discovery.h"
+#include "upstream/gate.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -178,6 +180,7 @@ static void on_housekeeping(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
+    overload_tick(daemon->proxy.overload);
     cache_tick(daemon->cache);
 }
 
@@ -341,6 +344,8 @@ static int apply_config(void *context, const struct config *former, struct confi
     cache_set_max_bans(daemon->cache, (unsigned)fresh->max_bans);
     cache_set_max_tag_bans(daemon->cache, (unsigned)fresh->max_tag_bans);
     cache_set_limits(daemon->cache, (unsigned)fresh->negative_share, (size_t)fresh->max_flights);
+    overload_configure(daemon->proxy.overload, fresh);
+    gate_configure(fresh->connect_parallel, fresh->connect_rate);
     atomic_store_explicit(&daemon->proxy.max_clients, fit_max_clients(fresh), memory_order_relaxed);
     discovery_configure(daemon->discovery, fresh);
     unlink_jobs_set_config(daemon->proxy.fleet.jobs, fresh);
@@ -519,6 +524,8 @@ static int start(struct daemon *daemon)
         error = start_cache(daemon);
     }
     if (error == 0) {
+        gate_configure(daemon->config->connect_parallel, daemon->config->connect_rate);
+        proxy->overload = overload_new(proxy, daemon->cache, &daemon->control, daemon->config);
         error = proxy_init(proxy, daemon->cache, &daemon->control, daemon->config,
                            worker_count(daemon->config), &daemon->first_config->target);
     }
@@ -569,6 +576,7 @@ static void stop(struct daemon *daemon)
         event_free(daemon->signals[i]);
     }
     upgrade_stop(daemon->upgrade);
+    overload_stop(daemon->proxy.overload);
     unlink_jobs_stop(daemon->proxy.fleet.jobs);
     proxy_stop(&daemon->proxy);
     changer_stop(daemon->changer);
@@ -579,6 +587,7 @@ static void stop(struct daemon *daemon)
     event_base_loop(daemon->control.base, EVLOOP_NONBLOCK);
     upgrade_free(&daemon->upgrade);
     changer_free(&daemon->changer);
+    overload_free(&daemon->proxy.overload);
     unlink_jobs_free(&daemon->proxy.fleet.jobs);
     topology_unref(&daemon->topology);
     worker_fini(&daemon->control);

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/version.h"
 #include "coherence/bus.h"
+#include "proxy/overload.h"
 
 void info_line(struct resp_writer *text, const char *format, ...)
 {
@@ -90,6 +91,18 @@ static void put_tier(const struct proxy *proxy, struct resp_writer *text)
     info_line(text, "nearcached_memory_limit_bytes:%zu", stats.maxmemory);
 }
 
+static void put_overload(const struct proxy *proxy, struct resp_writer *text)
+{
+    struct overload_figures figures;
+
+    overload_figures(proxy, &figures);
+    info_line(text, "nearcached_memory_ceiling_bytes:%zu", figures.tier_bytes);
+    info_line(text, "nearcached_process_memory_held_bytes:%zu", figures.held_bytes);
+    info_line(text, "nearcached_process_memory_limit_bytes:%zu", figures.limit_bytes);
+    info_line(text, "nearcached_cgroup_memory_limit_bytes:%zu", figures.cgroup_limit_bytes);
+    info_line(text, "nearcached_memory_pressure:%s", pressure_name(figures.stage));
+}
+
 void info_section(struct proxy *proxy, struct resp_writer *text)
 {
     info_line(text, "# Nearcached");
@@ -97,5 +110,6 @@ void info_section(struct proxy *proxy, struct resp_writer *text)
     put_nodes(text);
     put_coherence(proxy, text);
     put_tier(proxy, text);
+    put_overload(proxy, text);
     audit_report_info(front_self()->config, text);
 }

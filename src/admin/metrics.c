@@ -25,6 +25,7 @@
 #include "coherence/unlink.h"
 #include "proxy/census.h"
 #include "proxy/tracking.h"
+#include "upstream/gate.h"
 #include "upstream/identity.h"
 #include "upstream/lease.h"
 
@@ -101,6 +102,14 @@ READ_GAUGE(memory_limit, facts->cache.maxmemory)
 READ_GAUGE(memory_budget, facts->cache.budget_bytes)
 READ_GAUGE(arena_resident, facts->cache.arena_resident_bytes)
 READ_GAUGE(process_resident, facts->process_resident_bytes)
+READ_GAUGE(process_limit, facts->overload.limit_bytes)
+READ_GAUGE(process_held, facts->overload.held_bytes)
+READ_GAUGE(cgroup_limit, facts->overload.cgroup_limit_bytes)
+READ_GAUGE(tier_ceiling, facts->overload.tier_bytes)
+READ_GAUGE(pressure_stage, facts->overload.stage)
+READ_GAUGE(memory_stalled, (double)facts->overload.stalled_percent / 100)
+READ_GAUGE(buffers_refused, facts->n_buffers_refused)
+READ_GAUGE(connecting, facts->n_connecting)
 READ_GAUGE(allocated, facts->allocated_bytes)
 READ_GAUGE(uptime, (double)facts->uptime_us / 1e6)
 READ_GAUGE(ready, facts->is_ready)
@@ -430,6 +439,9 @@ static void add_process(struct gather *gather)
     facts->uptime_us = now_us - proxy->started_at_us;
     facts->process_resident_bytes = process_resident_bytes();
     facts->allocated_bytes = allocated_bytes();
+    overload_figures(proxy, &facts->overload);
+    facts->n_connecting = gate_count_inside();
+    facts->n_buffers_refused = mem_count_refused();
     facts->n_log_dropped = log_dropped();
     facts->n_audits = cache_watch_count(proxy->cache);
     facts->stale_ratio = audit_stale_ratio();

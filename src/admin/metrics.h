@@ -16,6 +16,7 @@
 #include "admin/coherence_state.h"
 #include "cache/bans.h"
 #include "proxy/front.h"
+#include "proxy/overload.h"
 
 #include <event2/buffer.h>
 
@@ -47,6 +48,9 @@ struct metrics_facts {
     unsigned n_event_patterns, n_event_sources_up, n_event_sources_down;
     double stale_ratio;
     int64_t staleness_bound_ms, watermark_age_us, uptime_us;
+    struct overload_figures overload;
+    unsigned n_connecting;
+    uint64_t n_buffers_refused;
     uint64_t process_resident_bytes, allocated_bytes, n_log_dropped;
 };
 

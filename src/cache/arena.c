@@ -23,6 +23,7 @@
 #include <sys/mman.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define ARENA_ASAN 1
@@ -269,9 +270,10 @@ static void mark_free(void *block)
 void *arena_alloc(size_t size)
 {
     DCHECK(size >= ARENA_GRAIN);
-    void *block = mallocx(size, range.flags);
+    void *block = mem_is_short() ? NULL : mallocx(size, range.flags);
 
     if (block != NULL) {
+        mem_note((int64_t)sallocx(block, 0));
         mark_used(block, size);
     }
     return block;
@@ -282,6 +284,7 @@ void *arena_alloc_table(size_t size)
     void *block = mallocx(size, range.flags | MALLOCX_ALIGN(CACHE_LINE));
 
     if (block != NULL) {
+        mem_note((int64_t)sallocx(block, 0));
         mark_used(block, size);
         /* Not MALLOCX_ZERO: pages that nobody has touched would be faulted in under the lock. */
         memset(block, 0, size);
@@ -292,6 +295,7 @@ void *arena_alloc_table(size_t size)
 void arena_free(void *block)
 {
     if (block != NULL) {
+        mem_note(-(int64_t)sallocx(block, 0));
         mark_free(block);
         dallocx(block, MALLOCX_TCACHE_NONE);
     }

@@ -28,7 +28,7 @@ NC_MUST_CHECK int arena_init(size_t maxmemory);
 /* What the range can hold; 0 before arena_init(). */
 size_t arena_range_bytes(void);
 
-/* Not zeroed, aligned to ARENA_GRAIN; size is at least that. */
+/* Not zeroed, aligned to ARENA_GRAIN; size is at least that. NULL also while memory is short. */
 NC_MUST_CHECK void *arena_alloc(size_t size);
 /* Zeroed and touched, aligned to a cache line: for tables. */
 NC_MUST_CHECK void *arena_alloc_table(size_t size);

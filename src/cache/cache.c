@@ -85,6 +85,7 @@ int cache_new(const struct cache_options *options, struct cache **cache)
     atomic_init(&made->negative_percent, options->negative_percent);
     atomic_init(&made->max_flights, options->max_flights);
     atomic_init(&made->maxmemory, options->maxmemory);
+    atomic_init(&made->ceiling, SIZE_MAX);
     atomic_init(&made->shard_budget, options->maxmemory / n_shards);
     bans_init(made);
     made->epochs = epochs_new();

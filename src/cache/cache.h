@@ -291,6 +291,11 @@ void cache_tick(struct cache *cache);
 void cache_set_maxmemory(struct cache *cache, size_t maxmemory);
 /* As in struct cache_options; what is there stays. */
 void cache_set_limits(struct cache *cache, unsigned negative_percent, size_t max_flights);
+/*
+ * What the process can spare for tier 1 now, where that is less than maxmemory; it shrinks with the
+ * next ticks, and grows again slowly. SIZE_MAX: maxmemory alone counts.
+ */
+void cache_set_ceiling(struct cache *cache, size_t ceiling);
 
 /*
  * Drops every entry of ns (or all with ns < 0) and voids all flights, at once and without looking

@@ -176,6 +176,11 @@ void cache_set_maxmemory(struct cache *cache, size_t maxmemory)
     set_budget(cache, maxmemory);
 }
 
+void cache_set_ceiling(struct cache *cache, size_t ceiling)
+{
+    atomic_store_explicit(&cache->ceiling, ceiling, memory_order_relaxed);
+}
+
 static size_t accounted(struct cache *cache)
 {
     size_t sum = 0;
@@ -206,7 +211,9 @@ static size_t excess_bytes(struct cache *cache, size_t tolerated)
  */
 static void adapt_budget(struct cache *cache)
 {
-    const size_t maxmemory = atomic_load_explicit(&cache->maxmemory, memory_order_relaxed);
+    const size_t wanted = atomic_load_explicit(&cache->maxmemory, memory_order_relaxed);
+    const size_t ceiling = atomic_load_explicit(&cache->ceiling, memory_order_relaxed);
+    const size_t maxmemory = wanted < ceiling ? wanted : ceiling;
     const size_t tolerated = maxmemory / 16;
     const size_t present = budget_of(cache);
     size_t budget = maxmemory;
@@ -221,8 +228,8 @@ static void adapt_budget(struct cache *cache)
         budget = excess < maxmemory - maxmemory / 4 ? maxmemory - excess : maxmemory / 4;
     }
     /* Down at once, up slowly: what has been shrunk for stays so for a while. */
-    if (budget > present + maxmemory / RESTORE_STEPS) {
-        budget = present + maxmemory / RESTORE_STEPS;
+    if (budget > present + wanted / RESTORE_STEPS) {
+        budget = present + wanted / RESTORE_STEPS;
     }
     set_budget(cache, budget);
 }

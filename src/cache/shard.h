@@ -105,6 +105,7 @@ struct cache {
     _Atomic size_t n_flights;                /* atomic: void ones too */
     _Atomic unsigned n_watches;              /* atomic */
     _Atomic size_t maxmemory;                /* atomic */
+    _Atomic size_t ceiling;                  /* atomic: instead of maxmemory, where that is more */
     _Atomic size_t shard_budget;             /* atomic: what each shard may use now */
     _Atomic uint64_t n_buckets;              /* atomic: of all tables, for the sweep's pace */
     _Atomic uint64_t dbs[CACHE_DBS / 64];    /* atomic: which have had entries; never cleared */

@@ -136,8 +136,8 @@ struct config_namespace {
     /*
      * match (NULL for "default"; without captures), tags (NULL: none), cache, and the options that
      * a namespace may override, resolved: max_ttl_ms, negative_ttl_ms, max_value, replica_reads,
-     * coherence, mode. `cache` is what comes of the option and of the modes: whether its keys
-     * are kept.
+     * rate_limit, max_concurrency, coherence, mode. `cache` is what comes of the option and of the
+     * modes: whether its keys are kept.
      */
 #define WORDS(list, words)
 #define OPTION(section, name, type, def, min, max, reload, help)                                   \

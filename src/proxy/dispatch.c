@@ -5,6 +5,7 @@
 #include "proxy/large.h"
 #include "proxy/local.h"
 #include "proxy/mode.h"
+#include "proxy/overload.h"
 #include "proxy/pause.h"
 #include "proxy/pubsub.h"
 #include "proxy/read.h"
@@ -192,6 +193,28 @@ struct backend_node *dispatch_any_node(const struct front *front)
     return node != NULL ? node : backend_next_master(&front->backend, 0);
 }
 
+/* NULL: it may not cause work now, and was answered. */
+static struct request *queue_relayed(struct session *session, const struct dispatch_call *call,
+                                     const struct dispatch_route *route)
+{
+    struct front *front = session->front;
+    struct request *request;
+
+    if (NC_UNLIKELY(overload_is_guarded(front)) &&
+        !overload_admit(session, call,
+                        route->keys.n > 0 ? call->argv[route->keys.at[0]] : BYTES(""))) {
+        return NULL;
+    }
+    stats_add(METRIC_commands_relayed, 1);
+    request = request_queue(session, REQUEST_RELAYED, call->command);
+    request->is_dry = front->dry.is_next;
+    request->shadow = front->dry.shadow;
+    if (NC_UNLIKELY(front->guard != 0)) {
+        overload_hold(front, request);
+    }
+    return request;
+}
+
 static enum verdict relay_by(struct session *session, const struct dispatch_call *call,
                              struct dispatch_route *route)
 {
@@ -217,10 +240,10 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
         tracking_must_wait(session, call->argv, &route->keys)) {
         return VERDICT_STALL;
     }
-    stats_add(METRIC_commands_relayed, 1);
-    request = request_queue(session, REQUEST_RELAYED, call->command);
-    request->is_dry = front->dry.is_next;
-    request->shadow = front->dry.shadow;
+    request = queue_relayed(session, call, route);
+    if (request == NULL) {
+        return VERDICT_TAKEN;
+    }
     if (is_apart) {
         large_set_apart(request);
     }
@@ -299,6 +322,10 @@ static enum verdict dispatch_pinned(struct session *session, const struct dispat
     }
     if (call->command->handler == HANDLER_none) {
         return dispatch_refuse(session, call->command->name, " yet");
+    }
+    if (NC_UNLIKELY(overload_is_guarded(session->front)) &&
+        !overload_admit_briefly(session, call)) {
+        return VERDICT_TAKEN;
     }
     return local_dispatch(session, call);
 }
@@ -415,7 +442,10 @@ enum verdict dispatch_by_class(struct session *session, const struct dispatch_ca
     case CLASS_PROXY:
         return local_dispatch(session, call);
     case CLASS_ALL_NODES:
-        return fanout_dispatch(session, call);
+        return NC_UNLIKELY(overload_is_guarded(session->front)) &&
+                       !overload_admit_briefly(session, call)
+                   ? VERDICT_TAKEN
+                   : fanout_dispatch(session, call);
     case CLASS_ADMIN:
         return dispatch_admin(session, call);
     case CLASS_REFUSED:

@@ -18,6 +18,7 @@
 #include "proxy/large.h"
 #include "proxy/login.h"
 #include "proxy/mode.h"
+#include "proxy/overload.h"
 #include "proxy/pause.h"
 #include "proxy/pubsub.h"
 #include "proxy/relay.h"
@@ -125,6 +126,7 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
     front->audit_left = audit_interval(front->coherence.auditor);
     front->max_staleness_us = max_staleness_us(config);
     front->is_restricted = config->has_refusals;
+    overload_fit_front(front);
     front->hub = hub_new(front, &pubsub_hub_events);
     front->tracking = tracking_new(front);
     front->retry_event = event_new(front->worker.base, -1, 0, relay_on_retry_timer, front);
@@ -471,6 +473,7 @@ static void take_config(struct front *front, void *context)
     }
     front->audit_left = audit_interval(front->coherence.auditor);
     front->max_staleness_us = max_staleness_us(front->config);
+    overload_fit_front(front);
     config_unref(&former);
 }
 

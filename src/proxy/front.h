@@ -13,6 +13,7 @@
 #include "base/worker.h"
 #include "coherence/coherence.h"
 #include "config/config.h"
+#include "proxy/limits.h"
 #include "proxy/topic.h"
 #include "resp/command.h"
 #include "resp/writer.h"
@@ -21,6 +22,7 @@
 struct broadcast;
 struct config_change;
 struct hub;
+struct overload;
 struct subscriber;
 struct session;
 struct tracking;
@@ -76,7 +78,11 @@ struct front {
 
     struct session *sessions; /* newest first */
     unsigned n_sessions;
-    unsigned n_unwritten; /* sessions whose replies wait for the end of the turn */
+    unsigned n_unwritten;    /* sessions whose replies wait for the end of the turn */
+    unsigned guard;          /* GUARD_*: what tier 1 does not answer has to be asked; overload.h */
+    bool is_tight, is_short; /* tier 1 shrinks; clients are closed */
+    unsigned pipeline_least; /* unanswered requests of a client that are always permitted */
+    struct permit permit;    /* of what was admitted last, until a request has it */
     struct front_tally tally;
     uint64_t n_hits;     /* reads answered from tier 1 here */
     uint64_t audit_left; /* hits until one is compared with the backend; from 0 on: never */
@@ -136,6 +142,7 @@ struct proxy {
     _Atomic bool is_draining;         /* atomic */
     _Atomic bool is_reachable;        /* atomic: set by the control thread */
     _Atomic bool is_away;             /* atomic: the same; it was reached, and is not any more */
+    struct overload *overload;        /* init; NULL: there is none (tests) */
     int64_t started_at_us;            /* init */
     char run_id[41];                  /* init: 40 hex digits */
 };

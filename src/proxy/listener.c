@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "proxy/overload.h"
 #include "proxy/session.h"
 
 #include <errno.h>
@@ -16,6 +17,8 @@
 #define LISTENER_MAGIC 0x6c697374u
 /* Out of descriptors: others may close some meanwhile. */
 #define PAUSE_MS 100
+/* At a stretch: among ten thousand that come at once, the control thread has other things to do. */
+#define ACCEPTS_MAX 256
 
 struct listener {
     uint32_t magic;
@@ -82,6 +85,11 @@ static void hand_out(struct listener *listener, int fd)
     struct front *front = &proxy->fronts[listener->next_front++ % proxy->n_fronts];
     struct arrival *arrival;
 
+    if (overload_refuses_clients(proxy)) {
+        stats_add(METRIC_connections_shed, 1);
+        refuse(fd, listener->is_tls);
+        return;
+    }
     if (atomic_fetch_add_explicit(&proxy->n_clients, 1, memory_order_relaxed) >=
         atomic_load_explicit(&proxy->max_clients, memory_order_relaxed)) {
         atomic_fetch_sub_explicit(&proxy->n_clients, 1, memory_order_relaxed);
@@ -123,7 +131,7 @@ static void on_acceptable(evutil_socket_t socket, short what, void *arg)
     unsigned suppressed;
 
     (void)what;
-    for (;;) {
+    for (unsigned n = 0; n < ACCEPTS_MAX; n++) {
         const int fd = accept4(socket, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         if (fd >= 0) {

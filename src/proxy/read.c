@@ -18,6 +18,7 @@
 #include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
+#include "proxy/overload.h"
 #include "proxy/relay.h"
 #include "proxy/tracking.h"
 
@@ -512,6 +513,34 @@ is_taken_early(struct session *session, const struct dispatch_call *call,
     return false;
 }
 
+/* NULL: it may not cause work now, and was answered. */
+static struct request *queue_miss(struct session *session, const struct dispatch_call *call,
+                                  const struct read_call *read, const struct config_namespace *ns)
+{
+    struct front *front = session->front;
+    struct request *request;
+
+    if (NC_UNLIKELY(overload_is_guarded(front)) && !overload_admit(session, call, read->key)) {
+        return NULL;
+    }
+    request = request_queue(session, REQUEST_CACHED, read->command);
+    if (NC_UNLIKELY(front->guard != 0)) {
+        overload_hold(front, request);
+    }
+    request->ns = ns->id;
+    prepare(request, read);
+    return request;
+}
+
+/* It causes none, or is admitted anew. */
+static void unqueue_miss(struct request *request, const struct read_call *read)
+{
+    if (NC_UNLIKELY(request->front->guard != 0)) {
+        overload_undo(request->session, read->key);
+    }
+    request_unqueue(request);
+}
+
 static enum verdict miss_for_session(struct session *session, const struct dispatch_call *call,
                                      const struct read_call *read, enum cache_miss miss,
                                      const struct coherence_order *order)
@@ -537,9 +566,10 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
         queue_reply(session, read, &hit, left_us);
         return VERDICT_TAKEN;
     }
-    request = request_queue(session, REQUEST_CACHED, read->command);
-    request->ns = ns->id;
-    prepare(request, read);
+    request = queue_miss(session, call, read, ns);
+    if (request == NULL) {
+        return VERDICT_TAKEN;
+    }
     if (request_store(request, call->frame) != 0) {
         request_fail(request, "ERR nearcached: out of memory");
         return VERDICT_TAKEN;
@@ -551,7 +581,7 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     switch (look_up(request, read, order, &hit, &refusal)) {
     case CACHE_HIT:
         /* Filled between the two look-ups. */
-        request_unqueue(request);
+        unqueue_miss(request, read);
         queue_hit(session, read, &hit);
         return VERDICT_TAKEN;
     case CACHE_JOINED:
@@ -564,7 +594,7 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     case CACHE_RELAY:
         break;
     }
-    request_unqueue(request);
+    unqueue_miss(request, read);
     if (!order->may_hit) {
         return VERDICT_STALL;
     }

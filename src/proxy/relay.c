@@ -14,6 +14,7 @@
 #include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
+#include "proxy/overload.h"
 #include "proxy/read.h"
 #include "proxy/tracking.h"
 #include "resp/own.h"
@@ -148,6 +149,11 @@ static void fail_unreachable(struct request *request, const struct backend_node 
     if (error == -ENOBUFS) {
         stats_add(METRIC_errors_busy, 1);
         request_fail(request, "ERR nearcached: too many requests are waiting for %s", link->name);
+        return;
+    }
+    if (error == -ENOMEM) {
+        stats_add(METRIC_errors_memory, 1);
+        request_fail(request, "%s", OVERLOAD_TEXT);
         return;
     }
     stats_add(METRIC_errors_backend, 1);

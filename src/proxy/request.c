@@ -58,6 +58,9 @@ void request_free(struct request *request)
     if (NC_UNLIKELY(request->shadow != NULL)) {
         dry_forget(request);
     }
+    if (NC_UNLIKELY((request->permit.ns | request->permit.user) != 0)) {
+        limits_return(&request->permit);
+    }
     request->magic = 0;
     if (front->n_spare_requests < SPARE_REQUESTS_MAX) {
         request->next = front->spare_requests;

@@ -78,6 +78,7 @@ struct request {
     uint8_t again;            /* enum request_again: what the retry list does with it */
     uint8_t downgrade;        /* enum resp_downgrade of a cached read's reply */
     uint32_t config_serial;   /* of the configuration it was dispatched under */
+    struct permit permit;     /* what it holds of max-concurrency; see limits.h */
 
     /* Keys for the reply rule (length and bytes of each), or the request's frame while it may be
      * asked again. Behind the keys the frame of a read that may be asked again elsewhere. */

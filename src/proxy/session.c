@@ -19,6 +19,7 @@
 #include "proxy/large.h"
 #include "proxy/login.h"
 #include "proxy/monitor.h"
+#include "proxy/overload.h"
 #include "proxy/pause.h"
 #include "proxy/pubsub.h"
 #include "proxy/read.h"
@@ -541,6 +542,15 @@ static size_t take_upload(struct session *session, struct bytes input)
     return n_taken;
 }
 
+/* Each unanswered request takes memory: fewer of them while that is short. */
+static bool is_pipeline_full(const struct session *session)
+{
+    const struct front *front = session->front;
+
+    return session->n_requests >= (unsigned)front->config->client_pipeline_limit ||
+           overload_is_short(front);
+}
+
 /* Takes the requests of input; returns how many bytes of it are done with. */
 static size_t take_requests(struct session *session, struct bytes input, uint64_t *n_commands)
 {
@@ -569,7 +579,7 @@ static size_t take_requests(struct session *session, struct bytes input, uint64_
             session->is_stalled = true;
             break;
         }
-        if (session->n_requests >= (unsigned)config->client_pipeline_limit) {
+        if (session->n_requests >= session->front->pipeline_least && is_pipeline_full(session)) {
             stats_add(METRIC_stalls_pipeline, 1);
             session->is_stalled = true;
             break;
@@ -715,6 +725,7 @@ static void on_input_end(struct session *session, int error)
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
     struct session *session = OBJ_FROM(arg, struct session, SESSION_MAGIC);
+    size_t room;
     ssize_t n;
 
     (void)fd;
@@ -727,8 +738,11 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         session_close(session);
         return;
     }
-    n = stream_read(&session->stream, buffer_end(&session->in),
-                    session->in.capacity - session->in.tail);
+    room = session->in.capacity - session->in.tail;
+    if (NC_UNLIKELY(overload_is_short(session->front)) && room > OVERLOAD_READ) {
+        room = OVERLOAD_READ; /* what has to wait stays in the socket */
+    }
+    n = stream_read(&session->stream, buffer_end(&session->in), room);
     if (n == -EAGAIN) {
         if (buffer_len(&session->in) == 0) {
             buffer_release(&session->in);

@@ -11,6 +11,7 @@
 #include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
+#include "proxy/overload.h"
 #include "proxy/read.h"
 #include "proxy/relay.h"
 #include "proxy/tracking.h"
@@ -335,6 +336,9 @@ static void begin_parts(struct split *split, const struct command *view)
 
     owner->key_mask = split->mask;
     owner->is_dry = split->is_dry;
+    if (NC_UNLIKELY(split->session->front->guard != 0)) {
+        overload_hold(split->session->front, owner);
+    }
     if (is_mget(split)) {
         group->places = mem_try_alloc(split->n_keys * sizeof(*group->places));
         group->n_places = split->n_keys;
@@ -408,6 +412,10 @@ static enum verdict dispatch(struct split *split, const struct command *view)
     }
     if (NC_UNLIKELY(session->tracker != NULL) && must_wait_for_tracking(split, view)) {
         return VERDICT_STALL;
+    }
+    if (NC_UNLIKELY(overload_is_guarded(session->front)) &&
+        !overload_admit(session, call, key_at(split, 0))) {
+        return VERDICT_TAKEN;
     }
     begin_parts(split, view);
     return VERDICT_TAKEN;

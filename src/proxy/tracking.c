@@ -27,6 +27,10 @@
 
 /* Entries freed per tick after everything became void. */
 #define SWEEP_MAX 20000
+/* Under memory pressure: the part of client-tracking-keys that is kept, and how many go for one
+ * that comes. */
+#define TIGHT_SHARE 16u
+#define TIGHT_STEP 16u
 
 /* For /metrics; no order with anything else is needed. */
 static _Atomic unsigned n_clients, n_keys;
@@ -615,15 +619,24 @@ bool tracking_wants(const struct session *session, const struct command *command
 
 static unsigned limit_of(const struct front *front)
 {
-    return (unsigned)(front->config->client_tracking_keys / front->proxy->n_fronts) + 1;
+    const unsigned limit =
+        (unsigned)(front->config->client_tracking_keys / front->proxy->n_fronts) + 1;
+    const unsigned n = front->tracking->keys.n;
+
+    if (NC_LIKELY(!front->is_tight) || n <= limit / TIGHT_SHARE) {
+        return limit;
+    }
+    /* Little by little: each is told to its clients. */
+    return n > TIGHT_STEP && n - TIGHT_STEP < limit ? n - TIGHT_STEP : limit;
 }
 
 /* The keys that have been remembered longest make room, and are called changed. */
 static void keep_within_limit(struct front *front)
 {
     struct tracked *keys = &front->tracking->keys;
+    const unsigned limit = limit_of(front);
 
-    while (keys->n > limit_of(front)) {
+    while (keys->n > limit) {
         struct buffer run;
 
         buffer_init(&run);

@@ -10,6 +10,7 @@
 #include "proxy/as_cluster.h"
 #include "proxy/key_run.h"
 #include "proxy/large.h"
+#include "proxy/overload.h"
 #include "proxy/pause.h"
 #include "proxy/relay.h"
 #include "proxy/tracking.h"
@@ -114,6 +115,11 @@ int transaction_depth(const struct session *session)
     return session->transaction != NULL && session->transaction->is_multi
                ? (int)session->transaction->n_queued
                : -1;
+}
+
+size_t transaction_bytes(const struct session *session)
+{
+    return session->transaction != NULL ? session->transaction->n_bytes : 0;
 }
 
 bool transaction_writes(const struct session *session)
@@ -447,6 +453,10 @@ static enum verdict queue(struct session *session, const struct dispatch_call *c
     }
     if (transaction->n_bytes + call->frame.len > session->front->config->client_input_limit) {
         return spoil(session, "ERR nearcached: the transaction exceeds client-input-limit");
+    }
+    if (NC_UNLIKELY((session->front->guard & GUARD_SHED) != 0 || mem_is_short())) {
+        stats_add(METRIC_errors_memory, 1);
+        return spoil(session, OVERLOAD_TEXT);
     }
     note_effects(session, call);
     dispatch_find_route(session, call, &route);

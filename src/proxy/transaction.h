@@ -26,6 +26,8 @@ void transaction_lose(struct session *session);
 void transaction_spoil(struct session *session);
 /* Commands queued since MULTI; -1: not in MULTI. For CLIENT INFO. */
 int transaction_depth(const struct session *session);
+/* Of all commands queued since MULTI. */
+size_t transaction_bytes(const struct session *session);
 /* EXEC of the session may write. */
 bool transaction_writes(const struct session *session);
 

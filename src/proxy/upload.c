@@ -13,6 +13,7 @@
 #include "base/stats.h"
 #include "proxy/large.h"
 #include "proxy/mode.h"
+#include "proxy/overload.h"
 #include "proxy/pause.h"
 #include "proxy/relay.h"
 #include "proxy/tracking.h"
@@ -520,6 +521,10 @@ static void begin(struct session *session, const struct dispatch_call *call,
     int error = 0;
 
     session_step_reply_mode(session);
+    if (NC_UNLIKELY(overload_is_guarded(front)) && !overload_admit(session, call, key)) {
+        upload->phase = PHASE_DISCARDING;
+        return;
+    }
     if (session->tracker != NULL) {
         tracking_begin_upload(session, call);
     }
@@ -529,6 +534,9 @@ static void begin(struct session *session, const struct dispatch_call *call,
     stats_add(METRIC_commands_relayed, 1);
     request = request_queue(session, REQUEST_RELAYED, call->command);
     upload->request = request;
+    if (NC_UNLIKELY(front->guard != 0)) {
+        overload_hold(front, request);
+    }
     request->slot = route->slot;
     request->key_mask = UINT64_MAX;
     request->needs_fence = dispatch_is_opaque(session, call);

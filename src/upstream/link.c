@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "resp/own.h"
+#include "upstream/gate.h"
 #include "upstream/identity.h"
 
 #include <errno.h>
@@ -32,6 +33,8 @@
 #define ABANDONED_MAX 100000u
 /* Silence on a leased link before TCP asks whether the node is still there. */
 #define KEEP_ALIVE_S 30
+/* Times connect-timeout that a connection may wait to be begun. */
+#define GATE_PATIENCE 5
 
 enum {
     GREET_HELLO,
@@ -129,8 +132,18 @@ static void lose_operations(struct link *link, bool is_timeout)
     link->is_losing = false;
 }
 
+static void leave_gate(struct link *link)
+{
+    if (link->gate != NULL && !link->is_at_gate) {
+        gate_leave(link->gate);
+    }
+    link->is_at_gate = false;
+    gate_put(&link->gate);
+}
+
 static void reset_connection(struct link *link)
 {
+    leave_gate(link);
     free_event(&link->read_event);
     free_event(&link->write_event);
     stream_close(&link->stream);
@@ -599,25 +612,12 @@ static void connected(struct link *link)
     shake_hands(link);
 }
 
-static void begin_connect(struct link *link)
+/* The greeting stands in out, and leaves when the connection is there. */
+static void dial(struct link *link)
 {
-    int error;
+    const int error = stream_connect(&link->stream, &link->endpoint);
 
-    link->state = LINK_CONNECTING;
     link->connect_began_us = link->last_progress_us = clock_now_us();
-    link->tracking_refused = link->kind == LINK_TRACKING &&
-                             (!link->settings.wants_tracking || link->is_resp2);
-    link->tracking_asked = false;
-    identity_lock(); /* a user's password may be another one by now */
-    error = write_greeting(link);
-    identity_unlock();
-    if (error == 0 && link->endpoint.length == 0) {
-        error = -EDESTADDRREQ; /* its name was not resolved yet */
-    }
-    if (error == 0) {
-        link->out_allowed = out_end(link);
-        error = stream_connect(&link->stream, &link->endpoint);
-    }
     if (error != 0 && error != -EINPROGRESS) {
         go_down(link, strerror(-error), false);
         return;
@@ -639,6 +639,43 @@ static void begin_connect(struct link *link)
     }
 }
 
+/* Its turn may have come: asked at every tick. */
+static void ask_at_gate(struct link *link, int64_t now_us)
+{
+    if (gate_enter(link->gate, link->settings.is_leased, now_us)) {
+        link->is_at_gate = false;
+        dial(link);
+    }
+}
+
+static void begin_connect(struct link *link)
+{
+    int error;
+
+    link->state = LINK_CONNECTING;
+    link->connect_began_us = link->last_progress_us = clock_now_us();
+    link->tracking_refused = link->kind == LINK_TRACKING &&
+                             (!link->settings.wants_tracking || link->is_resp2);
+    link->tracking_asked = false;
+    identity_lock(); /* a user's password may be another one by now */
+    error = write_greeting(link);
+    identity_unlock();
+    if (error == 0 && link->endpoint.length == 0) {
+        error = -EDESTADDRREQ; /* its name was not resolved yet */
+    }
+    if (error != 0) {
+        go_down(link, strerror(-error), false);
+        return;
+    }
+    link->out_allowed = out_end(link);
+    link->gate = gate_get(link->name);
+    link->is_at_gate = true;
+    ask_at_gate(link, link->connect_began_us);
+    if (link->is_at_gate) {
+        stats_add(METRIC_connects_held, 1);
+    }
+}
+
 void link_wake(struct link *link)
 {
     if (link->state == LINK_IDLE ||
@@ -651,6 +688,7 @@ void link_wake(struct link *link)
 
 static void come_up(struct link *link)
 {
+    leave_gate(link);
     link->state = LINK_UP;
     link->error[0] = '\0';
     link->last_used_us = link->last_progress_us = clock_now_us();
@@ -880,6 +918,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     struct link *link = OBJ_FROM(arg, struct link, LINK_MAGIC);
     size_t room;
     ssize_t n;
+    int error;
 
     (void)fd;
     (void)what;
@@ -890,7 +929,11 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         shake_hands(link);
         return;
     }
-    if (buffer_reserve(&link->in, BUFFER_CHUNK / 4) != 0) {
+    /* All clients would lose it; what a reply takes here is bounded. */
+    mem_exempt(true);
+    error = buffer_reserve(&link->in, BUFFER_CHUNK / 4);
+    mem_exempt(false);
+    if (error != 0) {
         go_down(link, "out of memory", false);
         return;
     }
@@ -1067,6 +1110,30 @@ static void close_idle(struct link *link)
     reset_connection(link);
 }
 
+/* While it connects: the first of those who wait has waited for as long as it may. */
+static bool is_overdue(const struct link *link, int64_t now_us)
+{
+    const int64_t timeout_ms = link->settings.request_timeout_ms;
+
+    return link->first_op != NULL && is_shared(link) && timeout_ms > 0 &&
+           now_us - link->first_op->sent_at_us > timeout_ms * 1000;
+}
+
+/* Others are connecting to the node: it waits longer than a connection may take. */
+static void tick_at_gate(struct link *link, int64_t now_us)
+{
+    const int64_t patience_us = link->settings.connect_timeout_ms * GATE_PATIENCE * 1000;
+
+    if (now_us - link->connect_began_us <= patience_us && !is_overdue(link, now_us)) {
+        ask_at_gate(link, now_us);
+        return;
+    }
+    link->is_closing = true; /* that says nothing about the node */
+    go_down(link, "too many connections to it are being made (connect-parallel, connect-rate)",
+            true);
+    link->is_closing = false;
+}
+
 void link_tick(struct link *link, int64_t now_us)
 {
     const struct link_settings *settings = &link->settings;
@@ -1074,9 +1141,10 @@ void link_tick(struct link *link, int64_t now_us)
     switch (link->state) {
     case LINK_CONNECTING:
     case LINK_GREETING:
-        if (now_us - link->connect_began_us > settings->connect_timeout_ms * 1000 ||
-            (link->first_op != NULL && is_shared(link) && settings->request_timeout_ms > 0 &&
-             now_us - link->first_op->sent_at_us > settings->request_timeout_ms * 1000)) {
+        if (link->is_at_gate) {
+            tick_at_gate(link, now_us);
+        } else if (now_us - link->connect_began_us > settings->connect_timeout_ms * 1000 ||
+                   is_overdue(link, now_us)) {
             go_down(link,
                     stream_is_in_handshake(&link->stream)
                         ? "TLS handshake timed out: does the server speak TLS there?"
