@@ -141,8 +141,8 @@ struct link {
     uint64_t n_answered;  /* operations, since health was last told */
     unsigned n_abandoned; /* operations whose replies nobody waits for any more */
     bool is_closing;      /* by its owner: no news of the node */
-    struct gate *gate; /* while it connects; NULL: else */
-    bool is_at_gate;   /* too many connect to the node already: not begun yet */
+    struct gate *gate;    /* while it connects; NULL: else */
+    bool is_at_gate;      /* too many connect to the node already: not begun yet */
 
     int64_t client_id; /* leased: the connection's number at the backend, 0 while unknown */
     int64_t down_at_us;
