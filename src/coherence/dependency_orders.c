@@ -445,9 +445,12 @@ static void begin_load(struct dependency_desk *desk, unsigned shard)
 
 static void load_next(struct dependency_desk *desk)
 {
-    for (unsigned i = 0; i < LEDGER_SHARDS; i++) {
-        if (desk->shards[i].is_dirty) {
-            begin_load(desk, i);
+    /* In turn: one that cannot be read now keeps none of the others waiting. */
+    for (unsigned i = 1; i <= LEDGER_SHARDS; i++) {
+        const unsigned shard = (desk->shard + i) % LEDGER_SHARDS;
+
+        if (desk->shards[shard].is_dirty) {
+            begin_load(desk, shard);
             return;
         }
     }

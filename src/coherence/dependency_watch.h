@@ -13,8 +13,8 @@
  * Errors:     the answer to an ask.
  * Units:      clock_now_us().
  *
- * In mode ttl nobody tells of writes: there a source counts as heard of, and only writes through
- * proxies drop what is derived.
+ * In modes ttl and pubsub the backend tells of no writes: there a source counts as heard of, and
+ * only writes through proxies drop what is derived.
  */
 #ifndef NC_COHERENCE_DEPENDENCY_WATCH_H
 #define NC_COHERENCE_DEPENDENCY_WATCH_H
