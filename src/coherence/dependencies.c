@@ -685,14 +685,17 @@ void dependencies_begin_load(struct dependencies *dependencies, unsigned shard)
     pthread_rwlock_unlock(&dependencies->lock);
 }
 
-void dependencies_end_load(struct dependencies *dependencies, unsigned shard)
+size_t dependencies_end_load(struct dependencies *dependencies, unsigned shard)
 {
+    size_t n;
+
     pthread_rwlock_wrlock(&dependencies->lock);
-    (void)dependency_graph_end_load(dependencies->graph, shard);
+    n = dependency_graph_end_load(dependencies->graph, shard);
     note_sizes(dependencies);
     note_use(dependencies);
     pthread_rwlock_unlock(&dependencies->lock);
     stats_add(METRIC_dependency_loads, 1);
+    return n;
 }
 
 bool dependencies_has(struct dependencies *dependencies, struct bytes derived, struct bytes source)

@@ -7,6 +7,7 @@ rules count for writes through proxies, as in ttl, and nothing is dropped for no
 
 import pytest
 
+from harness.resp import RespError
 from harness.waiting import wait_until
 
 from test_dependencies import (OPTIONS, RULES, ask, depend, fleet, is_held, set_all, wait_gone,
@@ -82,3 +83,36 @@ def test_scope_all_in_mode_pubsub(fleet):
     set_all(proxy, "profile:1", "user:1")
     ask(proxy, "SET", "user:1", "new")
     wait_until(lambda: fleet.around("EXISTS", "profile:1") == 0, 5, "the backend to have it no more")
+
+
+def test_without_the_backend_an_order_of_several_sources_says_why(fleet, start_redis):
+    server = start_redis()
+    fleet = fleet(n=1, options={"request-timeout": "300ms"}, server=server)
+    proxy, = fleet.proxies
+    depend(proxy, "page", "a")
+    for words in (["DEPEND", "page", *map(str, range(50))], ["UNDEPEND", "page", "a", "b", "c"]):
+        server.pause()
+        try:
+            with pytest.raises(RespError, match=r"ERR nearcached: [ -~]+$"):
+                ask(proxy, "CACHE", *words)
+        finally:
+            server.resume()
+        with proxy.client() as client:
+            wait_until(lambda client=client: not isinstance(client.ask("GET", "page"), RespError),
+                       10, "the backend to answer")
+    depend(proxy, "page", "a", "b")
+
+
+def test_what_had_no_room_is_read_when_there_is_some(fleet, start_proxy):
+    fleet = fleet(n=1)
+    first, = fleet.proxies
+    depend(first, "page", *(f"s{i}" for i in range(20)))
+    small = start_proxy(fleet.server.url(), {**OPTIONS, "max-dependencies": "2"})
+    small.wait_metric("dependencies_incomplete", 1)
+    small.wait_metric("dependencies", 2)
+    known = set(ask(small, "CACHE", "DEPENDS", "page")["sources"])
+    left = sorted({f"s{i}" for i in range(20)} - known)[0]
+    ask(first, "CACHE", "UNDEPEND", "page", *(f"s{i}" for i in range(20) if f"s{i}" != left))
+    wait_until(lambda: ask(small, "CACHE", "DEPENDS", "page")["sources"] == [left], 10,
+               "the one that is left to be known")
+    small.wait_metric("dependencies_incomplete", 0)
