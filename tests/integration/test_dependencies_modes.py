@@ -116,3 +116,24 @@ def test_what_had_no_room_is_read_when_there_is_some(fleet, start_proxy):
     wait_until(lambda: ask(small, "CACHE", "DEPENDS", "page")["sources"] == [left], 10,
                "the one that is left to be known")
     small.wait_metric("dependencies_incomplete", 0)
+
+
+def test_who_goes_while_an_order_is_under_way(fleet, start_redis):
+    """A client, and the proxy itself: at the ledger, and where sources are not heard of."""
+    server = start_redis()
+    fleet = fleet(n=1, options={"request-timeout": "1s"}, server=server)
+    proxy, = fleet.proxies
+    depend(proxy, "page", "a")
+    clients = [proxy.client() for _ in range(8)]
+    server.pause()
+    for number, client in enumerate(clients):
+        words = ["CACHE", "DEPEND", f"page:{number}", *(f"s{i}" for i in range(100))]
+        client.send("".join([f"*{len(words)}\r\n", *(f"${len(word)}\r\n{word}\r\n"
+                                                     for word in words)]).encode())
+    wait_until(lambda: proxy.metrics().get("ledger_operations") > 0, 10, "orders to be under way")
+    for client in clients[:4]:
+        client.close()
+    proxy.stop()
+    server.resume()
+    for client in clients[4:]:
+        client.close()
