@@ -488,7 +488,10 @@ static void queue_glob(struct dependencies *dependencies, struct bytes text)
 /* False: as many jobs as may be are under way. */
 static bool start_job(struct coherence_fleet *fleet, struct bytes glob)
 {
-    const struct invalidation what = {.kind = INVALIDATE_GLOB, .name = glob, .is_all = true};
+    const struct invalidation what = {.kind = INVALIDATE_GLOB,
+                                      .name = glob,
+                                      .db = fleet->members[0]->backend->login->db,
+                                      .is_all = true};
 
     if (fleet->jobs == NULL || unlink_jobs_start(fleet->jobs, &what, -1) == 0) {
         return false;

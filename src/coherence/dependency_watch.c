@@ -812,6 +812,7 @@ void dependency_watch_unlink(struct coherence *coherence, struct bytes key)
     const int length = snprintf(head, sizeof(head), "*2\r\n$6\r\nUNLINk\r\n$%zu\r\n", key.len);
     struct errand_order order = {
         .slot = topology != NULL && topology->is_cluster ? command_key_slot(key) : 0,
+        .db = coherence->backend->login->db,
         .n_replies = 1,
         .done = on_unlinked,
         .context = watches,

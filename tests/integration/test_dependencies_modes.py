@@ -137,3 +137,21 @@ def test_who_goes_while_an_order_is_under_way(fleet, start_redis):
     server.resume()
     for client in clients[4:]:
         client.close()
+
+
+def test_scope_all_removes_in_the_database_of_the_url(fleet, start_proxy, start_redis):
+    server = start_redis()
+    config = {"dependency one": {"source": "user:{1}", "derived": "profile:{1}", "scope": "ALL"},
+              "dependency many": {"source": "menu:{1}", "derived": "page:{1}:*", "scope": "ALL"}}
+    with server.client() as direct:
+        for database in (0, 3):
+            direct.ok("SELECT", database)
+            direct.ok("MSET", "profile:1", "x", "page:1:a", "x")
+        proxy = start_proxy(server.url() + "/3", OPTIONS, config=config)
+        proxy.wait_metric("coherence_nodes", 1, mode="broadcast")
+        with proxy.client() as client:
+            client.ok("MSET", "user:1", "new", "menu:1", "new")
+            wait_until(lambda: direct.ok("EXISTS", "profile:1", "page:1:a") == 0, 10,
+                       "the backend to have them no more")
+        direct.ok("SELECT", 0)
+        assert direct.ok("EXISTS", "profile:1", "page:1:a") == 2
