@@ -488,7 +488,10 @@ static void queue_glob(struct dependencies *dependencies, struct bytes text)
 /* False: as many jobs as may be are under way. */
 static bool start_job(struct coherence_fleet *fleet, struct bytes glob)
 {
-    const struct invalidation what = {.kind = INVALIDATE_GLOB, .name = glob, .is_all = true};
+    const struct invalidation what = {.kind = INVALIDATE_GLOB,
+                                      .name = glob,
+                                      .db = fleet->members[0]->backend->login->db,
+                                      .is_all = true};
 
     if (fleet->jobs == NULL || unlink_jobs_start(fleet->jobs, &what, -1) == 0) {
         return false;
@@ -685,14 +688,17 @@ void dependencies_begin_load(struct dependencies *dependencies, unsigned shard)
     pthread_rwlock_unlock(&dependencies->lock);
 }
 
-void dependencies_end_load(struct dependencies *dependencies, unsigned shard)
+size_t dependencies_end_load(struct dependencies *dependencies, unsigned shard)
 {
+    size_t n;
+
     pthread_rwlock_wrlock(&dependencies->lock);
-    (void)dependency_graph_end_load(dependencies->graph, shard);
+    n = dependency_graph_end_load(dependencies->graph, shard);
     note_sizes(dependencies);
     note_use(dependencies);
     pthread_rwlock_unlock(&dependencies->lock);
     stats_add(METRIC_dependency_loads, 1);
+    return n;
 }
 
 bool dependencies_has(struct dependencies *dependencies, struct bytes derived, struct bytes source)

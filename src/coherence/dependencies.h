@@ -75,7 +75,8 @@ void dependencies_cascade_rules(struct coherence *from);
 bool dependencies_add(struct coherence *from, unsigned shard, struct bytes derived,
                       struct bytes source);
 void dependencies_begin_load(struct dependencies *dependencies, unsigned shard);
-void dependencies_end_load(struct dependencies *dependencies, unsigned shard);
+/* Returns how many went, as the ledger had them no more. */
+size_t dependencies_end_load(struct dependencies *dependencies, unsigned shard);
 bool dependencies_has(struct dependencies *dependencies, struct bytes derived, struct bytes source);
 bool dependencies_is_source(struct dependencies *dependencies, struct bytes key);
 size_t dependencies_count(struct dependencies *dependencies);

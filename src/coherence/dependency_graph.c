@@ -204,13 +204,19 @@ static void drop_relation(struct dependency_graph *graph, struct relation *relat
 static struct relation *find_relation(const struct dependency_graph *graph, struct bytes derived,
                                       struct bytes source)
 {
-    const struct name *name = find(graph, derived);
-    struct relation *relation = name != NULL ? name->in : NULL;
+    const struct name *to = find(graph, derived), *from = find(graph, source);
+    struct relation *in = to != NULL ? to->in : NULL;
+    struct relation *out = from != NULL ? from->out : NULL;
 
-    while (relation != NULL && compare(relation->source->text, source) != 0) {
-        relation = relation->next_in;
+    /* It stands in both lists: the shorter one decides. Either may be very long, hardly both. */
+    while (in != NULL && out != NULL && in->source != from && out->derived != to) {
+        in = in->next_in;
+        out = out->next_out;
     }
-    return relation;
+    if (in == NULL || out == NULL) {
+        return NULL;
+    }
+    return in->source == from ? in : out;
 }
 
 enum dependency_added dependency_graph_add(struct dependency_graph *graph, struct bytes derived,

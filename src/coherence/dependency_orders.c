@@ -7,6 +7,8 @@
  */
 #include "coherence/dependency_orders.h"
 
+#include <stdio.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -20,6 +22,7 @@
 #define READERS 8u
 #define RETRY_US 1000000
 #define TORN_US 50000
+#define TEXT_MAX 192
 
 _Static_assert(LEDGER_SHARDS == DEPENDENCY_GROUPS, "a shard of the ledger is a group of the graph");
 
@@ -29,6 +32,7 @@ struct pending {
     void (*done)(void *context, uint64_t n, const char *error);
     void *context;
     const char *error;
+    char text[TEXT_MAX]; /* of the error, where it is the ledger's */
     uint64_t n;
     unsigned n_left, db, n_sources;
     bool is_undo, is_over;
@@ -63,9 +67,18 @@ struct dependency_desk {
     bool is_busy, is_torn, is_polling, was_logged;
     bool is_short; /* the table had no room, in this load */
     const char *error;
+    char text[TEXT_MAX]; /* as in struct pending */
     struct ledger_version version;
+    int64_t max; /* relations that were allowed, in the last tick */
     int64_t retry_at_us, poll_at_us;
 };
+
+/* What the ledger says is gone when its call returns. */
+static const char *keep_text(const char *error, char room[TEXT_MAX])
+{
+    (void)snprintf(room, TEXT_MAX, "%s", error);
+    return room;
+}
 
 static struct dependencies *table_of(const struct dependency_desk *desk)
 {
@@ -157,7 +170,7 @@ static void on_ledger(void *context, const struct ledger_answer *answer)
     struct pending *order = context;
 
     if (answer->error != NULL && order->error == NULL) {
-        order->error = answer->error;
+        order->error = keep_text(answer->error, order->text);
     }
     order->n += answer->error == NULL ? answer->n : 0;
     if (--order->n_left > 0) {
@@ -307,6 +320,16 @@ static bool is_any_short(const struct dependency_desk *desk)
     return is_short;
 }
 
+/* There is room again: what had none before is read once more. */
+static void reload_short(struct dependency_desk *desk)
+{
+    for (unsigned i = 0; i < LEDGER_SHARDS; i++) {
+        if (desk->shards[i].is_short) {
+            desk->shards[i].is_dirty = true;
+        }
+    }
+}
+
 static void end_load(struct dependency_desk *desk)
 {
     struct shard *shard = &desk->shards[desk->shard];
@@ -327,7 +350,9 @@ static void end_load(struct dependency_desk *desk)
     } else {
         shard->version = desk->version;
         shard->is_short = desk->is_short;
-        dependencies_end_load(table_of(desk), desk->shard);
+        if (dependencies_end_load(table_of(desk), desk->shard) > 0) {
+            reload_short(desk);
+        }
         desk->was_logged = false;
     }
     atomic_store_explicit(&table_of(desk)->is_incomplete, is_any_short(desk), memory_order_relaxed);
@@ -360,7 +385,7 @@ static void on_read(void *context, const struct ledger_answer *answer)
     reader->is_busy = false;
     desk->n_reading--;
     if (answer->error != NULL) {
-        desk->error = answer->error;
+        desk->error = keep_text(answer->error, desk->text);
     } else if (!ledger_version_equal(&answer->version, &desk->version)) {
         desk->is_torn = true;
     }
@@ -445,9 +470,12 @@ static void begin_load(struct dependency_desk *desk, unsigned shard)
 
 static void load_next(struct dependency_desk *desk)
 {
-    for (unsigned i = 0; i < LEDGER_SHARDS; i++) {
-        if (desk->shards[i].is_dirty) {
-            begin_load(desk, i);
+    /* In turn: one that cannot be read now keeps none of the others waiting. */
+    for (unsigned i = 1; i <= LEDGER_SHARDS; i++) {
+        const unsigned shard = (desk->shard + i) % LEDGER_SHARDS;
+
+        if (desk->shards[shard].is_dirty) {
+            begin_load(desk, shard);
             return;
         }
     }
@@ -484,6 +512,10 @@ void dependency_desk_tick(struct dependency_desk *desk, int64_t now_us)
     if (desk->home->worker->index != 0 || desk->home->config->max_dependencies == 0 ||
         desk->home->backend->topology == NULL) {
         return;
+    }
+    if (desk->max != desk->home->config->max_dependencies) {
+        desk->max = desk->home->config->max_dependencies;
+        reload_short(desk);
     }
     if (!desk->is_busy && now_us >= desk->retry_at_us) {
         load_next(desk);

@@ -116,6 +116,12 @@ static bool ear_covers(const struct prefixes *prefixes, struct bytes key)
     return prefixes->n == 0;
 }
 
+/* The backend tells of writes. Else those through proxies count: the reply rule, and the bus. */
+static bool is_told_of(int mode)
+{
+    return mode != COHERENCE_TTL && mode != COHERENCE_PUBSUB;
+}
+
 /* It hears of all that the configuration wants, and did so a moment ago. */
 static bool is_ear_open(const struct track *track, enum ear_kind kind, int64_t now_us)
 {
@@ -177,7 +183,7 @@ static struct way find_way(const struct dependency_watches *watches, struct byte
         way.is_open = is_track_open(track, now_us);
         return way;
     }
-    if (way.mode == COHERENCE_TTL) {
+    if (!is_told_of(way.mode)) {
         way.is_open = true;
         return way;
     }
@@ -647,7 +653,7 @@ static bool are_rules_heard(const struct dependency_watches *watches, uint64_t *
         }
         const int mode = ear_mode(track);
 
-        if (mode == COHERENCE_TTL) {
+        if (!is_told_of(mode)) {
             *is_told = false;
             continue;
         }
@@ -806,6 +812,7 @@ void dependency_watch_unlink(struct coherence *coherence, struct bytes key)
     const int length = snprintf(head, sizeof(head), "*2\r\n$6\r\nUNLINk\r\n$%zu\r\n", key.len);
     struct errand_order order = {
         .slot = topology != NULL && topology->is_cluster ? command_key_slot(key) : 0,
+        .db = coherence->backend->login->db,
         .n_replies = 1,
         .done = on_unlinked,
         .context = watches,

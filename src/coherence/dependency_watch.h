@@ -13,8 +13,8 @@
  * Errors:     the answer to an ask.
  * Units:      clock_now_us().
  *
- * In mode ttl nobody tells of writes: there a source counts as heard of, and only writes through
- * proxies drop what is derived.
+ * In modes ttl and pubsub the backend tells of no writes: there a source counts as heard of, and
+ * only writes through proxies drop what is derived.
  */
 #ifndef NC_COHERENCE_DEPENDENCY_WATCH_H
 #define NC_COHERENCE_DEPENDENCY_WATCH_H
@@ -38,7 +38,7 @@ typedef void (*dependency_heard_fn)(void *context, bool is_heard);
 NC_MUST_CHECK bool dependency_watch_ask(struct coherence *from, struct bytes source,
                                         dependency_heard_fn done, void *context);
 
-/* UNLINK at the backend, in database 0; what fails is counted. */
+/* UNLINK at the backend, in the database of the login; what fails is counted. */
 void dependency_watch_unlink(struct coherence *coherence, struct bytes key);
 
 /* Sources that are watched, and those of them that are not heard of: any thread. */

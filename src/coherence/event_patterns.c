@@ -133,14 +133,30 @@ bool event_member_read(struct bytes member, struct bytes *pattern, struct bytes 
 
 /* ---- what events drop ---- */
 
+/* A glob without wildcards is a name with backslashes. */
+static size_t unescape(unsigned char *text, size_t len)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        i += text[i] == '\\' && i + 1 < len;
+        text[n++] = text[i];
+    }
+    return n;
+}
+
 static void hand_out(const struct captures_pattern *name, const struct captures *found, unsigned db,
                      event_drop_fn drop, void *context)
 {
     unsigned char room[EVENT_GLOB_MAX];
     const bool is_glob = !captures_is_template(name);
-    const size_t len = is_glob ? captures_glob(name, found, room, sizeof(room))
-                               : captures_expand(name, found, room);
+    size_t len = is_glob ? 0 : captures_expand(name, found, room);
 
+    if (len == 0) {
+        len = captures_glob(name, found, room, sizeof(room));
+        /* Of a long event a name may be made that is longer than templates are. */
+        len = is_glob ? len : unescape(room, len);
+    }
     if (len > 0) {
         drop(context, is_glob, bytes_make(room, len), db);
     }

@@ -9,9 +9,11 @@
  *     MULTI, XREAD, XINFO STREAM, EXEC
  *                    what there is, and how much was ever added, at one moment
  *
- * The next round begins when few of its events are under way. After a lost connection it goes on
- * where it was; that entries were removed meanwhile is seen like at any other time. A channel
- * repeats nothing: everything is dropped when the subscription is made again.
+ * The next round begins when none of the events are under way, or when what all streams may bring
+ * has its place in the queue: half of it is theirs, so that a channel that never rests stops none
+ * of them. After a lost connection it goes on where it was; that entries were removed meanwhile is
+ * seen like at any other time. A channel repeats nothing: everything is dropped when the
+ * subscription is made again.
  */
 #include "coherence/event_sources.h"
 
@@ -311,12 +313,25 @@ static void on_entry(void *context, struct bytes payload)
 
 static unsigned batch_of(const struct source *source)
 {
-    const unsigned queue = (unsigned)source->sources->config->event_queue;
+    const unsigned n_sources = source->sources->config->events->n_sources;
+    const unsigned share = (unsigned)source->sources->config->event_queue / (2 * n_sources);
 
-    if (source->n_failed_reads >= READS_TO_SINGLE) {
+    if (source->n_failed_reads >= READS_TO_SINGLE || share == 0) {
         return 1;
     }
-    return queue < EVENT_STREAM_BATCH ? queue : EVENT_STREAM_BATCH;
+    return share < EVENT_STREAM_BATCH ? share : EVENT_STREAM_BATCH;
+}
+
+/* With what the rounds under way bring there is room for what this one may bring. */
+static bool has_room(const struct source *source)
+{
+    const struct event_sources *sources = source->sources;
+    uint64_t n = sources->n_hearings + batch_of(source);
+
+    for (const struct source *at = sources->first; at != NULL; at = at->next) {
+        n += at->is_reading ? at->batch : 0;
+    }
+    return sources->n_hearings == 0 || n <= (uint64_t)sources->config->event_queue;
 }
 
 static void on_exec(const struct resp_value *head, struct bytes reply, void *context)
@@ -511,7 +526,7 @@ static void tick(struct source *source, int64_t now_us)
             source->retry_at_us = now_us + RETRY_US;
         }
     } else if (source->state == UP && is_stream(source)) {
-        if (!source->is_reading && sources->n_hearings == 0) {
+        if (!source->is_reading && has_room(source)) {
             read_on(source);
         }
     } else if (source->state == UP || source->state == ASKING) {

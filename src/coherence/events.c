@@ -1,7 +1,9 @@
 /*
  * What a PUBLISH has to find comes in pieces: rules at once, members of the exact event in batches,
  * patterns from the copy or, where its version has changed, in batches too. Each piece is dropped
- * as it comes; nothing is collected but what scope ALL has to remove at the backend.
+ * as it comes; nothing is collected but what scope ALL has to remove at the backend. Patterns are
+ * read once for all events that ask for them at a time: one that comes while they are read waits
+ * for the end, and takes part in the next reading unless the copy is of its version by then.
  *
  * Subjects of the ledger: "=" and the name of an event, whose members are names to drop; "~", whose
  * members are pattern and name (event_patterns.h).
@@ -25,11 +27,16 @@
 #define UNLINK_BYTES_MAX ((size_t)16 * 1024 * 1024)
 #define SUBJECT_MAX (EVENT_NAME_MAX + 1)
 
+struct publish;
+
 struct events {
     struct coherence *home;
     struct event_patterns *patterns;
     struct ledger_version version; /* of the copy */
-    bool has_copy;
+    bool has_copy, is_reading;
+    struct event_patterns *fresh; /* the copy in the making; NULL: none, or it grew too large */
+    struct publish *readers;      /* that had asked before the reading under way began */
+    struct publish *waiting;      /* for the next one */
 };
 
 struct events *events_new(struct coherence *home)
@@ -108,8 +115,9 @@ struct publish {
     bool has_too_many;
     struct buffer keys; /* to be dropped in one go */
     unsigned n_keys;
-    struct buffer unlink;         /* what scope ALL removes */
-    struct event_patterns *fresh; /* the copy in the making; NULL: none, or it grew too large */
+    struct buffer unlink;          /* what scope ALL removes */
+    struct publish *next;          /* among those that read patterns, or wait */
+    struct ledger_version version; /* of the patterns, when it asked */
     struct events_answer answer;
     char error[160];
 };
@@ -272,7 +280,6 @@ static void leave(struct publish *publish)
     start_jobs(publish);
     stats_add(publish->answer.error == NULL ? METRIC_events_done : METRIC_events_failed, 1);
     publish->done(publish->context, &publish->answer);
-    event_patterns_free(&publish->fresh);
     buffer_fini(&publish->keys);
     buffer_fini(&publish->unlink);
     mem_free(publish);
@@ -301,41 +308,106 @@ static void on_exact_done(void *context, const struct ledger_answer *answer)
     leave(publish);
 }
 
+static void match(struct publish *publish, const struct event_patterns *patterns)
+{
+    publish->is_all = publish->order.is_all;
+    event_patterns_match(patterns, name_of(publish), on_drop, publish);
+}
+
+static bool is_copied(const struct events *events, const struct ledger_version *version)
+{
+    return events->has_copy && ledger_version_equal(&events->version, version);
+}
+
 /* Patterns that the copy lacks. */
 static void on_patterns(void *context, const struct ledger_member *members, unsigned n)
 {
-    struct publish *publish = OBJ_FROM(context, struct publish, PUBLISH_MAGIC);
-    const unsigned max = (unsigned)publish->events->home->config->event_patterns;
+    struct events *events = context;
+    const unsigned max = (unsigned)events->home->config->event_patterns;
     struct event_patterns *batch = event_patterns_new();
 
-    publish->is_all = publish->order.is_all;
     for (unsigned i = 0; i < n; i++) {
         event_patterns_add(batch, members[i].key, members[i].db);
-        if (publish->fresh != NULL) {
-            event_patterns_add(publish->fresh, members[i].key, members[i].db);
+        if (events->fresh != NULL) {
+            event_patterns_add(events->fresh, members[i].key, members[i].db);
         }
     }
-    event_patterns_match(batch, name_of(publish), on_drop, publish);
+    for (struct publish *at = events->readers; at != NULL; at = at->next) {
+        match(at, batch);
+    }
     event_patterns_free(&batch);
-    if (publish->fresh != NULL && event_patterns_count(publish->fresh) > max) {
-        event_patterns_free(&publish->fresh);
+    if (events->fresh != NULL && event_patterns_count(events->fresh) > max) {
+        event_patterns_free(&events->fresh);
+    }
+}
+
+static void end_readers(struct events *events, const char *error)
+{
+    struct publish *next = events->readers;
+
+    events->readers = NULL;
+    while (next != NULL) {
+        struct publish *const publish = next;
+
+        next = publish->next;
+        note_error(publish, error);
+        leave(publish);
+    }
+}
+
+static void on_patterns_done(void *context, const struct ledger_answer *answer);
+
+/* Those that wait, unless the copy is of their version now. */
+static void begin_reading(struct events *events)
+{
+    struct publish *next = events->waiting;
+    const char *error;
+
+    events->waiting = NULL;
+    while (next != NULL) {
+        struct publish *const publish = next;
+
+        next = publish->next;
+        if (is_copied(events, &publish->version)) {
+            match(publish, events->patterns);
+            leave(publish);
+        } else {
+            publish->next = events->readers;
+            events->readers = publish;
+        }
+    }
+    if (events->readers == NULL) {
+        return;
+    }
+    stats_add(METRIC_event_pattern_reads, 1);
+    events->is_reading = true;
+    events->fresh = event_patterns_new();
+    error = ledger_members(events->home->ledger, LEDGER_EVENT, PATTERNS, 0, on_patterns,
+                           on_patterns_done, events);
+    if (error != NULL) {
+        events->is_reading = false;
+        event_patterns_free(&events->fresh);
+        end_readers(events, error);
     }
 }
 
 static void on_patterns_done(void *context, const struct ledger_answer *answer)
 {
-    struct publish *publish = OBJ_FROM(context, struct publish, PUBLISH_MAGIC);
-    struct events *events = publish->events;
+    struct events *events = context;
 
-    note_error(publish, answer->error);
-    if (answer->error == NULL && publish->fresh != NULL) {
+    if (answer->error == NULL && events->fresh != NULL) {
         event_patterns_free(&events->patterns);
-        events->patterns = publish->fresh;
-        publish->fresh = NULL;
+        events->patterns = events->fresh;
+        events->fresh = NULL;
         events->version = answer->version;
         events->has_copy = true;
     }
-    leave(publish);
+    event_patterns_free(&events->fresh);
+    events->is_reading = false;
+    end_readers(events, answer->error);
+    if (!events->is_reading && events->waiting != NULL) {
+        begin_reading(events);
+    }
 }
 
 static void on_version(void *context, const struct ledger_answer *answer)
@@ -345,20 +417,15 @@ static void on_version(void *context, const struct ledger_answer *answer)
 
     if (answer->error != NULL) {
         note_error(publish, answer->error);
-    } else if (events->has_copy && ledger_version_equal(&events->version, &answer->version)) {
-        publish->is_all = publish->order.is_all;
-        event_patterns_match(events->patterns, name_of(publish), on_drop, publish);
+    } else if (is_copied(events, &answer->version)) {
+        match(publish, events->patterns);
     } else {
-        const char *error;
-
-        stats_add(METRIC_event_pattern_reads, 1);
-        publish->fresh = event_patterns_new();
         publish->n_waiting++;
-        error = ledger_members(events->home->ledger, LEDGER_EVENT, PATTERNS, 0, on_patterns,
-                               on_patterns_done, publish);
-        if (error != NULL) {
-            note_error(publish, error);
-            publish->n_waiting--;
+        publish->version = answer->version;
+        publish->next = events->waiting;
+        events->waiting = publish;
+        if (!events->is_reading) {
+            begin_reading(events);
         }
     }
     leave(publish);

@@ -1,6 +1,7 @@
 #include "proxy/dispatch.h"
 
 #include "base/stats.h"
+#include "coherence/dependencies.h"
 #include "proxy/fanout.h"
 #include "proxy/large.h"
 #include "proxy/local.h"
@@ -66,6 +67,9 @@ void dispatch_find_route(const struct session *session, const struct dispatch_ca
         route->mask |= key_bit(hash);
         route->is_cached = route->is_cached || config_namespace_of(front->config, key)->cache;
     }
+    /* What is not kept itself may be a source of what is. */
+    route->is_cached = route->is_cached ||
+                       (route->keys.n > 0 && dependencies_are_used(front->coherence.fleet));
     if ((call->command->flags & COMMAND_CHANNEL) != 0) {
         route->is_cached = false;
     }

@@ -27,7 +27,8 @@ struct dispatch_call {
 struct dispatch_route {
     struct command_key_list keys;
     bool is_cross_slot;
-    bool is_cached; /* a key belongs to a namespace that is cached: the reply must drop it */
+    /* A key belongs to a namespace that is cached, or may be a source: the reply must drop it. */
+    bool is_cached;
     uint16_t slot;
     uint64_t mask, first_hash;
 };

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -124,6 +125,25 @@ static void limits_hold(void **state)
     assert_int_equal(dependency_graph_count(graph), 1);
 }
 
+/* Of many sources, or many that are derived, each is found soon: this would take a minute. */
+static void long_lists_are_not_searched(void **state)
+{
+    const clock_t begin = clock();
+    char name[32];
+
+    (void)state;
+    for (unsigned i = 0; i < MAX / 2; i++) {
+        snprintf(name, sizeof(name), "%u", i);
+        assert_int_equal(add("derived", name), DEPENDENCY_ADDED);
+        assert_int_equal(add(name, "source"), DEPENDENCY_ADDED);
+    }
+    assert_true(has("derived", "0"));
+    assert_true(has("0", "source"));
+    assert_true(has("0", "source"));
+    assert_false(has("derived", "source"));
+    assert_true(clock() - begin < 20 * CLOCKS_PER_SEC);
+}
+
 static void patterns_find_sources_alone(void **state)
 {
     struct names some = {.n = 0}, escaped = {.n = 0}, all = {.n = 0};
@@ -204,6 +224,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(walk_ends_when_it_is_told_to, setup, teardown),
         cmocka_unit_test_setup_teardown(a_circle_and_a_loop_can_be_removed, setup, teardown),
         cmocka_unit_test_setup_teardown(limits_hold, setup, teardown),
+        cmocka_unit_test_setup_teardown(long_lists_are_not_searched, setup, teardown),
         cmocka_unit_test_setup_teardown(patterns_find_sources_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(sources_come_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(taking_over_a_group_drops_what_is_not_in_it, setup,

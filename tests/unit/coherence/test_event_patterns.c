@@ -27,6 +27,19 @@ static void on_drop(void *context, bool is_glob, struct bytes name, unsigned db)
              (int)name.len, (const char *)name.ptr, db);
 }
 
+struct lengths {
+    size_t n_keys, total;
+};
+
+static void on_length(void *context, bool is_glob, struct bytes name, unsigned db)
+{
+    struct lengths *lengths = context;
+
+    (void)db;
+    lengths->n_keys += !is_glob;
+    lengths->total += name.len;
+}
+
 static void events_are_names_or_patterns(void **state)
 {
     static const struct {
@@ -148,6 +161,22 @@ static void patterns_drop_what_their_captures_say(void **state)
     event_patterns_free(&patterns);
 }
 
+static void a_name_may_be_longer_than_a_template_is(void **state)
+{
+    char name[EVENT_WORDS_MAX], event[EVENT_NAME_MAX + 1];
+    struct event_patterns *patterns = event_patterns_new();
+    struct lengths lengths = {0};
+
+    (void)state;
+    snprintf(name, sizeof(name), "%0900d{x}", 0);
+    snprintf(event, sizeof(event), "%0400d*", 0);
+    add(patterns, "{x}", name, 0);
+    event_patterns_match(patterns, bytes_of_string(event), on_length, &lengths);
+    assert_int_equal(lengths.n_keys, 1);
+    assert_int_equal(lengths.total, 1301);
+    event_patterns_free(&patterns);
+}
+
 static void malformed_members_are_passed_over(void **state)
 {
     struct event_patterns *patterns = event_patterns_new();
@@ -174,6 +203,7 @@ int main(void)
         cmocka_unit_test(what_is_no_event_or_no_name_is_told),
         cmocka_unit_test(names_without_captures_keep_their_braces),
         cmocka_unit_test(patterns_drop_what_their_captures_say),
+        cmocka_unit_test(a_name_may_be_longer_than_a_template_is),
         cmocka_unit_test(malformed_members_are_passed_over),
     };
 
