@@ -299,9 +299,11 @@ static void free_frame(struct bytes frame)
     mem_free((void *)(uintptr_t)frame.ptr);
 }
 
-/* Reads that were sent behind the large reply are asked again over the link that others have now.
+/*
+ * Reads that were sent behind the large reply are asked again over the link that others have now.
+ * What the proxy asked for itself (the ledger, audits, locks of leases) is told that it is lost.
  */
-static void move_reads_behind(const struct request *request, struct link *link,
+static void move_those_behind(const struct request *request, struct link *link,
                               struct backend_node *node)
 {
     struct link_op *op = request->op.next;
@@ -316,6 +318,9 @@ static void move_reads_behind(const struct request *request, struct link *link,
             replace_by_drain(other, link, false);
             relay_send(other, node, frame);
             free_frame(frame);
+        } else if (other == NULL && op->type != &drain_type && !link_owns(op)) {
+            link_abandon(link, op);
+            op->type->on_lost(op, link, LINK_LOST_SENT);
         }
         op = next;
     }
@@ -326,8 +331,7 @@ bool large_has_link(const struct request *request, struct link *link)
     for (struct link_op *op = link->first_op; op != NULL; op = op->next) {
         const struct request *other = relay_request_of(op);
 
-        if (op->type != &drain_type &&
-            (other == NULL || request_in_queue(other)->session != request->session)) {
+        if (other != NULL && request_in_queue(other)->session != request->session) {
             return false;
         }
     }
@@ -368,7 +372,7 @@ bool large_give_way(struct request *request, struct link *link)
     if (!backend_leave_link(backend, node, link)) {
         return false;
     }
-    move_reads_behind(request, link, node);
+    move_those_behind(request, link, node);
     if (large_has_link(request, link)) {
         return false;
     }

@@ -1009,6 +1009,22 @@ static void on_abandoned_lost(struct link_op *op, struct link *link, enum link_l
 
 static const struct link_op_type abandoned_type = {on_abandoned_reply, on_abandoned_lost};
 
+bool link_owns(const struct link_op *op)
+{
+    return op->type == &abandoned_type || op->type == &select_type;
+}
+
+void link_abandon(struct link *link, struct link_op *op)
+{
+    struct link_op *instead = mem_alloc(sizeof(*instead));
+
+    instead->type = &abandoned_type;
+    instead->collect = LINK_COLLECT_MIN;
+    instead->collect_many = 0;
+    link_replace_op(link, op, instead);
+    link->n_abandoned++;
+}
+
 /* Takes the operations whose time is over out of the link; each leaves somebody in its place. */
 static struct link_op *take_overdue(struct link *link, int64_t sent_before_us, unsigned *n)
 {

@@ -181,6 +181,10 @@ void link_resume(struct link *link);
 /* What is still to come for op comes to `by`, which is set up like op; valid in on_reply, not for
  * a last part. */
 void link_replace_op(struct link *link, struct link_op *op, struct link_op *by);
+/* Nobody waits for op's reply any more: the link lets go of it and drops what comes. */
+void link_abandon(struct link *link, struct link_op *op);
+/* An operation of the link's own, or one that was abandoned. */
+bool link_owns(const struct link_op *op);
 /* Another request than op's is unanswered on it. */
 bool link_has_others(const struct link *link, const struct link_op *op);
 

@@ -503,6 +503,25 @@ def test_a_script_with_a_large_reply(one, redis_server):
     assert_at_rest(one)
 
 
+def test_what_the_proxy_asks_for_itself_does_not_wait_behind_a_large_reply(one, redis_server):
+    """A tag is kept at the backend, over the connection on which a large reply is on its way."""
+    redis_server.ask("SET", "big", value(STUCK))
+    slow = ("local t = redis.call('time')[1] repeat until redis.call('time')[1] - t >= 2 "
+            "return redis.call('get', KEYS[1])")
+    with slow_client(one) as client, one.client() as other:
+        assert other.ok("SET", "raw:linked", "v") == b"OK"
+        base = one.rss_bytes()
+        client.send(encode("EVAL", slow, 1, "big"))
+        time.sleep(0.2)  # it is sent before the tag
+        other.send(encode("CACHE", "TAG", "key", "tag"))
+        assert read_header(client) == b"$%d" % STUCK
+        wait_stuck(one)
+        assert_small(one, base)
+        assert other.read() == b":1\r\n"
+        assert read_bulk(client, STUCK) == digest(STUCK)
+    assert_at_rest(one)
+
+
 # --- requests of every kind -----------------------------------------------------------------------
 
 @pytest.mark.parametrize("protocol", [2, 3])

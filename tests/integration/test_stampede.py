@@ -41,6 +41,31 @@ def calls(server, command):
     return 0
 
 
+class Reads:
+    """Counts the GETs of one key at the server (the proxy has keys of its own to ask for)."""
+
+    def __init__(self, server, key):
+        self._server, self._key = server, key
+
+    def __enter__(self):
+        self._monitor = self._server.client()
+        self._monitor.ok("MONITOR")
+        return self
+
+    def __exit__(self, *error):
+        self._monitor.close()
+
+    def count(self):
+        """Since the last count."""
+        self._server.ask("ECHO", "the end")
+        wanted, n = f'"get" "{self._key}"', 0
+        while True:
+            line = self._monitor.read().decode().lower()
+            if '"echo" "the end"' in line:
+                return n
+            n += line.rstrip().endswith(wanted)
+
+
 @pytest.fixture
 def start_listening(start_proxy):
     """Starts a proxy whose tracking links are up: a key that is relayed has no lease."""
@@ -79,15 +104,14 @@ def test_a_thousand_clients_of_one_cold_key_cost_one_read(start_listening, start
                         {"flight-timeout": "1m", "max-staleness": "1m", "link-timeout": "1m",
                          "fence-interval": "1s"})
     server.ask("SET", "cold", "value")
-    gets = calls(server, "get")
-    with Crowd([proxy.address], 1000) as crowd:
+    with Reads(server, "cold") as reads, Crowd([proxy.address], 1000) as crowd:
         relay.hold("tracking")
         crowd.send(encode("GET", "cold"))
         wait_until(lambda: proxy.metrics().get("coalesced_total") == 999, 20, "all to wait")
         relay.flow()
         crowd.wait(1000)
         assert len(crowd.with_reply(VALUE)) == 1000
-    assert calls(server, "get") - gets == 1
+        assert reads.count() == 1
 
 
 def test_waiters_of_a_fetch_are_bounded_in_number_and_time(start_listening, start_redis, start_relay):
@@ -111,18 +135,19 @@ def test_waiters_of_a_fetch_are_bounded_in_number_and_time(start_listening, star
 @pytest.mark.parametrize("n_proxies", [1, 2])
 def test_one_of_a_thousand_computes(leased, n_proxies):
     proxies, server = leased(n_proxies)
-    with Crowd([proxy.address for proxy in proxies], 1000) as crowd:
+    addresses = [proxy.address for proxy in proxies]
+    with Reads(server, "m:page") as reads, Crowd(addresses, 1000) as crowd:
         crowd.send(encode("GET", "m:page"))
         held(proxies, 999)
         crowd.take()
         told = crowd.with_reply(NIL)
         assert len(told) == 1 and crowd.n_answered() == 1
-        gets = calls(server, "get")
+        reads.count()
         crowd.send(encode("SET", "m:page", "value"), told)
         crowd.wait(1000)
         assert len(crowd.with_reply(VALUE)) == 999
         # One fetch of each proxy; one more where the write's reply makes the first one void.
-        assert calls(server, "get") - gets <= 2 * n_proxies
+        assert reads.count() <= 2 * n_proxies
     assert total(proxies, "miss_leases_total", kind="first") == 1
     assert total(proxies, "miss_leases_total", kind="again") == 0
     wait_until(lambda: total(proxies, "miss_leases") == 0, what="the leases to end")
@@ -424,7 +449,8 @@ def test_an_entry_that_the_backend_keeps_is_renewed_before_its_end(start_listeni
             return proxy.metrics().get("refreshes_total") >= 3
         wait_until(renewed, 20, "three renewals", pause=0.0005)
     after = proxy.metrics()
-    assert after.get("fetches_total") == after.get("refreshes_total") + after.get("misses_total")
+    # A miss while a renewal is under way joins it.
+    assert after.get("fetches_total") <= after.get("refreshes_total") + after.get("misses_total")
 
 
 def test_a_time_to_live_of_its_own_is_not_asked_for_again_and_again(start_listening, redis_server):
