@@ -6,6 +6,7 @@
 #include "base/stats.h"
 #include "cache/bans.h"
 #include "coherence/audit.h"
+#include "coherence/ban_book.h"
 #include "coherence/dependencies.h"
 #include "coherence/early.h"
 #include "coherence/event_sources.h"
@@ -168,6 +169,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     proxy->fleet.on_changed = tracking_announce;
     proxy->fleet.changed_context = proxy;
     proxy->fleet.dependencies = dependencies_new(&proxy->fleet, config);
+    proxy->fleet.ban_book = ban_book_new();
     proxy->started_at_us = clock_now_us();
     atomic_store_explicit(&proxy->next_session_id, 1, memory_order_relaxed);
     for (unsigned i = 0; i < n_workers; i++) {
@@ -259,6 +261,7 @@ void proxy_fini(struct proxy *proxy)
         fini_front(&proxy->fronts[i]);
     }
     dependencies_free(&proxy->fleet.dependencies);
+    ban_book_free(&proxy->fleet.ban_book);
     mem_free(proxy->fleet.members);
     recent_free(&proxy->fleet.recent);
     miss_leases_free(&proxy->fleet.leases);
