@@ -160,7 +160,8 @@ static void cap_entry(const struct cache *cache, const struct ban_set *set, stru
     for (unsigned i = 0; set->n_standing > 0 && i < set->n; i++) {
         const struct ban *ban = set->items[i];
 
-        if (ban->is_standing && ban->rule.min_age_ms > 0 && matches_entry(cache, &ban->rule, entry)) {
+        if (ban->is_standing && ban->rule.min_age_ms > 0 &&
+            matches_entry(cache, &ban->rule, entry)) {
             const int64_t left_ms = ban->rule.min_age_ms - age_at(ban, entry, now_us);
 
             if (!entry_deadline(ban->set_at_us + left_ms * 1000, now_us, &deadline)) {

@@ -115,8 +115,7 @@ bool tag_bans_has(const struct tag_bans *bans, int ns, struct bytes key, struct 
         return false;
     }
     if (ns >= 0) {
-        return tag_rules_have(rules, (unsigned)ns) &&
-               tag_rules_has(rules, (unsigned)ns, key, tag);
+        return tag_rules_have(rules, (unsigned)ns) && tag_rules_has(rules, (unsigned)ns, key, tag);
     }
     for (unsigned any = 0; any < 256; any++) {
         if (tag_rules_have(rules, any) && tag_rules_has(rules, any, key, tag)) {

@@ -139,7 +139,7 @@ static void tell_ban(struct coherence_fleet *fleet, const struct ban_info *info,
 
     if (!is_timed || left_ms > 0) {
         tell_again(fleet, bytes_make(text, ban_text_write(text, info->id, left_ms, &info->rule)),
-             info->rule.ns);
+                   info->rule.ns);
     }
 }
 

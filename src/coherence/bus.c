@@ -657,8 +657,7 @@ static void teach(struct bus *bus, int64_t now_us)
 
     if (!bus_is_up(bus) ||
         atomic_load_explicit(&bus->n_queued, memory_order_relaxed) > QUEUE_MAX / 4 ||
-        (is_beginning &&
-         (!bus->has_newcomer || now_us - bus->taught_at_us < TEACH_PAUSE_US))) {
+        (is_beginning && (!bus->has_newcomer || now_us - bus->taught_at_us < TEACH_PAUSE_US))) {
         return;
     }
     if (is_beginning) {
