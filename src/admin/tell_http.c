@@ -32,7 +32,8 @@ struct ask {
 struct ask_kind {
     const char *first, *names; /* members; NULL: none */
     size_t names_max;
-    bool needs_names; /* also to undo */
+    bool needs_names;      /* also to undo */
+    bool is_refusal_final; /* of begin(): to ask again is of no use */
     /* Words: nothing was begun. */
     const char *(*begin)(struct ask *ask);
     json_t *(*answer)(const struct ask *ask);
@@ -54,6 +55,8 @@ static void on_home(struct mail *mail)
 
     if (ask->error[0] == '\0') {
         call_answer(&call, ask->kind->answer(ask));
+    } else if (!ask->is_begun && ask->kind->is_refusal_final) {
+        call_refuse_field(&call, ask->kind->names, ask->error);
     } else {
         call_refuse(
             &call, HTTP_SERVUNAVAIL, "Service Unavailable",
@@ -242,14 +245,27 @@ static json_t *answer_subscribe(const struct ask *ask)
     return json_pack("{s:I}", "changed", (json_int_t)ask->events.n);
 }
 
-static const struct ask_kind invalidate_tags = {NULL, "tags",     TAGS_MAX,
-                                                true, begin_tags, answer_tags};
-static const struct ask_kind publish = {"event", NULL, 0, false, begin_publish, answer_publish};
-static const struct ask_kind attach = {"key", "tags", TAGS_MAX, true, begin_attach, answer_attach};
-static const struct ask_kind depend = {"derived", "sources",    DEPENDENCY_SOURCES_MAX,
-                                       false,     begin_depend, answer_depend};
-static const struct ask_kind subscribe = {"event", "names",         LEDGER_ADD_MAX,
-                                          false,   begin_subscribe, answer_subscribe};
+static const struct ask_kind invalidate_tags = {
+    .names = "tags", .names_max = TAGS_MAX, .begin = begin_tags, .answer = answer_tags};
+static const struct ask_kind publish = {
+    .first = "event", .begin = begin_publish, .answer = answer_publish};
+static const struct ask_kind attach = {.first = "key",
+                                       .names = "tags",
+                                       .names_max = TAGS_MAX,
+                                       .needs_names = true,
+                                       .begin = begin_attach,
+                                       .answer = answer_attach};
+static const struct ask_kind depend = {.first = "derived",
+                                       .names = "sources",
+                                       .names_max = DEPENDENCY_SOURCES_MAX,
+                                       .is_refusal_final = true,
+                                       .begin = begin_depend,
+                                       .answer = answer_depend};
+static const struct ask_kind subscribe = {.first = "event",
+                                          .names = "names",
+                                          .names_max = LEDGER_ADD_MAX,
+                                          .begin = begin_subscribe,
+                                          .answer = answer_subscribe};
 
 /* ---- asking ---- */
 
