@@ -301,3 +301,84 @@ def test_where_bans_are_too_many_a_lesson_drops_nothing(start_proxy, redis_serve
         wait_until(lambda: full.metrics().get("bans_not_learnt_total") >= 2, 15, "the lesson")
         assert full.metrics().get("flushes_total", reason="bus") == flushes
         assert is_kept(client, "kept")
+
+
+# ---- debounce ----
+
+def debounced(proxy, result):
+    return proxy.metrics().get("debounce_total", result=result)
+
+
+def dependent(start_proxy, server, window):
+    own = start_proxy(server.url(), GROUP, config={
+        "dependency profile": {"source": "user:{1}", "derived": "profile:{1} view:{1}:*",
+                               "debounce": window}})
+    own.wait_metric("coherence_nodes", 1, mode="broadcast")
+    return own
+
+
+def test_a_rule_drops_at_once_and_holds_what_follows(start_proxy, redis_server):
+    own = dependent(start_proxy, redis_server, "1m")
+    warm(own, ["profile:1", "view:1:a", "profile:2"])
+    redis_server.ask("SET", "user:1", "one")
+    wait_until(lambda: held(own, ["profile:1", "view:1:a", "profile:2"]) == ["profile:2"], 10,
+               "the first drop, at once")
+    warm(own, ["profile:1", "view:1:a"])
+    for i in range(5):
+        redis_server.ask("SET", "user:1", i)
+    redis_server.ask("SET", "user:2", "one")
+    wait_until(lambda: held(own, ["profile:2"]) == [], 10, "another name, at once")
+    wait_until(lambda: debounced(own, "held") == 2, 10, "the name and the pattern to be held")
+    assert held(own, ["profile:1", "view:1:a"]) == ["profile:1", "view:1:a"]
+    # Who asks for it is not held up.
+    cache(own, "INVALIDATE", "KEYS", "user:1")
+    assert held(own, ["profile:1", "view:1:a"]) == []
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_the_last_write_is_never_lost(start_proxy, redis_server, through):
+    own = dependent(start_proxy, redis_server, "200ms")
+    with own.client() as client:
+        for i in range(40):
+            warm(own, ["profile:1", "view:1:a"])
+            if through:
+                client.ok("SET", "user:1", i)
+            else:
+                redis_server.ask("SET", "user:1", i)
+    wait_until(lambda: held(own, ["profile:1", "view:1:a"]) == [], 10, "the end of the window")
+    assert debounced(own, "held") > 0 and debounced(own, "overflowed") == 0
+
+
+@pytest.mark.parametrize("window", ["1m", "200ms"])
+def test_events_of_sources_are_held(start_proxy, redis_server, window):
+    own = start_proxy(redis_server.url(), GROUP, config={
+        'event "user"': {"match": "user.{1}", "invalidate": "profile:{1} view:{1}:*",
+                       "debounce": window},
+        'event-source "app"': {"channel": "app"}})
+    wait_until(lambda: redis_server.ask("PUBSUB", "NUMSUB", "app")[1] == 1, 10, "the source")
+    for i in range(20):
+        warm(own, ["profile:1", "view:1:a"])
+        redis_server.ask("PUBLISH", "app", "user.1")
+        if i == 0:
+            wait_until(lambda: held(own, ["profile:1", "view:1:a"]) == [], 10, "the first")
+    wait_until(lambda: debounced(own, "held") > 0, 10, "something to be held")
+    if window == "1m":
+        wait_until(lambda: debounced(own, "held") + debounced(own, "merged") == 19, 10, "all")
+        assert held(own, ["profile:1", "view:1:a"]) == ["profile:1", "view:1:a"]
+        # Who publishes waits for nothing.
+        assert cache(own, "PUBLISH", "user.1")["names"] == 2
+    wait_until(lambda: held(own, ["profile:1", "view:1:a"]) == [], 10, "the last")
+
+
+def test_debounce_is_not_for_scope_all(start_proxy, redis_server, tmp_path):
+    import subprocess
+    import os
+    for text in ('[dependency "a"]\nsource = a:{1}\nderived = b:{1}\nscope = ALL\ndebounce = 1s\n',
+                 '[event "a"]\nmatch = a\ninvalidate = b\nscope = ALL\ndebounce = 1s\n',
+                 '[event "a"]\nmatch = a\ninvalidate = b\ndebounce = 2m\n',
+                 '[event "a"]\nmatch = a\ninvalidate = b\ndebounce = soon\n'):
+        path = tmp_path / "rules.conf"
+        path.write_text(text)
+        done = subprocess.run([os.environ["NEARCACHED_BIN"], "-t", "--config", str(path)],
+                              capture_output=True, text=True, timeout=20 * SCALE)
+        assert done.returncode != 0 and "debounce" in done.stdout + done.stderr, done
