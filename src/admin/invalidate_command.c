@@ -229,7 +229,8 @@ static void run_ban_add(struct cache_call *call)
         }
     }
     if (rule.kind == BAN_ANY_NAME && rule.ns < 0 && rule.min_age_ms == 0 && rule.min_bytes == 0) {
-        resp_put_error(call->reply, "ERR a ban needs PREFIX, GLOB, TAG, NAMESPACE, OLDER or LARGER");
+        resp_put_error(call->reply,
+                       "ERR a ban needs PREFIX, GLOB, TAG, NAMESPACE, OLDER or LARGER");
         return;
     }
     if (!invalidation_ban(fleet_of(call), &call->front->coherence, &rule, ttl_ms, &id, &answer)) {
