@@ -19,6 +19,7 @@
 
 #include "admin/invalidate_http.h"
 #include "admin/metrics.h"
+#include "admin/tell_http.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/version.h"
@@ -27,7 +28,7 @@
 #define SCRAPE_MAGIC 0x73637270u
 #define MAX_HEADER_BYTES 8192
 /* A little more than what is taken, so that most of what is too large is told so. */
-#define MAX_BODY_BYTES ((ssize_t)INVALIDATE_BODY_MAX * 4)
+#define MAX_BODY_BYTES ((ssize_t)ORDER_BODY_MAX * 4)
 #define TIMEOUT_S 10
 /* How long accepting rests when there are no descriptors. */
 #define PAUSE_MS 100
@@ -181,6 +182,8 @@ static void answer_index(struct admin_http *http, struct evhttp_request *request
                         "<li><a href=\"/readyz\">/readyz</a>: the backend can be reached\n"
                         "<li>/v1/invalidate: POST what tier 1 is to drop, as JSON\n"
                         "<li>/v1/drain: POST, to do as on SIGTERM\n"
+                        "<li>/v1/tags, /v1/dependencies, /v1/events: POST what keys have to do "
+                        "with each other\n"
                         "<li><a href=\"/v1/bans\">/v1/bans</a>, <a "
                         "href=\"/v1/jobs\">/v1/jobs</a>: what stands, and what is under way\n"
                         "</ul>\n</html>\n",
@@ -208,10 +211,25 @@ static void answer_jobs(struct admin_http *http, struct evhttp_request *request)
 
 static void answer_drain(struct admin_http *http, struct evhttp_request *request)
 {
-    if (invalidate_http_may_order(http->proxy, request)) {
+    if (order_may_json(http->proxy, request)) {
         reply_text(request, 202, "Accepted", "draining");
         http->proxy->begin_drain(http->proxy->drain_context);
     }
+}
+
+static void answer_tags(struct admin_http *http, struct evhttp_request *request)
+{
+    tell_http_tags(http->proxy, request);
+}
+
+static void answer_dependencies(struct admin_http *http, struct evhttp_request *request)
+{
+    tell_http_dependencies(http->proxy, request);
+}
+
+static void answer_events(struct admin_http *http, struct evhttp_request *request)
+{
+    tell_http_events(http->proxy, request);
 }
 
 static const struct page pages[] = {
@@ -220,6 +238,9 @@ static const struct page pages[] = {
     {"/healthz", answer_health, false},
     {"/readyz", answer_readiness, false},
     {"/v1/invalidate", answer_invalidate, true},
+    {"/v1/tags", answer_tags, true},
+    {"/v1/dependencies", answer_dependencies, true},
+    {"/v1/events", answer_events, true},
     {"/v1/bans", answer_bans, false},
     {"/v1/jobs", answer_jobs, false},
     {"/v1/drain", answer_drain, true},
@@ -378,7 +399,7 @@ void admin_http_stop(struct admin_http **http)
     if (*http == NULL) {
         return;
     }
-    invalidate_http_stop();
+    order_stop();
     /* The server frees its listener. */
     evhttp_free((*http)->server);
     event_free((*http)->resume_event);

@@ -183,6 +183,11 @@ static bool take_option(struct cache_call *call, struct bytes word, struct bytes
         rule->name = value;
         return true;
     }
+    if (is_word(word, "TAG") && rule->kind == BAN_ANY_NAME) {
+        rule->kind = BAN_TAG;
+        rule->name = value;
+        return true;
+    }
     if (is_word(word, "NAMESPACE")) {
         rule->ns = config_namespace_find(value);
         if (rule->ns < 0) {
@@ -224,7 +229,8 @@ static void run_ban_add(struct cache_call *call)
         }
     }
     if (rule.kind == BAN_ANY_NAME && rule.ns < 0 && rule.min_age_ms == 0 && rule.min_bytes == 0) {
-        resp_put_error(call->reply, "ERR a ban needs PREFIX, GLOB, NAMESPACE, OLDER or LARGER");
+        resp_put_error(call->reply,
+                       "ERR a ban needs PREFIX, GLOB, TAG, NAMESPACE, OLDER or LARGER");
         return;
     }
     if (!invalidation_ban(fleet_of(call), &call->front->coherence, &rule, ttl_ms, &id, &answer)) {
@@ -240,7 +246,7 @@ static void run_ban_add(struct cache_call *call)
 
 static void put_ban(struct resp_writer *reply, const struct ban_info *info, int64_t now_us)
 {
-    static const char *const kinds[] = {"", "prefix", "glob"};
+    static const char *const kinds[] = {"", "prefix", "glob", "tag"};
     const struct ban_rule *rule = &info->rule;
     char id[20];
 

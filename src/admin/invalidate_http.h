@@ -8,7 +8,7 @@
  * Threading:  the control thread.
  * Errors:     answered as {"error": "...", "field": "..."}; field is null where none is to blame.
  *
- * Limits:     bodies of 256 KiB, 10000 keys in one request.
+ * Limits:     10000 keys in one order; see order_http.h.
  */
 #ifndef NC_ADMIN_INVALIDATE_HTTP_H
 #define NC_ADMIN_INVALIDATE_HTTP_H
@@ -17,17 +17,10 @@
 
 #include <event2/http.h>
 
-#define INVALIDATE_BODY_MAX ((size_t)256 * 1024)
 #define INVALIDATE_KEYS_MAX ((size_t)10000)
 
 void invalidate_http_post(struct proxy *proxy, struct evhttp_request *request);
 void invalidate_http_bans(struct proxy *proxy, struct evhttp_request *request);
 void invalidate_http_jobs(struct proxy *proxy, struct evhttp_request *request);
-/* By the same rules as an invalidation, whatever the body. False: refused, and said so. */
-bool invalidate_http_may_order(const struct proxy *proxy, struct evhttp_request *request);
-/* 413, for a body that was not even read. */
-void invalidate_http_too_large(struct evhttp_request *request);
-/* The admin port closes: what is not answered yet will not be. Before it frees its requests. */
-void invalidate_http_stop(void);
 
 #endif

@@ -39,7 +39,8 @@ struct ban {
 
 /* ---- judging: under a shard's lock ---- */
 
-static bool matches_name(const struct ban_rule *rule, struct bytes key)
+static bool matches_name(const struct cache *cache, const struct ban_rule *rule, struct bytes key,
+                         int ns)
 {
     switch (rule->kind) {
     case BAN_ANY_NAME:
@@ -49,13 +50,16 @@ static bool matches_name(const struct ban_rule *rule, struct bytes key)
     case BAN_GLOB:
         return (rule->name.len > 0 && key.len > GLOB_STEPS / rule->name.len) ||
                bytes_match_glob(rule->name, key);
+    case BAN_TAG:
+        return tag_bans_has(&cache->bans.tags, ns, key, rule->name);
     }
     return false;
 }
 
-static bool matches_key(const struct ban_rule *rule, struct bytes key, int ns)
+static bool matches_key(const struct cache *cache, const struct ban_rule *rule, struct bytes key,
+                        int ns)
 {
-    return (rule->ns < 0 || ns < 0 || rule->ns == ns) && matches_name(rule, key);
+    return (rule->ns < 0 || ns < 0 || rule->ns == ns) && matches_name(cache, rule, key, ns);
 }
 
 /* The set, or NULL when none of it is newer than what has this serial. */
@@ -75,7 +79,7 @@ bool bans_match_flight(const struct cache *cache, const struct cache_flight *fli
 
     for (unsigned i = 0; set != NULL && i < set->n && set->items[i]->serial > flight->ban_serial;
          i++) {
-        if (matches_key(&set->items[i]->rule, flight->key, ns)) {
+        if (matches_key(cache, &set->items[i]->rule, flight->key, ns)) {
             return true;
         }
     }
@@ -92,20 +96,21 @@ static int64_t age_at(const struct ban *ban, const struct entry *entry, int64_t 
 }
 
 /* All but the age. */
-static bool matches_entry(const struct ban_rule *rule, const struct entry *entry)
+static bool matches_entry(const struct cache *cache, const struct ban_rule *rule,
+                          const struct entry *entry)
 {
-    return matches_key(rule, entry_key(entry), entry->ns) &&
+    return matches_key(cache, rule, entry_key(entry), entry->ns) &&
            (rule->min_bytes == 0 || entry_measure(entry).cost >= rule->min_bytes);
 }
 
 /* since: the newest ban that it has been judged by, or was fetched after. */
-static struct ban *find_for_entry(const struct ban_set *set, const struct entry *entry,
-                                  uint64_t since, int64_t now_us)
+static struct ban *find_for_entry(const struct cache *cache, const struct ban_set *set,
+                                  const struct entry *entry, uint64_t since, int64_t now_us)
 {
     for (unsigned i = 0; i < set->n; i++) {
         struct ban *ban = set->items[i];
 
-        if ((ban->serial > since || ban->is_standing) && matches_entry(&ban->rule, entry) &&
+        if ((ban->serial > since || ban->is_standing) && matches_entry(cache, &ban->rule, entry) &&
             (ban->rule.min_age_ms == 0 || age_at(ban, entry, now_us) >= ban->rule.min_age_ms)) {
             return ban;
         }
@@ -142,19 +147,21 @@ bool bans_match_entry(const struct cache *cache, const struct shard *shard,
     const struct ban_set *set = pending_since(cache, since);
     enum metric reason;
 
-    return (set != NULL && find_for_entry(set, entry, since, now_us) != NULL) ||
+    return (set != NULL && find_for_entry(cache, set, entry, since, now_us) != NULL) ||
            has_banned_tag(cache, entry, since, &reason);
 }
 
 /* Standing bans that ask for an age end the entry when it reaches that. */
-static void cap_entry(const struct ban_set *set, struct entry *entry, int64_t now_us)
+static void cap_entry(const struct cache *cache, const struct ban_set *set, struct entry *entry,
+                      int64_t now_us)
 {
     uint32_t deadline;
 
     for (unsigned i = 0; set->n_standing > 0 && i < set->n; i++) {
         const struct ban *ban = set->items[i];
 
-        if (ban->is_standing && ban->rule.min_age_ms > 0 && matches_entry(&ban->rule, entry)) {
+        if (ban->is_standing && ban->rule.min_age_ms > 0 &&
+            matches_entry(cache, &ban->rule, entry)) {
             const int64_t left_ms = ban->rule.min_age_ms - age_at(ban, entry, now_us);
 
             if (!entry_deadline(ban->set_at_us + left_ms * 1000, now_us, &deadline)) {
@@ -179,7 +186,7 @@ bool bans_refuse(const struct cache *cache, struct bytes key, const struct cache
         uint32_t end;
 
         if (!ban->is_standing || now_us >= ban->expires_at_us ||
-            !matches_key(&ban->rule, key, fill->ns) || cost < ban->rule.min_bytes) {
+            !matches_key(cache, &ban->rule, key, fill->ns) || cost < ban->rule.min_bytes) {
             continue;
         }
         if (ban->rule.min_age_ms == 0 ||
@@ -199,7 +206,7 @@ static void judge_locked(struct cache *cache, struct shard *shard, const struct 
                          uint32_t ref, uint64_t since, int64_t now_us, struct shard_work *work)
 {
     struct entry *entry = entry_at(ref);
-    struct ban *ban = set != NULL ? find_for_entry(set, entry, since, now_us) : NULL;
+    struct ban *ban = set != NULL ? find_for_entry(cache, set, entry, since, now_us) : NULL;
     enum metric reason;
 
     if (ban != NULL) {
@@ -207,7 +214,7 @@ static void judge_locked(struct cache *cache, struct shard *shard, const struct 
         reason = ban->reason;
     } else if (!has_banned_tag(cache, entry, since, &reason)) {
         if (set != NULL) {
-            cap_entry(set, entry, now_us);
+            cap_entry(cache, set, entry, now_us);
         }
         return;
     }
@@ -530,6 +537,27 @@ bool bans_remove(struct cache *cache, uint64_t id)
     const bool is_found = drop_bans(cache, has_id, (int64_t)id, false);
     pthread_mutex_unlock(&cache->bans.lock);
     return is_found;
+}
+
+bool bans_has(struct cache *cache, uint64_t id)
+{
+    bool is_found = false;
+
+    pthread_mutex_lock(&cache->bans.lock);
+    const struct ban_set *set = set_of(cache);
+    for (unsigned i = 0; set != NULL && i < set->n && !is_found; i++) {
+        is_found = has_id(set->items[i], (int64_t)id);
+    }
+    pthread_mutex_unlock(&cache->bans.lock);
+    return is_found;
+}
+
+bool bans_know_tag(struct cache *cache, struct bytes tag)
+{
+    pthread_mutex_lock(&cache->bans.lock);
+    const bool is_known = tag_bans_know(&cache->bans.tags, tag);
+    pthread_mutex_unlock(&cache->bans.lock);
+    return is_known;
 }
 
 void bans_pass_begin(struct cache *cache)

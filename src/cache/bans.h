@@ -1,7 +1,8 @@
 /*
  * bans.h - dropping entries by what they are, without looking for them
  *
- * Purpose:    drop all entries that a rule describes (name, namespace, age, size) at once: from
+ * Purpose:    drop all entries that a rule describes (name or tag, namespace, age, size) at
+ *             once: from
  *             here on no look-up shows one of them and no fetch that was under way fills one. The
  *             entries themselves go when they are met, by a look-up, an eviction or the sweep. A
  *             standing ban also keeps what it describes from being cached, until it is removed or
@@ -25,12 +26,13 @@ struct tag_rules;
 /* Longest prefix or pattern. */
 #define BAN_NAME_MAX ((size_t)1024)
 
-enum ban_name { BAN_ANY_NAME, BAN_PREFIX, BAN_GLOB };
+/* BAN_TAG: keys that have this tag by their names; what the ledger keeps is not known here. */
+enum ban_name { BAN_ANY_NAME, BAN_PREFIX, BAN_GLOB, BAN_TAG };
 
-/* All that is said must hold. A later kind (tags) is one more field here and one more test. */
+/* All that is said must hold. */
 struct ban_rule {
     enum ban_name kind;
-    struct bytes name;  /* prefix or pattern */
+    struct bytes name;  /* prefix, pattern or tag */
     int ns;             /* -1: any */
     int64_t min_age_ms; /* 0: any */
     size_t min_bytes;   /* 0: any */
@@ -66,6 +68,9 @@ void cache_set_tag_rules(struct cache *cache, struct tag_rules *rules);
 
 /* A standing one. False: there is none with this id. */
 bool bans_remove(struct cache *cache, uint64_t id);
+bool bans_has(struct cache *cache, uint64_t id);
+/* Some key may have this tag by its name. */
+bool bans_know_tag(struct cache *cache, struct bytes tag);
 
 struct ban_info {
     uint64_t id, n_dropped;

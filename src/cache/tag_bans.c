@@ -107,6 +107,24 @@ bool tag_bans_match(const struct tag_bans *bans, int ns, struct bytes key, uint6
     return false;
 }
 
+bool tag_bans_has(const struct tag_bans *bans, int ns, struct bytes key, struct bytes tag)
+{
+    const struct tag_rules *rules = atomic_load_explicit(&bans->rules, memory_order_acquire);
+
+    if (rules == NULL) {
+        return false;
+    }
+    if (ns >= 0) {
+        return tag_rules_have(rules, (unsigned)ns) && tag_rules_has(rules, (unsigned)ns, key, tag);
+    }
+    for (unsigned any = 0; any < 256; any++) {
+        if (tag_rules_have(rules, any) && tag_rules_has(rules, any, key, tag)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool tag_bans_know(const struct tag_bans *bans, struct bytes tag)
 {
     const struct tag_rules *rules = atomic_load_explicit(&bans->rules, memory_order_relaxed);

@@ -42,6 +42,9 @@ static inline bool tag_bans_since(const struct tag_bans *bans, uint64_t serial)
 bool tag_bans_match(const struct tag_bans *bans, int ns, struct bytes key, uint64_t serial,
                     enum metric *reason);
 
+/* The key, of this namespace (-1: not known, then of any), has the tag. */
+bool tag_bans_has(const struct tag_bans *bans, int ns, struct bytes key, struct bytes tag);
+
 /* Some key may have the tag. Under the lock of the bans. */
 bool tag_bans_know(const struct tag_bans *bans, struct bytes tag);
 /* False: full. Under the lock of the bans. is_told: by another proxy. */

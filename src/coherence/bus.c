@@ -31,6 +31,7 @@
 /* A backend that refuses it is asked again: rules are changed while servers run. */
 #define REFUSED_PAUSE_US 30000000
 #define HEARTBEATS_TO_SILENCE 3
+#define TEACH_PAUSE_US 1000000
 
 enum bus_state { BUS_OFF, BUS_CONNECTING, BUS_UP, BUS_REFUSED };
 
@@ -75,7 +76,11 @@ struct bus {
     bool is_refusal_logged;
     bool has_refused; /* to be closed in the next tick */
     bool was_open;
-    bool is_leaving, is_new; /* is_new: no heartbeat was sent since it is up */
+    bool is_leaving;
+    bool is_new;    /* since it is up, or has missed something, no heartbeat has said so */
+    bool is_asking; /* one has, and was not heard here yet */
+    bool has_newcomer, is_teaching;
+    int64_t taught_at_us;
     struct deferred gap_job, flush_job;
     struct event *window_event;
 };
@@ -107,6 +112,8 @@ static void on_gap_job(struct deferred *deferred)
 /* Once a turn is enough: many channels share one connection. */
 static void note_gap(struct bus *bus, enum metric cause)
 {
+    /* What lasts is to be told again. Of another version it would not be understood, either. */
+    bus->is_new = bus->is_new || cause != METRIC_bus_gaps_version;
     if (!bus->gap_job.is_queued) {
         stats_add(cause, 1);
         worker_defer(bus->home->worker, &bus->gap_job);
@@ -168,12 +175,14 @@ static void take_good(struct bus *bus, unsigned channel, const struct bus_header
             bus->heard_since_us = now_us;
         }
         bus->heard_at_us = now_us;
+        bus->is_asking = bus->is_asking && !header->is_new;
         return;
     }
     stats_add(header->is_heartbeat ? METRIC_bus_heartbeats_received : METRIC_bus_messages_received,
               1);
     if (header->is_new) {
         bus->heartbeat_at_us = 0; /* in the next tick: what it kept before may be old */
+        bus->has_newcomer = true;
     }
     switch (bus_peers_note(bus->peers, header, channel, now_us)) {
     case BUS_DUPLICATE:
@@ -641,6 +650,23 @@ static void note_down(struct bus *bus)
     }
 }
 
+/* At most once a second, however many come, and only as fast as it leaves. */
+static void teach(struct bus *bus, int64_t now_us)
+{
+    const bool is_beginning = !bus->is_teaching;
+
+    if (!bus_is_up(bus) ||
+        atomic_load_explicit(&bus->n_queued, memory_order_relaxed) > QUEUE_MAX / 4 ||
+        (is_beginning && (!bus->has_newcomer || now_us - bus->taught_at_us < TEACH_PAUSE_US))) {
+        return;
+    }
+    if (is_beginning) {
+        bus->has_newcomer = false;
+        bus->taught_at_us = now_us;
+    }
+    bus->is_teaching = bus->events->on_newcomer(bus->context, is_beginning);
+}
+
 static void tick_open(struct bus *bus, int64_t now_us)
 {
     lines_tick(bus->lines, now_us);
@@ -649,7 +675,7 @@ static void tick_open(struct bus *bus, int64_t now_us)
     } else if (bus->up_since_us == 0) {
         bus->up_since_us = now_us;
         bus->heartbeat_at_us = 0;
-        bus->is_new = true;
+        bus->is_new = bus->has_newcomer = true;
         bus->is_refusal_logged = false;
         if (!bus_is_up(bus)) {
             log_info("coherence", "bus up", "group=%s channels=%s signed=%s", bus->group,
@@ -662,9 +688,14 @@ static void tick_open(struct bus *bus, int64_t now_us)
         bus->heartbeat_at_us = now_us;
         tell_dropped(bus);
         flush(bus);
-        bus->is_new = !send_heartbeats(bus) && bus->is_new;
+        bus->is_new = bus->is_new || bus->is_asking;
+        if (send_heartbeats(bus)) {
+            bus->is_asking = bus->is_new;
+            bus->is_new = false;
+        }
         count_peers(bus, now_us);
     }
+    teach(bus, now_us);
 }
 
 void bus_tick(struct bus *bus, int64_t now_us)

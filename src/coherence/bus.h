@@ -26,12 +26,17 @@
  */
 struct bus;
 
-/* On the bus's worker. Both may be called for any message of another proxy. */
+/* On the bus's worker. The first two may be called for any message of another proxy. */
 struct bus_events {
     /* One record of another proxy; valid for the call. Kinds that are not known: flush. */
     void (*on_record)(void *context, const struct bus_record *record);
     /* Messages may have been missed: whatever the group could have told is to be dropped. */
     void (*on_gap)(void *context);
+    /*
+     * Somebody listens who has missed what was said before, or this proxy itself was away: what
+     * lasts is to be told once more, a piece in each call. True: there is more, in the next tick.
+     */
+    bool (*on_newcomer)(void *context, bool is_beginning);
 };
 
 /* events and context stay as long as the bus. */

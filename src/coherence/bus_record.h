@@ -59,6 +59,8 @@ enum bus_kind {
 #define BUS_IS_DEPENDENCY 2
 /* DEPEND. */
 #define BUS_IS_UNDO 4
+/* BAN: told before, to be heard by those who missed it. */
+#define BUS_IS_AGAIN 8
 
 struct bus_record {
     uint8_t kind, flags; /* flags: BUS_HAS_B is set and read by this module */

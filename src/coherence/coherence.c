@@ -8,6 +8,7 @@
 #include "coherence/dependency_watch.h"
 #include "coherence/ear.h"
 #include "coherence/event_sources.h"
+#include "coherence/events.h"
 #include "coherence/ledger.h"
 #include "coherence/modes.h"
 #include "coherence/recent.h"
@@ -15,6 +16,24 @@
 
 /* Half of the shortest fence interval that is of use; timeouts are told to this grain. */
 #define TICK_MS 10
+
+/* What rules with debounce have held until now. */
+static void end_windows(struct coherence *coherence, int64_t now_us)
+{
+    struct debounce *debounce = coherence->fleet->debounce;
+    struct debounce_what what;
+    struct bytes name;
+
+    for (unsigned i = 0; debounce != NULL && i < DEBOUNCE_TAKEN_MAX &&
+                         debounce_take(debounce, now_us, &what, &name);
+         i++) {
+        if (what.kind == DEBOUNCE_DEPENDENCY) {
+            dependencies_drop_held(coherence, &what, name);
+        } else {
+            events_drop_held(coherence->events, &what, name);
+        }
+    }
+}
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
@@ -37,6 +56,9 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     if (coherence->fleet->bus != NULL && coherence == coherence->fleet->members[0]) {
         bus_tick(coherence->fleet->bus, now_us);
         event_sources_tick(coherence->fleet->event_sources, now_us);
+    }
+    if (coherence == coherence->fleet->members[0]) {
+        end_windows(coherence, now_us);
     }
     dependency_watches_tick(coherence->watches, now_us);
     dependency_desk_tick(coherence->desk, now_us);

@@ -57,6 +57,8 @@ struct coherence_fleet {
     struct event_sources *event_sources;  /* channels and streams whose messages are events */
     struct ear_share *shares;             /* ear.c: what the workers share of each node */
     _Atomic unsigned n_ledger_operations; /* under way, of all workers */
+    struct debounce *debounce;            /* what rules drop again and again */
+    struct ban_book *ban_book;            /* standing bans that others have missed */
     _Atomic unsigned n_gathering;         /* invalidations by tag that remove at the backend, too */
     _Atomic unsigned n_ears[2]; /* by enum ear_kind: nodes heard of over one link for all workers */
 };

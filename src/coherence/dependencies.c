@@ -22,6 +22,7 @@
 #include "base/stats.h"
 #include "cache/bans.h"
 #include "coherence/bus.h"
+#include "coherence/debounce.h"
 #include "coherence/dependency_watch.h"
 #include "coherence/ledger.h"
 #include "coherence/recent.h"
@@ -62,7 +63,8 @@ struct cascade {
     unsigned n_slots;
     struct buffer texts;
     bool has_overflowed;
-    unsigned at; /* the item that is followed */
+    bool may_hold; /* rules may hold what they drop: the other proxies hear of it themselves */
+    unsigned at;   /* the item that is followed */
 };
 
 static struct bytes text_of(const struct cascade *cascade, const struct item *item)
@@ -192,6 +194,26 @@ static void follow_relations(struct cascade *cascade, const struct item *item, s
     pthread_rwlock_unlock(&dependencies->lock);
 }
 
+/* It was dropped a moment ago, and will be once more at the end of the rule's window. */
+static bool is_held(struct cascade *cascade, const struct config_dependency *rule,
+                    struct bytes text, const struct item *made)
+{
+    const struct debounce_what what = {
+        .kind = DEBOUNCE_DEPENDENCY,
+        .is_glob = made->is_glob,
+        .rule = made->rule,
+        .of = made->of,
+        .rules = made->rules,
+    };
+
+    if (rule->debounce_ms == 0 || !cascade->may_hold ||
+        *slot_of(cascade, text, cache_hash(text) + made->is_glob, made->is_glob) != 0) {
+        return false;
+    }
+    return debounce_hold(cascade->dependencies->fleet->debounce, &what, text,
+                         rule->debounce_ms * 1000, clock_now_us());
+}
+
 /* What one pattern of a rule makes of captures; those that are not known stand for anything. */
 static bool add_derived(struct cascade *cascade, unsigned rule, unsigned of,
                         const struct captures *found, const struct item *item)
@@ -211,7 +233,8 @@ static bool add_derived(struct cascade *cascade, unsigned rule, unsigned of,
         if ((item->rules >> rule & 1) != 0 && n > item->len) {
             return true; /* it would grow for ever */
         }
-        return add(cascade, bytes_make(room, n), made);
+        return is_held(cascade, which, bytes_make(room, n), &made) ||
+               add(cascade, bytes_make(room, n), made);
     }
     if ((item->rules >> rule & 1) != 0) {
         return true;
@@ -227,7 +250,8 @@ static bool add_derived(struct cascade *cascade, unsigned rule, unsigned of,
         cascade->has_overflowed = true;
         return false;
     }
-    return add(cascade, bytes_make(room, n), made);
+    return is_held(cascade, which, bytes_make(room, n), &made) ||
+           add(cascade, bytes_make(room, n), made);
 }
 
 /* Whether a name of the pattern may match the glob, as far as its beginning tells. */
@@ -373,7 +397,8 @@ static struct bytes widen(const struct cascade *cascade, const struct item *item
     struct bans_figures figures;
     size_t n;
 
-    if (item->rules == 0) {
+    if (item->rules == 0 || item->rule >= cascade->config->n_dependencies ||
+        item->of >= rule->derived.n) {
         return text_of(cascade, item); /* somebody gave it, no rule made it */
     }
     bans_figures(cascade->dependencies->fleet->cache, &figures);
@@ -591,6 +616,9 @@ void dependencies_cascade(struct coherence_fleet *fleet, struct coherence *from,
     struct cascade cascade;
 
     begin(&cascade, fleet, from);
+    cascade.may_hold = cause == DEPENDENCY_HEARD ||
+                       (cause == DEPENDENCY_WRITTEN &&
+                        atomic_load_explicit(&fleet->dependencies->is_told, memory_order_relaxed));
     if (may_have_derived(fleet, cascade.config, key)) {
         (void)add(&cascade, key, (struct item){0});
     }
@@ -621,6 +649,20 @@ void dependencies_cascade_rules(struct coherence *from)
         }
     }
     finish(&cascade, DEPENDENCY_MISSED);
+}
+
+void dependencies_drop_held(struct coherence *from, const struct debounce_what *what,
+                            struct bytes name)
+{
+    const struct item item = {
+        .is_glob = what->is_glob, .rule = what->rule, .of = what->of, .rules = what->rules};
+    struct cascade cascade;
+
+    begin(&cascade, from->fleet, from);
+    cascade.may_hold = true;
+    (void)add(&cascade, BYTES(""), (struct item){0});
+    (void)add(&cascade, name, item);
+    finish(&cascade, DEPENDENCY_HEARD);
 }
 
 /* With what is derived from it in turn. */

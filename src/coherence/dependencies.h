@@ -17,6 +17,7 @@
 
 #include "coherence/bus_record.h"
 #include "coherence/coherence.h"
+#include "coherence/debounce.h"
 #include "coherence/dependency_graph.h"
 
 struct dependencies {
@@ -65,6 +66,9 @@ void dependencies_cascade(struct coherence_fleet *fleet, struct coherence *from,
 /* The same for whatever matches a glob: DEPENDENCY_ORDERED. */
 void dependencies_cascade_glob(struct coherence_fleet *fleet, struct coherence *from,
                                struct bytes glob);
+/* At the end of its window, what a rule held: with what is derived from it. On from's worker. */
+void dependencies_drop_held(struct coherence *from, const struct debounce_what *what,
+                            struct bytes name);
 /* Whatever the rules derive: their sources were not heard of for a while. */
 void dependencies_cascade_rules(struct coherence *from);
 

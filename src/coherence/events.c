@@ -12,6 +12,7 @@
 
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/stats.h"
 #include "coherence/tags.h"
@@ -488,6 +489,32 @@ static void apply_target(struct publish *publish, const struct event_rule *rule,
     }
 }
 
+/*
+ * Only what a source told is held: the other proxies have heard it too, and nobody waits for the
+ * answer. Each event apart, whichever of the rules it meets.
+ */
+static bool is_held(struct publish *publish, const struct event_rule *rule, unsigned at)
+{
+    const struct debounce_what what = {
+        .kind = DEBOUNCE_EVENT,
+        .rule = (uint8_t)at,
+        .db = publish->order.db,
+        .rules = (uintptr_t)publish->events->home->config->events,
+    };
+
+    return rule->debounce_ms > 0 && publish->order.is_heard && !publish->order.is_all &&
+           debounce_hold(fleet_of(publish)->debounce, &what, name_of(publish),
+                         rule->debounce_ms * 1000, clock_now_us());
+}
+
+static void apply_rule(struct publish *publish, const struct event_rule *rule,
+                       const struct captures *found)
+{
+    for (unsigned i = 0; i < rule->n_targets; i++) {
+        apply_target(publish, rule, &rule->targets[i], found);
+    }
+}
+
 static void apply_rules(struct publish *publish)
 {
     const struct event_rules *rules = publish->events->home->config->events;
@@ -496,12 +523,79 @@ static void apply_rules(struct publish *publish)
     for (unsigned i = 0; i < rules->n_rules; i++) {
         const struct event_rule *rule = &rules->rules[i];
 
-        if (captures_match(rule->match, name_of(publish), &found)) {
-            for (unsigned j = 0; j < rule->n_targets; j++) {
-                apply_target(publish, rule, &rule->targets[j], &found);
-            }
+        if (captures_match(rule->match, name_of(publish), &found) && !is_held(publish, rule, i)) {
+            apply_rule(publish, rule, &found);
         }
     }
+}
+
+static struct publish *publish_new(struct events *events, const struct events_order *order,
+                                   events_done_fn done, void *context)
+{
+    struct publish *publish = mem_alloc(sizeof(*publish));
+
+    publish->magic = PUBLISH_MAGIC;
+    publish->events = events;
+    publish->done = done;
+    publish->context = context;
+    publish->order = *order;
+    publish->answer.is_counted = true;
+    publish->n_waiting = 1;
+    memcpy(publish->name, order->event.ptr, order->event.len);
+    buffer_init(&publish->keys);
+    buffer_init(&publish->unlink);
+    return publish;
+}
+
+/* ---- at the end of a window ---- */
+
+struct held {
+    struct events *events;
+    struct debounce_what what;
+    int64_t window_us;
+    struct bytes event;
+    unsigned char name[];
+};
+
+/* What failed is tried again at the next end. */
+static void on_held_done(void *context, const struct events_answer *answer)
+{
+    struct held *held = context;
+
+    if (answer->error != NULL) {
+        (void)debounce_hold(held->events->home->fleet->debounce, &held->what, held->event,
+                            held->window_us, clock_now_us());
+    }
+    mem_free(held);
+}
+
+void events_drop_held(struct events *events, const struct debounce_what *what, struct bytes event)
+{
+    const struct event_rules *rules = events->home->config->events;
+    const struct events_order order = {.event = event, .db = what->db, .is_heard = true};
+    const struct event_rule *rule = &rules->rules[what->rule];
+    struct publish *publish;
+    struct captures found;
+    struct held *held;
+
+    /* It was held by a rule of another configuration. */
+    if (what->rules != (uintptr_t)rules || !captures_match(rule->match, event, &found)) {
+        const struct invalidation everything = {
+            .kind = INVALIDATE_EVERYTHING, .is_event = true, .is_heard = true};
+        struct invalidation_answer answer;
+
+        (void)invalidation_run(events->home->fleet, events->home, &everything, &answer);
+        return;
+    }
+    held = mem_alloc(sizeof(*held) + event.len);
+    held->events = events;
+    held->what = *what;
+    held->window_us = rule->debounce_ms * 1000;
+    memcpy(held->name, event.ptr, event.len);
+    held->event = bytes_make(held->name, event.len);
+    publish = publish_new(events, &order, on_held_done, held);
+    apply_rule(publish, rule, &found);
+    leave(publish);
 }
 
 const char *events_publish(struct events *events, const struct events_order *order,
@@ -515,17 +609,7 @@ const char *events_publish(struct events *events, const struct events_order *ord
     if (order->event.len == 0 || order->event.len > EVENT_NAME_MAX) {
         return "event: expected 1 to 512 bytes";
     }
-    publish = mem_alloc(sizeof(*publish));
-    publish->magic = PUBLISH_MAGIC;
-    publish->events = events;
-    publish->done = done;
-    publish->context = context;
-    publish->order = *order;
-    publish->answer.is_counted = true;
-    publish->n_waiting = 1;
-    memcpy(publish->name, order->event.ptr, order->event.len);
-    buffer_init(&publish->keys);
-    buffer_init(&publish->unlink);
+    publish = publish_new(events, order, done, context);
     apply_rules(publish);
     publish->n_waiting += 2;
     error = ledger_members(ledger, LEDGER_EVENT, subject_of(order->event, room), 0, on_exact,

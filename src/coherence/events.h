@@ -18,6 +18,7 @@
 #ifndef NC_COHERENCE_EVENTS_H
 #define NC_COHERENCE_EVENTS_H
 
+#include "coherence/debounce.h"
 #include "coherence/event_patterns.h"
 #include "coherence/invalidation.h"
 
@@ -47,6 +48,9 @@ struct events_order {
 };
 NC_MUST_CHECK const char *events_publish(struct events *events, const struct events_order *order,
                                          events_done_fn done, void *context);
+
+/* On the first worker: what rules held of an event that a source told, at the end of its window. */
+void events_drop_held(struct events *events, const struct debounce_what *what, struct bytes event);
 
 /* names: at most LEDGER_ADD_MAX. */
 NC_MUST_CHECK const char *events_subscribe(struct events *events, struct bytes event,

@@ -3,7 +3,8 @@
  * known here means everything: too much is dropped rather than too little.
  *
  * A standing ban travels as text: "<id> <ttl ms> <age ms> <bytes> <kind> <name>", its namespace in
- * b; "<id> -" ends it.
+ * b; "<id> -" ends it. Both
+ * are told again to those who missed them (ban_book.h).
  */
 #include "coherence/invalidation.h"
 
@@ -14,12 +15,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "coherence/ban_book.h"
 #include "coherence/dependencies.h"
 #include "coherence/dependency_orders.h"
 #include "coherence/recent.h"
 #include "coherence/unlink.h"
-
-#define BAN_HEAD_MAX 96
 
 /* ---- telling ---- */
 
@@ -319,12 +319,14 @@ bool invalidation_ban(struct coherence_fleet *fleet, struct coherence *from,
         .id = new_id(),
         .expires_at_us = ttl_ms > 0 ? now_us + ttl_ms * 1000 : CACHE_NO_DEADLINE,
     };
-    char text[BAN_HEAD_MAX + BAN_NAME_MAX];
-    size_t length;
+    unsigned char text[BAN_TEXT_MAX];
 
     *answer = (struct invalidation_answer){.n_proxies = bus_count_peers(fleet->bus)};
     if (rule->name.len > BAN_NAME_MAX) {
         answer->error = "prefix or pattern is longer than 1024 bytes";
+    } else if (rule->kind == BAN_TAG && !bans_know_tag(fleet->cache, rule->name)) {
+        answer->error = "no namespace gives this tag to keys, and a ban cannot know what "
+                        "applications have tagged: INVALIDATE TAG drops that";
     } else if (set_ban(fleet, &order, &answer->n_entries) == BAN_FULL) {
         answer->error = "as many bans as max-bans allows stand already";
     }
@@ -332,12 +334,8 @@ bool invalidation_ban(struct coherence_fleet *fleet, struct coherence *from,
         stats_add(METRIC_orders_refused, 1);
         return false;
     }
-    length = (size_t)snprintf(text, BAN_HEAD_MAX, "%016" PRIx64 " %" PRId64 " %" PRId64 " %zu %d ",
-                              order.id, ttl_ms, rule->min_age_ms, rule->min_bytes, (int)rule->kind);
-    if (rule->name.len > 0) {
-        memcpy(text + length, rule->name.ptr, rule->name.len);
-    }
-    tell(fleet, from, BUS_BAN, bytes_make(text, length + rule->name.len), name_of(rule->ns));
+    tell(fleet, from, BUS_BAN, bytes_make(text, ban_text_write(text, order.id, ttl_ms, rule)),
+         name_of(rule->ns));
     stats_add(METRIC_orders_ban, 1);
     *id = order.id;
     return true;
@@ -346,11 +344,12 @@ bool invalidation_ban(struct coherence_fleet *fleet, struct coherence *from,
 bool invalidation_unban(struct coherence_fleet *fleet, struct coherence *from, uint64_t id,
                         struct invalidation_answer *answer)
 {
-    char text[32];
-    const int length = snprintf(text, sizeof(text), "%016" PRIx64 " -", id);
+    unsigned char text[BAN_TEXT_MAX];
 
     *answer = (struct invalidation_answer){.n_proxies = bus_count_peers(fleet->bus)};
-    tell(fleet, from, BUS_BAN, bytes_make(text, (size_t)length), (struct bytes){0});
+    ban_book_note_removed(fleet->ban_book, id);
+    tell(fleet, from, BUS_BAN, bytes_make(text, ban_text_write_removal(text, id)),
+         (struct bytes){0});
     stats_add(METRIC_orders_ban, 1);
     return bans_remove(fleet->cache, id);
 }
@@ -383,21 +382,52 @@ static int namespace_of(struct bytes name)
     return name.len > 0 ? config_namespace_find(name) : -1;
 }
 
+/*
+ * One that stands is not set anew, and one that was removed stays away, in whatever order they are
+ * told. False: there is no room for it.
+ */
+static bool learn_ban(struct coherence_fleet *fleet, const struct ban_order *order,
+                      const struct bus_record *record)
+{
+    const bool is_again = (record->flags & BUS_IS_AGAIN) != 0;
+    uint64_t n_held;
+
+    if (bans_has(fleet->cache, order->id) || ban_book_is_removed(fleet->ban_book, order->id)) {
+        return true;
+    }
+    if (record->b.len > 0 && order->rule.ns < 0) {
+        ban_book_note_foreign(fleet->ban_book, order->id);
+        log_warn("coherence", "a ban concerns a namespace that is not known here",
+                 "id=%016" PRIx64 " namespace=%s effect=\"keys of every namespace are kept out\"",
+                 order->id, log_quote(record->b));
+    }
+    if (set_ban(fleet, order, &n_held) == BAN_FULL) {
+        stats_add(METRIC_bans_not_learnt, 1);
+        return is_again; /* when it was told first, everything was dropped */
+    }
+    stats_add(METRIC_bans_learnt, is_again);
+    if (ban_book_is_removed(fleet->ban_book, order->id)) {
+        (void)bans_remove(fleet->cache, order->id); /* meanwhile, on another worker */
+    }
+    return true;
+}
+
 /* False: not as above. */
 static bool apply_ban(struct coherence_fleet *fleet, const struct bus_record *record)
 {
     struct bytes text = record->a;
-    uint64_t id, ttl_ms, age_ms, n_bytes, kind, n_held;
+    uint64_t id, ttl_ms, age_ms, n_bytes, kind;
 
     if (!take_number(&text, 16, &id)) {
         return false;
     }
     if (bytes_equal(text, BYTES("-"))) {
+        ban_book_note_removed(fleet->ban_book, id);
         (void)bans_remove(fleet->cache, id);
         return true;
     }
     if (!take_number(&text, 10, &ttl_ms) || !take_number(&text, 10, &age_ms) ||
-        !take_number(&text, 10, &n_bytes) || !take_number(&text, 10, &kind) || kind > BAN_GLOB ||
+        !take_number(&text, 10, &n_bytes) || !take_number(&text, 10, &kind) || kind > BAN_TAG ||
         text.len > BAN_NAME_MAX || ttl_ms > INT64_MAX / 2000 || age_ms > INT64_MAX / 2000) {
         return false;
     }
@@ -413,12 +443,7 @@ static bool apply_ban(struct coherence_fleet *fleet, const struct bus_record *re
         .id = id,
         .expires_at_us = ttl_ms > 0 ? now_us + (int64_t)ttl_ms * 1000 : CACHE_NO_DEADLINE,
     };
-    if (record->b.len > 0 && order.rule.ns < 0) {
-        log_warn("coherence", "a ban concerns a namespace that is not known here",
-                 "id=%016" PRIx64 " namespace=%s effect=\"keys of every namespace are kept out\"",
-                 id, log_quote(record->b));
-    }
-    return set_ban(fleet, &order, &n_held) != BAN_FULL;
+    return learn_ban(fleet, &order, record);
 }
 
 static enum metric reason_of_record(const struct bus_record *record)
@@ -499,4 +524,9 @@ static void on_gap(void *context)
     dependency_desk_reload(fleet);
 }
 
-const struct bus_events invalidation_bus_events = {on_record, on_gap};
+static bool on_newcomer(void *context, bool is_beginning)
+{
+    return ban_book_teach(context, is_beginning);
+}
+
+const struct bus_events invalidation_bus_events = {on_record, on_gap, on_newcomer};

@@ -74,7 +74,16 @@ static bool take_derived(struct config_dependency *rule, struct config_rule_faul
 
 bool config_dependency_take(struct config_dependency *rule, struct config_rule_fault *fault)
 {
-    return take_source(rule, fault) && take_derived(rule, fault);
+    if (!take_source(rule, fault) || !take_derived(rule, fault)) {
+        return false;
+    }
+    if (rule->debounce_ms > 0 && rule->scope == SCOPE_ALL) {
+        return refuse(
+            fault, "debounce", rule->name,
+            "not with scope = ALL: what waits for the end of its window would stay at the "
+            "backend if the process ended");
+    }
+    return true;
 }
 
 void config_dependency_fini(struct config_dependency *rule)
@@ -270,8 +279,8 @@ bool config_dependencies_equal(const struct config *a, const struct config *b)
     for (unsigned i = 0; is_same && i < a->n_dependencies; i++) {
         const struct config_dependency *one = &a->dependencies[i], *other = &b->dependencies[i];
 
-        is_same = one->scope == other->scope && strcmp(one->source, other->source) == 0 &&
-                  one->derived.n == other->derived.n;
+        is_same = one->scope == other->scope && one->debounce_ms == other->debounce_ms &&
+                  strcmp(one->source, other->source) == 0 && one->derived.n == other->derived.n;
         for (unsigned j = 0; is_same && j < one->derived.n; j++) {
             is_same = strcmp(one->derived.items[j], other->derived.items[j]) == 0;
         }

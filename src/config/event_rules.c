@@ -14,8 +14,10 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "config/namespaces.h"
+#include "config/options.h"
 
 #define PAYLOAD "{payload}"
+#define DEBOUNCE_MAX_MS 60000
 
 static const struct event_option options[] = {
 #define OPTION(section, name, type, initial, min, max, reload, help)                               \
@@ -338,6 +340,7 @@ static void make_rule(const struct making *making, struct event_rule *rule)
 {
     const char *const match = value_of(making, "match");
     const char *const scope = value_of(making, "scope");
+    const char *const debounce = value_of(making, "debounce");
 
     rule->name = mem_strdup(making->section->name);
     if (match == NULL) {
@@ -356,6 +359,12 @@ static void make_rule(const struct making *making, struct event_rule *rule)
     rule->is_all = strcasecmp(scope, "all") == 0;
     if (!rule->is_all && strcasecmp(scope, "l1") != 0) {
         complain(making, "scope", scope, "expected L1 or ALL");
+    }
+    if (!config_parse_time(debounce, &rule->debounce_ms) || rule->debounce_ms < 0 ||
+        rule->debounce_ms > DEBOUNCE_MAX_MS) {
+        complain(making, "debounce", debounce, "expected a time from 0 to 1m");
+    } else if (rule->debounce_ms > 0 && rule->is_all) {
+        complain(making, "debounce", debounce, "not with scope = ALL");
     }
 }
 

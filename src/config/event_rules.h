@@ -36,6 +36,7 @@ struct event_rule {
     struct event_target targets[EVENT_TARGETS_MAX];
     unsigned n_targets;
     bool is_all;
+    int64_t debounce_ms;
 };
 
 enum event_source_kind { EVENT_CHANNEL, EVENT_PATTERN, EVENT_SHARD_CHANNEL, EVENT_STREAM };

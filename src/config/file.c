@@ -270,7 +270,7 @@ static int on_value(void *user, const char *section, const char *name, const cha
 
     if (option == NULL && reader->state == IN_DEPENDENCY) {
         draft_error(reader->draft, LAYER_FILE, reader->line,
-                    "unknown option %s, a dependency has source, derived and scope",
+                    "unknown option %s, a dependency has source, derived, scope and debounce",
                     log_quote(bytes_of_string(name)));
     } else if (option == NULL) {
         unknown_option(reader, name);

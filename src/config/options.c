@@ -285,6 +285,11 @@ static void format_with_unit(int64_t value, const struct unit *units, char out[O
     (void)snprintf(out, OPTION_TEXT_MAX, "%lld%s", (long long)(value / best->factor), best->name);
 }
 
+bool config_parse_time(const char *text, int64_t *ms)
+{
+    return parse_with_unit(text, time_units, ms);
+}
+
 static bool parse_number(const struct config_option *option, const char *text, int64_t *out)
 {
     switch (option->type) {

@@ -73,6 +73,8 @@ void config_option_assign(const struct config_option *option, void *values, cons
 /* The value as one would write it; of a secret only whether there is one. */
 void config_option_format(const struct config_option *option, const void *values,
                           char out[OPTION_TEXT_MAX]);
+/* "100ms", "5s": milliseconds; of options that have no field of their own. */
+NC_MUST_CHECK bool config_parse_time(const char *text, int64_t *ms);
 /* "a size from 1mb to 48gb", "on or off", "auto, tracking or ttl". */
 void config_option_expected(const struct config_option *option, char out[OPTION_TEXT_MAX]);
 /* text as it may be shown in a message: escaped, cut, without secrets. May be used 8 times at once.

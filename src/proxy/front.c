@@ -6,6 +6,8 @@
 #include "base/stats.h"
 #include "cache/bans.h"
 #include "coherence/audit.h"
+#include "coherence/ban_book.h"
+#include "coherence/debounce.h"
 #include "coherence/dependencies.h"
 #include "coherence/early.h"
 #include "coherence/event_sources.h"
@@ -168,6 +170,8 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     proxy->fleet.on_changed = tracking_announce;
     proxy->fleet.changed_context = proxy;
     proxy->fleet.dependencies = dependencies_new(&proxy->fleet, config);
+    proxy->fleet.ban_book = ban_book_new();
+    proxy->fleet.debounce = debounce_new();
     proxy->started_at_us = clock_now_us();
     atomic_store_explicit(&proxy->next_session_id, 1, memory_order_relaxed);
     for (unsigned i = 0; i < n_workers; i++) {
@@ -259,6 +263,8 @@ void proxy_fini(struct proxy *proxy)
         fini_front(&proxy->fronts[i]);
     }
     dependencies_free(&proxy->fleet.dependencies);
+    ban_book_free(&proxy->fleet.ban_book);
+    debounce_free(&proxy->fleet.debounce);
     mem_free(proxy->fleet.members);
     recent_free(&proxy->fleet.recent);
     miss_leases_free(&proxy->fleet.leases);

@@ -431,7 +431,7 @@ def test_a_reload_changes_rules(fleet):
              "expected scope = L1"),
             ({"dependency x": {"source": "u:{1}", "derived": "p", "scope": "some"}},
              "expected L1 or ALL"),
-            ({"dependency x": {"sauce": "u:{1}"}}, "source, derived and scope")]:
+            ({"dependency x": {"sauce": "u:{1}"}}, "source, derived, scope and debounce")]:
         reload(rules, "config_reload_failures_total")
         wait_until(lambda: text in proxy.log(), 5, f"the log to say {text}")
         line = next(line for line in proxy.log().splitlines() if text in line)

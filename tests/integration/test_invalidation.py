@@ -400,7 +400,7 @@ def test_requests_that_are_refused(any_proxy):
                 (["INVALIDATE", "ALL", "PREFX", "a"], b"-ERR syntax error\r\n"),
                 (["INVALIDATE", "L1", "a"], b"-ERR syntax error\r\n"),
                 (["BAN", "ADD", "PREFIX", "a", "GLOB", "b"], b"-ERR syntax error\r\n"),
-                (["BAN", "ADD"], b"-ERR a ban needs PREFIX, GLOB, NAMESPACE, OLDER or LARGER\r\n"),
+                (["BAN", "ADD"], b"-ERR a ban needs PREFIX, GLOB, TAG, NAMESPACE, OLDER or LARGER\r\n"),
                 (["BAN", "ADD", "PREFIX"], b"-ERR syntax error\r\n"),
                 (["BAN", "ADD", "PREFIX", "a", "TTL", "x"],
                  b"-ERR value is not an integer or out of range\r\n"),

@@ -193,6 +193,46 @@ static void marks_that_run_out_drop_nothing_too_little(void **state)
     assert_true(rig_get(rig, "session:1:a"));
 }
 
+static void a_standing_ban_by_tag_drops_and_keeps_out(void **state)
+{
+    struct rig *rig = *state;
+    const struct ban_order order = {
+        .rule = {.kind = BAN_TAG, .name = BYTES("user:42"), .ns = -1},
+        .reason = METRIC_invalidations_ban,
+        .is_standing = true,
+        .id = 7,
+        .expires_at_us = CACHE_NO_DEADLINE,
+    };
+    const struct cache_query query = rig_query(rig, "session:42:b", 0, NULL);
+    const struct cache_fill x = {
+        .reply = BYTES("$1\r\nx\r\n"),
+        .deadline_us = CACHE_NO_DEADLINE,
+        .ns = config_namespace_of(config, BYTES("session:42:b"))->id,
+    };
+    struct cache_flight *flight;
+    struct cache_waiter waiter;
+    uint64_t n_held;
+
+    assert_true(bans_know_tag(rig->cache, BYTES("user:42")));
+    assert_false(bans_know_tag(rig->cache, BYTES("red")));
+    fill(rig, "session:42:a");
+    fill(rig, "session:43:a");
+    assert_int_equal(bans_add(rig->cache, &order, rig->now_us, &n_held), BAN_SET);
+    assert_true(bans_has(rig->cache, 7));
+    assert_false(bans_has(rig->cache, 8));
+    assert_false(rig_get(rig, "session:42:a"));
+    assert_true(rig_get(rig, "session:43:a"));
+    flight = rig_begin(rig, &query, &waiter);
+    assert_int_equal(rig_complete(rig, flight, &x), CACHE_BANNED);
+    bans_settle_all(rig->cache, rig->now_us);
+    flight = rig_begin(rig, &query, &waiter);
+    assert_int_equal(rig_complete(rig, flight, &x), CACHE_BANNED);
+    assert_true(bans_remove(rig->cache, 7));
+    fill(rig, "session:42:b");
+    assert_true(rig_get(rig, "session:42:b"));
+    assert_true(rig_get(rig, "session:43:a"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +242,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(thousands_of_tags_drop_what_they_name_alone, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_full_set_drops_everything, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_standing_ban_by_tag_drops_and_keeps_out, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(marks_that_run_out_drop_nothing_too_little, set_up,
                                         tear_down),
     };

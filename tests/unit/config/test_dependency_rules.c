@@ -45,9 +45,10 @@ static void faults_name_line_and_form(void **state)
                    "x.conf:4: source is given twice, first on line 2\n");
     assert_refused("[dependency \"a\"]\nsource = u:{1}\n\nderived = b:{2}\n",
                    "x.conf:4: derived = b:{2}: {2} is no capture of u:{1}\n");
-    assert_refused("[dependency \"a\"]\nfrom = u\n",
-                   "x.conf:2: unknown option from, a dependency has source, derived and scope\n"
-                   "x.conf:1: dependency a has no source, expected a pattern as user:{1}\n");
+    assert_refused(
+        "[dependency \"a\"]\nfrom = u\n",
+        "x.conf:2: unknown option from, a dependency has source, derived, scope and debounce\n"
+        "x.conf:1: dependency a has no source, expected a pattern as user:{1}\n");
     assert_refused("[dependency]\nsource = u\n",
                    "x.conf:1: a dependency has a name, as in [dependency \"profile\"]\n");
     assert_refused("[dependency \"a\"]\nsource = u\nderived = b\n[dependency \"a\"]\n",

@@ -1,0 +1,358 @@
+/*
+ * An order that must ask the backend is answered by mail. Until then its request may go, as its
+ * client hangs up or the port closes: then the rest of its array is left undone, as nobody was told
+ * that it was done.
+ *
+ * The type application/json is demanded, as a browser sends it to another site only when that
+ * site allows it.
+ */
+#include "admin/order_http.h"
+
+#include <event2/buffer.h>
+#include <stdlib.h>
+#include <strings.h>
+
+#include "admin/http.h"
+#include "base/mem.h"
+#include "cache/bans.h"
+
+struct order {
+    struct order *next; /* of those that are not answered */
+    struct proxy *proxy;
+    struct evhttp_request *request; /* NULL: whoever asked has gone */
+    order_run_fn run;
+    json_t *body;
+    json_t *results; /* NULL: it is no array */
+    size_t n, at;
+    size_t n_failed;
+    int status; /* of the first that failed, or of the only one */
+    const char *reason;
+    bool is_waiting; /* the one before `at` is not answered yet */
+};
+
+static struct order *orders;
+
+/* ---- JSON ---- */
+
+json_t *json_of_bytes(struct bytes bytes)
+{
+    json_t *json = json_stringn((const char *)bytes.ptr, bytes.len);
+    char text[BAN_NAME_MAX];
+    size_t n = 0;
+
+    if (json != NULL) {
+        return json;
+    }
+    for (; n < bytes.len && n < sizeof(text); n++) {
+        text[n] = bytes.ptr[n] < 0x80 ? (char)bytes.ptr[n] : '?';
+    }
+    return json_stringn(text, n);
+}
+
+struct bytes bytes_of_json(const json_t *string)
+{
+    return bytes_make(json_string_value(string), json_string_length(string));
+}
+
+void order_answer_json(struct evhttp_request *request, int status, const char *reason, json_t *json)
+{
+    struct evbuffer *body = evbuffer_new();
+    char *text = json_dumps(json, JSON_COMPACT | JSON_PRESERVE_ORDER);
+
+    CHECK(body != NULL && text != NULL);
+    evbuffer_add_printf(body, "%s\n", text);
+    admin_http_reply(request, status, reason, "application/json", body);
+    evbuffer_free(body);
+    free(text);
+    json_decref(json);
+}
+
+static json_t *json_of_error(const char *field, const char *error)
+{
+    stats_add(METRIC_orders_refused, 1);
+    return json_pack("{s:o, s:o}", "error", json_of_bytes(bytes_of_string(error)), "field",
+                     field != NULL ? json_of_bytes(bytes_of_string(field)) : json_null());
+}
+
+static void refuse(struct evhttp_request *request, int status, const char *reason,
+                   const char *error)
+{
+    order_answer_json(request, status, reason, json_of_error(NULL, error));
+}
+
+/* ---- answers ---- */
+
+static void settle(struct order *order, int status, const char *reason, json_t *json)
+{
+    if (status != HTTP_OK) {
+        order->n_failed++;
+    }
+    if (order->n_failed <= 1 && status != HTTP_OK) {
+        order->status = status;
+        order->reason = reason;
+    }
+    if (order->results != NULL) {
+        json_array_append_new(order->results, json);
+    } else {
+        order->results = json;
+    }
+    order->is_waiting = false;
+}
+
+void call_answer(const struct call *call, json_t *json)
+{
+    settle(call->order, HTTP_OK, "OK", json);
+}
+
+void call_refuse(const struct call *call, int status, const char *reason, const char *field,
+                 const char *error)
+{
+    settle(call->order, status, reason, json_of_error(field, error));
+}
+
+void call_refuse_field(const struct call *call, const char *field, const char *error)
+{
+    call_refuse(call, HTTP_BADREQUEST, "Bad Request", field, error);
+}
+
+/* ---- who may ---- */
+
+static bool has_token(struct evhttp_request *request, const char *password)
+{
+    const char *header = evhttp_find_header(evhttp_request_get_input_headers(request),
+                                            "Authorization");
+
+    return header != NULL && password[0] != '\0' && strncasecmp(header, "Bearer ", 7) == 0 &&
+           bytes_equal_secret(bytes_of_string(header + 7), password);
+}
+
+bool order_may(const struct proxy *proxy, struct evhttp_request *request)
+{
+    const struct config *config = proxy->config;
+
+    if (config->cache_command == CACHE_COMMAND_FREE) {
+        return true;
+    }
+    if (config->cache_command == CACHE_COMMAND_OFF) {
+        stats_add(METRIC_errors_refused, 1);
+        refuse(request, 403, "Forbidden", "switched off (cache-command = off)");
+        return false;
+    }
+    if (!has_token(request, config->cache_password)) {
+        stats_add(METRIC_errors_auth, 1);
+        evhttp_add_header(evhttp_request_get_output_headers(request), "WWW-Authenticate", "Bearer");
+        refuse(request, 401, "Unauthorized",
+               "needs the header Authorization: Bearer with the cache-password");
+        return false;
+    }
+    return true;
+}
+
+bool call_may_unlink(const struct call *call)
+{
+    const struct config *config = call->proxy->config;
+
+    if (config->cache_command == CACHE_COMMAND_PASSWORD ||
+        (config->requirepass[0] == '\0' && config->auth != AUTH_BACKEND)) {
+        return true;
+    }
+    stats_add(METRIC_errors_auth, 1);
+    call_refuse(call, 403, "Forbidden", "scope",
+                "scope all needs cache-command = password where clients have to log in");
+    return false;
+}
+
+/* ---- reading an order ---- */
+
+bool call_take_integer(const struct call *call, const json_t *object, const char *name, int64_t max,
+                       int64_t *value)
+{
+    const json_t *member = json_object_get(object, name);
+
+    if (member == NULL) {
+        return true;
+    }
+    if (!json_is_integer(member) || json_integer_value(member) < 0 ||
+        json_integer_value(member) > max) {
+        call_refuse_field(call, name, "not an integer, or out of range");
+        return false;
+    }
+    *value = json_integer_value(member);
+    return true;
+}
+
+bool call_take_db(const struct call *call, unsigned *db)
+{
+    int64_t number = call->proxy->login->db;
+
+    if (!call_take_integer(call, call->body, "db", CONFIG_DB_MAX, &number)) {
+        return false;
+    }
+    *db = (unsigned)number;
+    return true;
+}
+
+bool call_has_known(const struct call *call, const json_t *object, const char *const *known)
+{
+    const char *name;
+    json_t *value;
+
+    json_object_foreach((json_t *)(uintptr_t)object, name, value)
+    {
+        unsigned i = 0;
+
+        while (known[i] != NULL && strcmp(known[i], name) != 0) {
+            i++;
+        }
+        if (known[i] == NULL) {
+            call_refuse_field(call, name, "unknown member");
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- one after the other ---- */
+
+static void on_caller_gone(struct evhttp_connection *connection, void *context)
+{
+    struct order *order = context;
+
+    (void)connection;
+    order->request = NULL;
+}
+
+static void finish(struct order *order)
+{
+    struct order **at = &orders;
+    struct evhttp_request *request = order->request;
+    json_t *json = order->results;
+
+    while (*at != order) {
+        at = &(*at)->next;
+    }
+    *at = order->next;
+    if (request == NULL) {
+        json_decref(json);
+    } else {
+        evhttp_connection_set_closecb(evhttp_request_get_connection(request), NULL, NULL);
+        if (json_is_array(json)) {
+            json = json_pack("{s:o, s:I}", "results", json, "failed", (json_int_t)order->n_failed);
+        }
+        order_answer_json(request, order->status, order->reason, json);
+    }
+    json_decref(order->body);
+    mem_free(order);
+}
+
+static void run_one(struct order *order, const json_t *body)
+{
+    const struct call call = {order->proxy, order, body};
+
+    order->is_waiting = true;
+    if (json_is_object(body)) {
+        order->run(&call);
+    } else {
+        call_refuse_field(&call, NULL, "not a JSON object");
+    }
+}
+
+void order_go_on(struct order *order)
+{
+    const bool is_array = json_is_array(order->body);
+
+    while (!order->is_waiting && order->at < order->n && order->request != NULL) {
+        const size_t at = order->at++;
+
+        run_one(order, is_array ? json_array_get(order->body, at) : order->body);
+    }
+    if (!order->is_waiting) {
+        finish(order);
+    }
+}
+
+void order_stop(void)
+{
+    for (struct order *order = orders; order != NULL; order = order->next) {
+        order->request = NULL;
+    }
+}
+
+/* ---- POST ---- */
+
+static bool is_json(struct evhttp_request *request)
+{
+    const char *type = evhttp_find_header(evhttp_request_get_input_headers(request),
+                                          "Content-Type");
+
+    return type != NULL && strncasecmp(type, "application/json", 16) == 0 &&
+           (type[16] == '\0' || type[16] == ';' || type[16] == ' ');
+}
+
+static bool must_be_json(struct evhttp_request *request)
+{
+    if (is_json(request)) {
+        return true;
+    }
+    refuse(request, 415, "Unsupported Media Type", "Content-Type is not application/json");
+    return false;
+}
+
+bool order_may_json(const struct proxy *proxy, struct evhttp_request *request)
+{
+    return order_may(proxy, request) && must_be_json(request);
+}
+
+/* body: taken. */
+static void begin(struct proxy *proxy, struct evhttp_request *request, order_run_fn run,
+                  json_t *body)
+{
+    struct order *order = mem_alloc(sizeof(*order));
+
+    order->proxy = proxy;
+    order->request = request;
+    order->run = run;
+    order->body = body;
+    order->results = json_is_array(body) ? json_array() : NULL;
+    order->n = json_is_array(body) ? json_array_size(body) : 1;
+    order->status = HTTP_OK;
+    order->reason = "OK";
+    order->next = orders;
+    orders = order;
+    evhttp_connection_set_closecb(evhttp_request_get_connection(request), on_caller_gone, order);
+    order_go_on(order);
+}
+
+void order_post(struct proxy *proxy, struct evhttp_request *request, order_run_fn run)
+{
+    struct evbuffer *input = evhttp_request_get_input_buffer(request);
+    const size_t length = evbuffer_get_length(input);
+    json_error_t error;
+    json_t *body = NULL;
+    char text[256];
+
+    if (!order_may(proxy, request)) {
+        return;
+    }
+    if (length > ORDER_BODY_MAX) {
+        refuse(request, HTTP_ENTITYTOOLARGE, "Request Entity Too Large",
+               "the body is larger than 256 KiB");
+        return;
+    }
+    if (!must_be_json(request)) {
+        return;
+    }
+    if (length > 0) {
+        body = json_loadb((const char *)evbuffer_pullup(input, -1), length,
+                          JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    }
+    if (json_is_object(body) ||
+        (json_array_size(body) >= 1 && json_array_size(body) <= ORDERS_MAX)) {
+        begin(proxy, request, run, body);
+        return;
+    }
+    snprintf(text, sizeof(text), "not a JSON object, or an array of 1 to 1000%s%.160s",
+             length > 0 && body == NULL ? ": " : "", length > 0 && body == NULL ? error.text : "");
+    refuse(request, HTTP_BADREQUEST, "Bad Request", text);
+    json_decref(body);
+}
