@@ -255,10 +255,36 @@ def test_rules_follow_a_reload(start_proxy, redis_server):
     warm(proxy, keys)
     cache(proxy, "INVALIDATE", "TAG", "user:42")
     assert held(proxy, keys) == ["session:42:a"]
+    # The same keys and words, but what the words stand for is another part of the name.
+    for number, match in enumerate(["cart:{who}:{what}", "cart:{what}:{who}"], 2):
+        proxy.write_config({"namespace cart": {"match": match, "tags": "user:{who}"}})
+        proxy.signal(1)
+        proxy.wait_metric("config_reloads_total", number)
+        proxy.wait_metric("flushes_total", number, reason="reload")
+        warm(proxy, ["cart:a:b"])
+        cache(proxy, "INVALIDATE", "TAG", "user:b" if number == 2 else "user:a")
+        assert held(proxy, ["cart:a:b"]) == ["cart:a:b"]
+        cache(proxy, "INVALIDATE", "TAG", "user:a" if number == 2 else "user:b")
+        assert held(proxy, ["cart:a:b"]) == []
     proxy.write_config({"namespace job": {"match": "job:{n}", "tags": "user:{m}"}})
     proxy.signal(1)
     proxy.wait_metric("config_reload_failures_total", 1)
     assert "{m} is no capture of job:{n}" in proxy.log()
+
+
+def test_a_tag_longer_than_a_rule_makes(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url(), {"ledger-name-limit": "4kb", **GROUP}, config=CONFIG)
+    long = "x" * 1500
+    keys = [f"session:{long}:a", "session:42:a"]
+    warm(proxy, keys)
+    cache(proxy, "INVALIDATE", "TAG", f"user:{long}")
+    assert held(proxy, keys) == keys[1:]
+    warm(proxy, keys)
+    job = cache(proxy, "INVALIDATE", "ALL", "TAG", f"user:{long}")
+    assert job["job"] > 0
+    proxy.wait_metric("unlink_jobs_total", 1, result="done")
+    assert redis_server.ask("EXISTS", keys[0]) == 0
+    assert redis_server.ask("EXISTS", keys[1]) == 1
 
 
 # --- lifetime -------------------------------------------------------------------------------------
