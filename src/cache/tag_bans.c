@@ -75,9 +75,15 @@ static bool match_in(const struct tag_bans *bans, const struct tag_rules *rules,
     if (!tag_rules_match(rules, ns, key, &found)) {
         return false;
     }
-    for (unsigned i = 0; i < TAG_RULES_MAX; i++) {
+    for (unsigned i = 0; i < tag_rules_count(rules, ns); i++) {
         const size_t length = tag_rules_tag(rules, ns, &found, i, room);
-        const uint64_t stamp = length > 0 ? stamp_of(bans, hash_of(bytes_make(room, length))) : 0;
+
+        /* Too long to be looked up: some tag was invalidated, and it may have been this one. */
+        if (length == 0) {
+            *reason = METRIC_invalidations_tag;
+            return true;
+        }
+        const uint64_t stamp = stamp_of(bans, hash_of(bytes_make(room, length)));
 
         if (stamp / 2 > serial) {
             *reason = stamp % 2 == 0 ? METRIC_invalidations_tag : METRIC_invalidations_bus;

@@ -29,6 +29,8 @@ struct errand {
     int64_t began_at_us, again_at_us;
     epochs_node to; /* where a redirection pointed; 0: to the slot's owner */
     unsigned n_redirects, n_expected;
+    unsigned n_done; /* requests whose replies stay, as another node has to answer the rest */
+    size_t done_at;  /* where the rest begins */
     bool is_asking, has_failed, is_too_large;
     char error[192];
     unsigned char requests[];
@@ -149,6 +151,35 @@ static bool is_not_now(struct bytes line)
 
 static void send_errand(struct errand *errand);
 
+static void begin_anew(struct errand *errand)
+{
+    errand->n_done = 0;
+    errand->done_at = 0;
+    buffer_consume(&errand->replies, buffer_len(&errand->replies));
+}
+
+/*
+ * While a slot moves its keys are at two nodes, and each request goes where its key is: what was
+ * answered is not asked again, as the node that is asked next may not have that. A transaction
+ * begins again; it says TRYAGAIN while its keys are apart.
+ */
+static void keep_answered(struct errand *errand)
+{
+    const struct bytes all = errand->order.requests;
+    struct bytes replies = buffer_bytes(&errand->replies), rest = all;
+    unsigned n = 0;
+
+    if (bytes_start_with(all, BYTES("*1\r\n$5\r\nMULT"))) {
+        begin_anew(errand);
+        return;
+    }
+    while (replies.len > 0 && resp_skip(&replies) && resp_skip(&rest)) {
+        n++;
+    }
+    errand->n_done = n;
+    errand->done_at = all.len - rest.len;
+}
+
 /* All replies are here. */
 static void conclude(struct errand *errand, epochs_node from)
 {
@@ -162,6 +193,7 @@ static void conclude(struct errand *errand, epochs_node from)
         finish(errand);
     } else if (is_ask || bytes_start_with(line, BYTES("-MOVED "))) {
         ask_for_map(errand->errands);
+        keep_answered(errand);
         errand->to = named_node(errand->errands, line, from);
         errand->is_asking = is_ask && errand->to != 0;
         if (++errand->n_redirects <= QUICK_REDIRECTS && errand->to != 0 && may_wait(errand)) {
@@ -170,6 +202,7 @@ static void conclude(struct errand *errand, epochs_node from)
             wait_or_fail(errand);
         }
     } else if (is_not_now(line)) {
+        begin_anew(errand);
         ask_for_map(errand->errands);
         wait_or_fail(errand);
     } else {
@@ -192,7 +225,7 @@ static void on_reply(struct link_op *op, struct link *link, unsigned index, stru
         if (!errand->has_failed) {
             fail(errand, "", bytes_make(part.ptr, part.len > 2 ? part.len - 2 : 0));
         }
-    } else if (index > 0 || !errand->is_asking) {
+    } else if (!errand->has_failed && (index > 0 || !errand->is_asking)) {
         if (part.len > ERRAND_REPLIES_MAX - buffer_len(&errand->replies) ||
             buffer_append(&errand->replies, part) != 0) {
             errand->is_too_large = true;
@@ -211,6 +244,7 @@ static void on_lost(struct link_op *op, struct link *link, enum link_loss loss)
     (void)loss;
     errand->to = 0;
     errand->is_asking = false;
+    begin_anew(errand);
     fail(errand, "no connection to the backend ", bytes_of_string(link->name));
     ask_for_map(errand->errands);
     wait_or_fail(errand);
@@ -232,7 +266,9 @@ static void send_errand(struct errand *errand)
 {
     struct backend *backend = errand->errands->home->backend;
     struct backend_node *node = errand->to != 0 ? backend_by_id(backend, errand->to) : NULL;
-    struct bytes parts[2] = {BYTES(OWN_ASKING), errand->order.requests};
+    const struct bytes all = errand->order.requests;
+    struct bytes parts[2] = {BYTES(OWN_ASKING),
+                             bytes_make(all.ptr + errand->done_at, all.len - errand->done_at)};
     struct link *link;
 
     if (node == NULL) {
@@ -249,8 +285,7 @@ static void send_errand(struct errand *errand)
     }
     errand->has_failed = errand->is_too_large = false;
     errand->to = node->id;
-    buffer_consume(&errand->replies, buffer_len(&errand->replies));
-    errand->n_expected = errand->order.n_replies + errand->is_asking;
+    errand->n_expected = errand->order.n_replies - errand->n_done + errand->is_asking;
     errand->op.type = &errand_type;
     errand->op.collect = errand->op.collect_many = ERRAND_REPLIES_MAX;
     link = backend_relay_link(backend, node, LINK_RELAY2);

@@ -209,6 +209,22 @@ static void put_off(struct visit *visit, const char *how, int64_t at_ms)
     run(visit, &requests, is_good, 1, 0, on_put_off);
 }
 
+static size_t put_version(struct visit *visit, struct buffer *requests, bool *is_good);
+
+/* Whoever read the registry meanwhile lacks it: the version tells that to read again. */
+static void put_back(struct visit *visit)
+{
+    struct bytes argv[1];
+    struct buffer requests;
+
+    buffer_init(&requests);
+    bool is_good = put(&requests, "MULTI", argv, 1) &&
+                   put_time(visit, &requests, "NX", clock_unix_ms());
+    const size_t stamp_at = put_version(visit, &requests, &is_good);
+    is_good = is_good && put(&requests, "EXEC", argv, 1);
+    run(visit, &requests, is_good, 4, stamp_at, on_put_off);
+}
+
 static void on_left(void *context, const struct errand_answer *answer)
 {
     struct visit *visit = OBJ_FROM(context, struct visit, VISIT_MAGIC);
@@ -224,7 +240,7 @@ static void on_left(void *context, const struct errand_answer *answer)
     } else if (bytes_equal(left.text, BYTES("0"))) {
         next_subject(visit);
     } else {
-        put_off(visit, "NX", clock_unix_ms());
+        put_back(visit);
     }
 }
 

@@ -412,6 +412,31 @@ size_t captures_expand(const struct captures_pattern *pattern, const struct capt
     return length;
 }
 
+bool captures_makes(const struct captures_pattern *pattern, const struct captures *values,
+                    struct bytes name)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; pattern->is_template && i <= pattern->n_gaps; i++) {
+        const struct segment *segment = &pattern->segments[i];
+        struct bytes value;
+
+        if (segment->n > name.len - at || !segment_is_at(pattern, i, name, at)) {
+            return false;
+        }
+        at += segment->n;
+        if (i == pattern->n_gaps) {
+            return at == name.len;
+        }
+        value = value_of(values, pattern->gaps[i].name);
+        if (value.len == 0 || !bytes_start_with(bytes_make(name.ptr + at, name.len - at), value)) {
+            return false;
+        }
+        at += value.len;
+    }
+    return false;
+}
+
 /* ---- the inverse ---- */
 
 /*

@@ -76,6 +76,10 @@ bool captures_match(const struct captures_pattern *pattern, struct bytes text,
 size_t captures_expand(const struct captures_pattern *pattern, const struct captures *values,
                        unsigned char *out);
 
+/* The template makes this name of them, however long it is. */
+bool captures_makes(const struct captures_pattern *pattern, const struct captures *values,
+                    struct bytes name);
+
 /*
  * The inverse: whether the template can have made this name, and of which captures. Those that
  * could have been one thing or another (`{a}-{b}` of x-y-z) are left unknown.

@@ -142,6 +142,31 @@ void tag_rules_unref(struct tag_rules **rules)
     mem_free(gone);
 }
 
+static bool is_same_text(const struct captures_pattern *a, const struct captures_pattern *b)
+{
+    return bytes_equal(captures_text(a), captures_text(b));
+}
+
+static bool is_same_rule(const struct tag_rule *a, const struct tag_rule *b)
+{
+    bool is_same = a->ns == b->ns && a->n_tags == b->n_tags && is_same_text(a->pattern, b->pattern);
+
+    for (unsigned i = 0; is_same && i < a->n_tags; i++) {
+        is_same = is_same_text(a->tags[i], b->tags[i]);
+    }
+    return is_same;
+}
+
+bool tag_rules_equal(const struct tag_rules *a, const struct tag_rules *b)
+{
+    bool is_same = a->n == b->n;
+
+    for (unsigned i = 0; is_same && i < a->n; i++) {
+        is_same = is_same_rule(&a->rules[i], &b->rules[i]);
+    }
+    return is_same;
+}
+
 bool tag_rules_are_any(const struct tag_rules *rules)
 {
     return rules->n > 0;
@@ -155,6 +180,13 @@ bool tag_rules_match(const struct tag_rules *rules, unsigned ns, struct bytes ke
     return rule != NULL && captures_match(rule->pattern, key, found);
 }
 
+unsigned tag_rules_count(const struct tag_rules *rules, unsigned ns)
+{
+    const struct tag_rule *rule = rules->by_ns[ns % 256];
+
+    return rule != NULL ? rule->n_tags : 0;
+}
+
 size_t tag_rules_tag(const struct tag_rules *rules, unsigned ns, const struct captures *found,
                      unsigned at, unsigned char *out)
 {
@@ -165,16 +197,14 @@ size_t tag_rules_tag(const struct tag_rules *rules, unsigned ns, const struct ca
 
 bool tag_rules_has(const struct tag_rules *rules, unsigned ns, struct bytes key, struct bytes tag)
 {
-    unsigned char room[CAPTURES_TEXT_MAX];
+    const struct tag_rule *rule = rules->by_ns[ns % 256];
     struct captures found;
 
     if (!tag_rules_match(rules, ns, key, &found)) {
         return false;
     }
-    for (unsigned i = 0; i < TAG_RULES_MAX; i++) {
-        const size_t length = tag_rules_tag(rules, ns, &found, i, room);
-
-        if (length > 0 && bytes_equal(bytes_make(room, length), tag)) {
+    for (unsigned i = 0; i < rule->n_tags; i++) {
+        if (captures_makes(rule->tags[i], &found, tag)) {
             return true;
         }
     }

@@ -32,6 +32,9 @@ struct tag_rules *tag_rules_ref(struct tag_rules *rules);
 /* Accepts a pointer to NULL. */
 void tag_rules_unref(struct tag_rules **rules);
 
+/* Every key has the same tags by both. */
+bool tag_rules_equal(const struct tag_rules *a, const struct tag_rules *b);
+
 /* Keys of some namespace have tags. */
 bool tag_rules_are_any(const struct tag_rules *rules);
 
@@ -51,9 +54,10 @@ static inline bool tag_rules_have(const struct tag_rules *rules, unsigned ns)
 /* Whether a key of namespace ns has tags; *found is what they are made of. */
 bool tag_rules_match(const struct tag_rules *rules, unsigned ns, struct bytes key,
                      struct captures *found);
+unsigned tag_rules_count(const struct tag_rules *rules, unsigned ns);
 /*
- * The tag at a place from 0 to TAG_RULES_MAX - 1: its length, 0 where there is none. out has room
- * for CAPTURES_TEXT_MAX.
+ * The tag at a place: its length, 0 where there is none, or it is longer than CAPTURES_TEXT_MAX,
+ * for which out has room.
  */
 size_t tag_rules_tag(const struct tag_rules *rules, unsigned ns, const struct captures *found,
                      unsigned at, unsigned char *out);

@@ -370,10 +370,7 @@ void proxy_set_topology(struct proxy *proxy, struct topology *topology)
 
 static bool is_same_match(const struct config_namespace *a, const struct config_namespace *b)
 {
-    const bool are_same_tags = a->tags == NULL || b->tags == NULL ? a->tags == b->tags
-                                                                  : strcmp(a->tags, b->tags) == 0;
-
-    return are_same_tags && a->id == b->id &&
+    return a->id == b->id &&
            (a->match == NULL || b->match == NULL ? a->match == b->match
                                                  : strcmp(a->match, b->match) == 0);
 }
@@ -395,7 +392,8 @@ static bool is_same_frame(const struct config *a, const struct config *b)
                    a->keyspace_mode_max_ms == b->keyspace_mode_max_ms &&
                    a->pubsub_mode_max_ms == b->pubsub_mode_max_ms &&
                    a->hash_ttl_cap_ms == b->hash_ttl_cap_ms &&
-                   a->acl_max_age_ms == b->acl_max_age_ms && config_dependencies_equal(a, b);
+                   a->acl_max_age_ms == b->acl_max_age_ms && config_dependencies_equal(a, b) &&
+                   tag_rules_equal(a->tag_rules, b->tag_rules);
 
     for (unsigned i = 0; is_same && i < a->n_namespaces; i++) {
         is_same = is_same_match(&a->namespaces[i], &b->namespaces[i]);

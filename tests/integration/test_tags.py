@@ -18,6 +18,7 @@ import urllib.request
 import pytest
 
 from harness.resp import RespError
+from harness.servers import key_slot
 from harness.waiting import SCALE, wait_until
 
 pytestmark = pytest.mark.needs_proxy
@@ -254,10 +255,36 @@ def test_rules_follow_a_reload(start_proxy, redis_server):
     warm(proxy, keys)
     cache(proxy, "INVALIDATE", "TAG", "user:42")
     assert held(proxy, keys) == ["session:42:a"]
+    # The same keys and words, but what the words stand for is another part of the name.
+    for number, match in enumerate(["cart:{who}:{what}", "cart:{what}:{who}"], 2):
+        proxy.write_config({"namespace cart": {"match": match, "tags": "user:{who}"}})
+        proxy.signal(1)
+        proxy.wait_metric("config_reloads_total", number)
+        proxy.wait_metric("flushes_total", number, reason="reload")
+        warm(proxy, ["cart:a:b"])
+        cache(proxy, "INVALIDATE", "TAG", "user:b" if number == 2 else "user:a")
+        assert held(proxy, ["cart:a:b"]) == ["cart:a:b"]
+        cache(proxy, "INVALIDATE", "TAG", "user:a" if number == 2 else "user:b")
+        assert held(proxy, ["cart:a:b"]) == []
     proxy.write_config({"namespace job": {"match": "job:{n}", "tags": "user:{m}"}})
     proxy.signal(1)
     proxy.wait_metric("config_reload_failures_total", 1)
     assert "{m} is no capture of job:{n}" in proxy.log()
+
+
+def test_a_tag_longer_than_a_rule_makes(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url(), {"ledger-name-limit": "4kb", **GROUP}, config=CONFIG)
+    long = "x" * 1500
+    keys = [f"session:{long}:a", "session:42:a"]
+    warm(proxy, keys)
+    cache(proxy, "INVALIDATE", "TAG", f"user:{long}")
+    assert held(proxy, keys) == keys[1:]
+    warm(proxy, keys)
+    job = cache(proxy, "INVALIDATE", "ALL", "TAG", f"user:{long}")
+    assert job["job"] > 0
+    proxy.wait_metric("unlink_jobs_total", 1, result="done")
+    assert redis_server.ask("EXISTS", keys[0]) == 0
+    assert redis_server.ask("EXISTS", keys[1]) == 1
 
 
 # --- lifetime -------------------------------------------------------------------------------------
@@ -527,3 +554,68 @@ def test_a_failover_in_between(start_proxy, cluster):
 
     for tag in tags:
         wait_until(lambda tag=tag: members(tag) == ["k{1}"], 60, "the replica to have taken over")
+
+
+def test_a_slot_of_the_ledger_moves(start_proxy, cluster):
+    """Key by key: what has moved is asked for there, what has not is not; nothing is lost."""
+    proxy = start_proxy(cluster.url(), {"topology-interval": "200ms", "request-timeout": "2s",
+                                        **DEAF})
+    assert cache(proxy, "TAG", "k{1}", "t") == 1
+    parts = ledger_keys(cluster)
+    slot = key_slot(parts[0])
+    source = cluster.owner(slot)
+    target = next(node for node in cluster.masters() if node is not source)
+    members = next(key for key in parts if key.endswith(":t"))
+    version = next(key for key in parts if key.endswith("!"))
+
+    def works():
+        assert cache(proxy, "MEMBERS", "t") == ["k{1}"]
+        assert cache(proxy, "MEMBERS", "nobody") == []
+        warm(proxy, ["k{1}"])
+        assert cache(proxy, "INVALIDATE", "TAG", "t")["members"] == 1
+        assert held(proxy, ["k{1}"]) == []
+
+    def move(key):
+        source.ask("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.node_id(source))
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.node_id(target))
+    works()
+    move(members)
+    works()
+    # Whose keys are apart cannot be changed at once: said so, and nothing is half done.
+    assert "TRYAGAIN" in error_of(proxy, "TAG", "other{1}", "t")
+    works()
+    move(version)
+    works()
+    move(next(key for key in parts if key not in (members, version)))
+    works()
+    for node in (target, source):
+        node.ask("CLUSTER", "SETSLOT", slot, "NODE", cluster.node_id(target))
+    works()
+    assert cache(proxy, "TAG", "other{1}", "t") == 1
+    assert sorted(cache(proxy, "MEMBERS", "t")) == ["k{1}", "other{1}"]
+
+
+def test_a_member_whose_slot_moves_stays(start_proxy, cluster):
+    """It is there, wherever it is: whoever reviews the ledger asks the node that has it."""
+    proxy = start_proxy(cluster.url(), {"topology-interval": "200ms", "ledger-review": "1s",
+                                        **GROUP})
+    keys = ["{mv}1", "{mv}2", "{mv}3"]
+    slot = key_slot(keys[0])
+    source = cluster.owner(slot)
+    target = next(node for node in cluster.masters() if node is not source)
+    for key in keys:
+        source.ask("SET", key, "v")
+        assert cache(proxy, "TAG", key, "t") == 1
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.node_id(source))
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.node_id(target))
+    for key in keys[:2]:
+        source.ask("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+    source.ask("DEL", keys[2])
+    wait_until(lambda: sorted(cache(proxy, "MEMBERS", "t")) == keys[:2], 20, "one to be gone")
+    reviewed = proxy.metrics().get("ledger_reviewed_total")
+    wait_until(lambda: proxy.metrics().get("ledger_reviewed_total") > reviewed + 4, 20, "reviews")
+    assert sorted(cache(proxy, "MEMBERS", "t")) == keys[:2]
+    for node in (target, source):
+        node.ask("CLUSTER", "SETSLOT", slot, "NODE", cluster.node_id(target))

@@ -111,6 +111,10 @@ static void assert_made(const char *pattern_text, const char *key, const char *t
     const size_t length = captures_expand(template, &found, out);
     assert_int_equal(length, strlen(wanted));
     assert_memory_equal(out, wanted, length);
+    if (length > 0) {
+        assert_true(captures_makes(template, &found, bytes_of_string(wanted)));
+        assert_false(captures_makes(template, &found, bytes_make(wanted, length - 1)));
+    }
     captures_pattern_free(&template);
     captures_pattern_free(&pattern);
 }

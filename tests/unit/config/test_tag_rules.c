@@ -36,6 +36,25 @@ static void keys_have_the_tags_of_their_namespace(void **state)
     config_unref(&config);
 }
 
+static void rules_are_equal_where_keys_have_the_same_tags(void **state)
+{
+    static const char *const texts[] = {
+        "[namespace cart]\nmatch = cart:{a}:{b}\ntags = user:{a}\n",
+        "[namespace cart]\nmatch = cart:{b}:{a}\ntags = user:{a}\n",
+        "[namespace cart]\nmatch = cart:{a}:{b}\ntags = user:{a} x\n",
+        "[namespace cart]\nmatch = cart:*:*\n",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < 16; i++) {
+        struct config *a = assert_accepted(texts[i / 4]), *b = assert_accepted(texts[i % 4]);
+
+        assert_int_equal(tag_rules_equal(a->tag_rules, b->tag_rules), i / 4 == i % 4);
+        config_unref(&a);
+        config_unref(&b);
+    }
+}
+
 static void assert_globs(const struct config *config, const char *tag, unsigned n, const char *glob)
 {
     unsigned char out[4 * CAPTURES_TEXT_MAX];
@@ -91,6 +110,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_have_the_tags_of_their_namespace),
+        cmocka_unit_test(rules_are_equal_where_keys_have_the_same_tags),
         cmocka_unit_test(tags_tell_where_to_look),
         cmocka_unit_test(faults_are_reported),
     };
