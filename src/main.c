@@ -143,9 +143,9 @@ static void watch_outage(struct daemon *daemon, bool is_reachable)
     cache_stats(daemon->cache, &stats);
     log_warn("main", "the backend is away, tier 1 answers alone what it may",
              "stale_if_error=%s entries=%llu ready=%s",
-             config_serves_stale(daemon->config) ? "yes" : "no",
+             config_serves_stale(changer_config(daemon->changer)) ? "yes" : "no",
              (unsigned long long)stats.n_entries,
-             daemon->config->ready_without_backend ? "yes" : "no");
+             changer_config(daemon->changer)->ready_without_backend ? "yes" : "no");
 }
 
 static void watch_backend(struct daemon *daemon)

@@ -40,6 +40,7 @@ struct ports {
     struct admin_http *http;
     const struct discovery *discovery;
     bool is_admin_given, is_accepting;
+    bool is_frozen; /* closed for good, or a successor's: no option changes them */
 };
 
 /* ---- what came from outside ---- */
@@ -257,6 +258,7 @@ int ports_open(struct ports *ports, const struct config *config, FILE *errors)
 
 void ports_close_clients(struct ports *ports)
 {
+    ports->is_frozen = true;
     for (unsigned i = 0; i < ports->n; i++) {
         listener_close(&ports->all[i].listener);
     }
@@ -385,7 +387,13 @@ int ports_change(struct ports *ports, const struct config *former, const struct 
                  FILE *errors)
 {
     const unsigned n_before = ports->n;
-    int error = open_all(ports, config, false, errors);
+    int error;
+
+    /* Whoever connects to what is opened now is not served, or not even accepted. */
+    if (ports->is_frozen) {
+        return 0;
+    }
+    error = open_all(ports, config, false, errors);
 
     if (error == 0) {
         error = open_all(ports, config, true, errors);
@@ -428,6 +436,7 @@ unsigned ports_list(const struct ports *ports, int fds[PORTS_MAX],
 
 void ports_own_files(struct ports *ports, bool on)
 {
+    ports->is_frozen = !on;
     for (unsigned i = 0; i < ports->n; i++) {
         listener_own_file(ports->all[i].listener, on && !ports->all[i].is_given);
     }

@@ -28,7 +28,7 @@ NC_MUST_CHECK int ports_open_admin(struct ports *ports, const struct config *con
                                    const struct discovery *discovery, FILE *errors);
 void ports_accept(struct ports *ports, bool on);
 
-/* From one configuration to the next: all or nothing. */
+/* From one configuration to the next: all or nothing; not when closed or given away. */
 NC_MUST_CHECK int ports_change(struct ports *ports, const struct config *former,
                                const struct config *config, FILE *errors);
 
@@ -40,7 +40,7 @@ void ports_close_clients(struct ports *ports);
 #define PORTS_NAME_MAX 32
 unsigned ports_list(const struct ports *ports, int fds[PORTS_MAX],
                     char names[PORTS_MAX][PORTS_NAME_MAX]);
-/* The files of Unix sockets are ours to remove / somebody else's. */
+/* Sockets are ours to change, and their files to remove / somebody else's. */
 void ports_own_files(struct ports *ports, bool on);
 
 #endif

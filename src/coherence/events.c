@@ -573,13 +573,14 @@ void events_drop_held(struct events *events, const struct debounce_what *what, s
 {
     const struct event_rules *rules = events->home->config->events;
     const struct events_order order = {.event = event, .db = what->db, .is_heard = true};
-    const struct event_rule *rule = &rules->rules[what->rule];
+    const struct event_rule *rule = what->rule < rules->n_rules ? &rules->rules[what->rule] : NULL;
     struct publish *publish;
     struct captures found;
     struct held *held;
 
-    /* It was held by a rule of another configuration. */
-    if (what->rules != (uintptr_t)rules || !captures_match(rule->match, event, &found)) {
+    /* It was held by a rule of another configuration, which may have stood at the same address. */
+    if (what->rules != (uintptr_t)rules || rule == NULL ||
+        !captures_match(rule->match, event, &found)) {
         const struct invalidation everything = {
             .kind = INVALIDATE_EVERYTHING, .is_event = true, .is_heard = true};
         struct invalidation_answer answer;

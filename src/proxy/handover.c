@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 /* "NCs" and the format's number; another one is not taken. */
-#define RECORD_MAGIC 0x01734e43u
+#define RECORD_MAGIC 0x02734e43u
 /* Of the name and of input together: well below what one message of a Unix socket holds. */
 #define TAIL_MAX ((size_t)64 * 1024)
 /* How long a session takes no requests, and how long it is left alone then. */
@@ -33,7 +33,7 @@ struct record {
     int64_t age_us;
     uint32_t name_bytes, input_bytes;
     uint8_t proto, reply_mode;
-    uint8_t is_authed, may_change_cache, is_no_evict, is_unix;
+    uint8_t is_authed, may_change_cache, is_no_evict, is_unix, wants_attributes;
 };
 
 /* ---- giving ---- */
@@ -90,6 +90,7 @@ static int send_session(const struct session *session, int fd)
         .may_change_cache = session->may_change_cache,
         .is_no_evict = session->is_no_evict,
         .is_unix = session->is_unix,
+        .wants_attributes = session->wants_attributes,
     };
     const struct bytes input = buffer_bytes(&session->in);
     struct iovec parts[] = {
@@ -204,6 +205,7 @@ static void restore(struct session *session, const struct adopted *adopted)
     session->is_authed = record->is_authed != 0;
     session->may_change_cache = record->may_change_cache != 0;
     session->is_no_evict = record->is_no_evict != 0;
+    session->wants_attributes = record->wants_attributes != 0;
     session->opened_at_us = clock_now_us() - record->age_us;
     session_set_db(session, record->db);
     if (record->name_bytes > 0) {

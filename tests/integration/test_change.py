@@ -523,6 +523,20 @@ def test_those_left_behind_are_drained_in_the_end(start_proxy, redis_server, upg
     assert accepts(proxy.address)
 
 
+def test_attributes_outlive_an_upgrade(start_proxy, start_redis, upgrades):
+    server = start_redis()
+    proxy = start_proxy(server.url(), config={"cache": {"stale-if-error": "1m"}})
+    upgrade = upgrades(proxy)
+    with proxy.client(3) as client:
+        client.ok("SET", "k", "v")
+        client.ok("CACHE", "ATTRIBUTES", "on")
+        upgrade.take_over()
+        assert upgrade.first_has_ended() == 0
+        assert client.ok("GET", "k") == b"v"
+        server.kill()
+        assert client.ask("GET", "k").startswith(b"|1\r\n$5\r\nstale\r\n:")
+
+
 def test_a_successor_that_fails_costs_nothing(start_proxy, redis_server, upgrades):
     proxy = start_proxy(redis_server.url(), config={"cache": {"max-ttl": "1m"}})
     upgrade = upgrades(proxy)
@@ -701,6 +715,22 @@ def test_a_second_signal_does_not_wait(start_proxy, redis_server, tmp_path):
     proxy.signal(signal.SIGTERM)
     assert proxy.wait_exit(10) == 0
     assert not path.exists()
+
+
+def test_a_reload_while_draining_opens_nothing(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url())
+    with proxy.client() as blocked:
+        blocked.send(encode("BLPOP", "l", 0))
+        wait_until(lambda: proxy.metrics().get("blocked_clients") == 1, 10, "BLPOP to wait")
+        proxy.signal(signal.SIGTERM)
+        wait_until(lambda: "draining" in proxy.log(), 10, "the drain")
+        reload(proxy)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(proxy.address, 5)
+        with redis_server.client() as backend:
+            backend.ok("RPUSH", "l", "item")
+        assert decode(blocked.read()) == [b"l", b"item"]
+    assert proxy.wait_exit() == 0
 
 
 def test_drain_by_http_follows_the_rule_of_invalidations(start_proxy, redis_server):
