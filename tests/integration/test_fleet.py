@@ -46,6 +46,7 @@ class Fleet:
             are_errors_allowed=True, client_timeout=20)
         self._chance = random.Random(1)
         self._n_moved = itertools.count()
+        self._n_hits_gone = 0  # with proxies that were restarted
 
     # One fault each; it is over when the function returns.
 
@@ -84,8 +85,18 @@ class Fleet:
 
     def fail_over(self):
         replica = self.cluster.replicas_of(self._chance.choice(self.cluster.masters()))[0]
-        replica.ask("CLUSTER", "FAILOVER")
-        wait_until(lambda: replica in self.cluster.masters(), 20, "the failover")
+        # A master that has not yet heard who follows it ignores the request, and Redis gives up
+        # after 5 s: asked again until it is so.
+        asked = float("-inf")
+
+        def is_master():
+            nonlocal asked
+            if time.monotonic() - asked > 6:
+                replica.ask("CLUSTER", "FAILOVER")
+                asked = time.monotonic()
+            return replica in self.cluster.masters()
+
+        wait_until(is_master, 30, "the failover")
         time.sleep(0.5)
 
     def move_a_slot(self):
@@ -130,6 +141,7 @@ class Fleet:
 
     def restart_a_proxy(self):
         proxy = self._chance.choice(self.proxies)
+        self._n_hits_gone += proxy.metrics().get("hits_total")
         proxy.kill()
         proxy.start()
         time.sleep(0.5)
@@ -163,7 +175,8 @@ class Fleet:
             proxy.assert_healthy()
 
     def _hits(self):
-        return sum(proxy.metrics().get("hits_total") for proxy in self.proxies)
+        return self._n_hits_gone + sum(proxy.metrics().get("hits_total")
+                                       for proxy in self.proxies)
 
 
 CLASSES = {

@@ -146,8 +146,9 @@ def test_one_of_a_thousand_computes(leased, n_proxies):
         crowd.send(encode("SET", "m:page", "value"), told)
         crowd.wait(1000)
         assert len(crowd.with_reply(VALUE)) == 999
-        # One fetch of each proxy; one more where the write's reply makes the first one void.
-        assert reads.count() <= 2 * n_proxies
+        # One fetch of each proxy; one more where the write's reply or the invalidation that
+        # reaches each of the two workers makes the one before void.
+        assert reads.count() <= 4 * n_proxies
     assert total(proxies, "miss_leases_total", kind="first") == 1
     assert total(proxies, "miss_leases_total", kind="again") == 0
     wait_until(lambda: total(proxies, "miss_leases") == 0, what="the leases to end")
