@@ -110,7 +110,8 @@ class Proxy:
         return counters
 
     def cpu_seconds(self):
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text()
+        fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self):
@@ -213,7 +214,7 @@ async def run(options, stack, directory):
     for master in masters:
         master.ask("FLUSHALL")
 
-    say(f"\n2. Through two proxies, one per host; Redis is {options.round_trip:g} ms away from both")
+    say(f"\n2. Through two proxies, one per host; Redis is {options.round_trip:g} ms away")
     backend = f"redis://127.0.0.1:{next(iter(distance.ports.values()))}"
     proxies = []
     for _ in range(2):

@@ -81,7 +81,8 @@ class Report:
             "seconds": self._through["seconds"],
             "workloads": {title: {"direct": sides[0].figures(), "nearcached": sides[1].figures()}
                           for title, sides in self._sides.items()},
-            "commands": {"direct": self._direct["commands"], "nearcached": self._through["commands"]},
+            "commands": {"direct": self._direct["commands"],
+                         "nearcached": self._through["commands"]},
             "redis_cpu_seconds": [self._direct["redis_cpu"], self._through["redis_cpu"]],
             "proxy_cpu_seconds": self._through["proxy_cpu"],
             "overall": {
@@ -114,10 +115,11 @@ class Report:
             overall["hit_ratio"] > 0.85
         yield "mean response time", f"{mean[0]:.2f} -> {mean[1]:.2f} ms, " \
             f"{overall['mean_cut_percent']:.0f} % less", "half", overall["mean_cut_percent"] > 50
-        yield "commands at Redis", f"{overall['backend_cut_percent']:.0f} % fewer per key asked for", \
+        yield "commands at Redis", \
+            f"{overall['backend_cut_percent']:.0f} % fewer per key asked for", \
             "70 %", overall["backend_cut_percent"] > 70
-        yield "detections computed again", f"{overall['detection_cut_percent']:.0f} % fewer", "90 %", \
-            overall["detection_cut_percent"] >= 90
+        yield "detections computed again", f"{overall['detection_cut_percent']:.0f} % fewer", \
+            "90 %", overall["detection_cut_percent"] >= 90
         yield "backend reads of configuration", f"{overall['config_backend_reads']}", "0", \
             overall["config_backend_reads"] == 0
         yield "hits of the last minute's frames", f"{100 * overall['frames_hit_ratio']:.1f} %", \
@@ -135,8 +137,8 @@ class Report:
             lines.append(f"  {what:<34}{measured:<34}goal {goal:<12}"
                          f"{'reached' if is_reached else 'NOT REACHED'}")
         lines += ["", f"  CPU: Redis {self._direct['redis_cpu']:.2f} s -> "
-                  f"{self._through['redis_cpu']:.2f} s, the proxies {self._through['proxy_cpu']:.2f} s"
-                  f" in {self._through['seconds']:.0f} s"]
+                  f"{self._through['redis_cpu']:.2f} s, the proxies "
+                  f"{self._through['proxy_cpu']:.2f} s in {self._through['seconds']:.0f} s"]
         for title, sides in self._sides.items():
             for name, side in zip(("directly", "through nearcached"), sides):
                 for text, count in side.errors.items():

@@ -3,8 +3,8 @@
 
     watch.py PORT,PORT,... PREFIX...
 
-Prints "ready", counts by MONITOR until its input ends, and prints {prefix: count} as JSON; "other" is
-what names no such key (PING, the bus). A process of its own, so that counting does not slow those
+Prints "ready", counts by MONITOR until its input ends, and prints {prefix: count} as JSON; "other"
+is what names no such key (PING, the bus). A process of its own, so that counting does not slow those
 who are counted.
 """
 
@@ -31,7 +31,7 @@ class Commands:
 
 
 def kind_of(line, marks):
-    """1700000000.000000 [0 127.0.0.1:5000] "GET" "det:1"; locks of leases hold the key in braces."""
+    """1700000000.0 [0 127.0.0.1:5000] "GET" "det:1"; locks of leases hold the key in braces."""
     for kind, plain, braced in marks:
         if plain in line or braced in line:
             return kind
