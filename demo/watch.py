@@ -4,8 +4,8 @@
     watch.py PORT,PORT,... PREFIX...
 
 Prints "ready", counts by MONITOR until its input ends, and prints {prefix: count} as JSON; "other"
-is what names no such key (PING, the bus). A process of its own, so that counting does not slow those
-who are counted.
+is what names no such key (PING, the bus). A process of its own, so that counting does not slow
+those who are counted.
 """
 
 import json
