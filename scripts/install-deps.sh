@@ -1,7 +1,7 @@
 #!/bin/bash
 # install-deps.sh - installs the Debian packages that the project needs and that are not there
 #
-#   scripts/install-deps.sh [build] [run] [test] [bench] [tcl] [clients] [demo] [dev]
+#   scripts/install-deps.sh [build] [run] [test] [bench] [tcl] [clients] [page] [demo] [dev]
 #
 #   Without arguments: build run test.
 #
@@ -9,6 +9,7 @@
 #   test    test frameworks              bench  the servers that are measured against
 #   clients client libraries of other languages
 #   demo    Prometheus, for `make demo`
+#   page    a browser for the status page, and what drives it
 #   tcl     what Redis's own test suite needs
 #   dev     clang, clang-format, shellcheck, gcovr: fuzzing, formatting, linting, coverage
 #
@@ -24,6 +25,7 @@ declare -A packages=(
     [test]="redis-server redis-tools python3 python3-pytest python3-pytest-xdist python3-redis
         libcmocka-dev openssl"
     [clients]="nodejs npm php-cli php-redis ruby-redis libredis-perl"
+    [page]="chromium fonts-dejavu-core nodejs npm"
     [tcl]="redis-server redis-sentinel redis-tools python3 tcl8.6 dpkg-dev"
     [demo]="prometheus"
     [bench]="redis-server python3 memcached nutcracker xz-utils"
@@ -70,7 +72,7 @@ groups=("$@")
 wanted=()
 for group in "${groups[@]}"; do
     [ -n "${packages[$group]:-}" ] ||
-        fail "no group '$group' (there are: build run test bench tcl clients demo dev)"
+        fail "no group '$group' (there are: build run test bench tcl clients page demo dev)"
     read -r -d '' -a names <<<"${packages[$group]}" || true
     wanted+=("${names[@]}")
 done
