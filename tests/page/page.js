@@ -127,7 +127,7 @@ const scenarios = {
         await page.locator("input[value=relayed]").check();
         await page.locator("#charts svg").nth(2).focus();
         await page.keyboard.press("Home");
-        await until(async () => /median \d/.test(await page.locator("#charts .legend").nth(2).innerText()), "latency of what is relayed");
+        await until(async () => /median\s+\d/.test(await page.locator("#charts .legend").nth(2).innerText()), "latency of what is relayed");
         await page.locator("input[name=range][value='5']").check();
         await page.context().close();
     },
@@ -263,7 +263,7 @@ const scenarios = {
                 const text = [["--text", "--bg"], ["--text", "--card"], ["--muted", "--card"], ["--muted", "--bg"], ["--muted", "--soft"],
                     ["--good", "--good-bg"], ["--bad", "--bad-bg"], ["--warn", "--warn-bg"], ["--good", "--card"], ["--bad", "--card"],
                     ["--accent", "--card"], ["--accent", "--bg"]].map(([a, b]) => [a, b, ratio(a, b), 4.5]);
-                const shapes = ["--hit", "--miss", "--relayed", "--stale"].map(a => [a, "--card", ratio(a, "--card"), 3]);
+                const shapes = ["--hit", "--miss", "--relayed", "--stale", "--bypass"].map(a => [a, "--card", ratio(a, "--card"), 3]);
                 return [...text, ...shapes].filter(([, , found, wanted]) => found < wanted);
             });
             same(ratios, [], colorScheme);
