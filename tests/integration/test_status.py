@@ -1,7 +1,11 @@
 """The JSON under /v1/ says what /metrics says, and orders by way of it do what CACHE does."""
 
+import base64
+import gzip
+import hashlib
 import http.client
 import json
+import urllib.error
 import urllib.request
 
 import pytest
@@ -246,3 +250,53 @@ def test_modes_where_clients_log_in_need_the_token(start_proxy, redis_server):
     status, answer = post(proxy, "/v1/mode", {"mode": "off"})
     assert status == 403 and "cache-command = password" in answer["error"]
     assert get(proxy, "/v1/status")["mode"] == "on"
+
+
+def get_page(proxy, method="GET", **headers):
+    connection = http.client.HTTPConnection(*proxy.admin_address, timeout=20)
+    try:
+        connection.request(method, "/", headers=headers)
+        response = connection.getresponse()
+        return response, response.read()
+    finally:
+        connection.close()
+
+
+def hash_of(page, tag):
+    text = page.split(f"<{tag}>".encode(), 1)[1].split(f"</{tag}>".encode(), 1)[0]
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text).digest()).decode() + "'"
+
+
+def test_the_page_may_run_its_own_script_and_nothing_else(proxy):
+    response, page = get_page(proxy)
+    assert response.status == 200 and len(page) == int(response.headers["Content-Length"])
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    policy = dict(part.strip().split(" ", 1)
+                  for part in response.headers["Content-Security-Policy"].split(";"))
+    assert policy == {"default-src": "'none'", "script-src": hash_of(page, "script"),
+                      "style-src": hash_of(page, "style"), "img-src": "data:",
+                      "connect-src": "'self'", "base-uri": "'none'", "form-action": "'none'",
+                      "frame-ancestors": "'none'"}
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert response.headers["X-Frame-Options"] == "DENY"
+    for forbidden in (b" style=", b" onclick=", b"http://", b"https://", b"innerHTML", b"eval("):
+        # The namespaces of SVG are names, not addresses.
+        assert forbidden not in page.replace(b"http://www.w3.org/2000/svg", b""), forbidden
+
+
+def test_the_page_is_sent_compressed_and_once(proxy):
+    plain, page = get_page(proxy)
+    packed, body = get_page(proxy, **{"Accept-Encoding": "br, gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip" and gzip.decompress(body) == page
+    assert len(body) < len(page) / 2
+    assert plain.headers["ETag"] != packed.headers["ETag"]
+    for encoding, tag in (("identity", plain.headers["ETag"]), ("gzip", packed.headers["ETag"])):
+        again, nothing = get_page(proxy, **{"Accept-Encoding": encoding, "If-None-Match": tag})
+        assert (again.status, nothing) == (304, b"")
+        assert again.headers["ETag"] == tag and again.headers["Content-Security-Policy"]
+    other, again = get_page(proxy, **{"If-None-Match": '"0"', "Accept-Encoding": "gzip;q=0"})
+    assert other.status == 200 and again == page
+    head, nothing = get_page(proxy, method="HEAD")
+    assert head.status == 200 and nothing == b""
+    assert int(head.headers["Content-Length"]) == len(page)
