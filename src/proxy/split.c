@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/stats.h"
+#include "cache/hot_keys.h"
 #include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
@@ -132,6 +133,7 @@ static void send_slot(struct split *split, struct group *group, const bool *is_a
             argv[argc++] = call->argv[0];
         }
         is_sent[i] = true;
+        hot_keys_note(HOT_REQUESTS, cache_hash(key_at(split, i)), key_at(split, i), 1);
         argv[argc++] = key_at(split, i);
         if (split->step == 2) {
             argv[argc++] = call->argv[2 + i * 2];
