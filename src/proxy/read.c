@@ -88,12 +88,14 @@ static bool put_hit(struct front *front, struct outq *out, const struct cache_hi
 
 static void count_hit(struct front *front, const struct cache_hit *hit)
 {
+    _Atomic uint64_t *const counters = stats_block()->ns_counters[hit->ns];
+
     front->n_hits++;
     front->hits.of_ns[hit->ns] = 1;
-    stats_ns_add(hit->ns, NS_METRIC_hits, 1);
-    stats_ns_add(hit->ns, NS_METRIC_saved_bytes, hit->reply.len);
+    stats_bump(&counters[NS_METRIC_hits], 1);
+    stats_bump(&counters[NS_METRIC_saved_bytes], hit->reply.len);
     if (hit->is_negative) {
-        stats_ns_add(hit->ns, NS_METRIC_hits_negative, 1);
+        stats_bump(&counters[NS_METRIC_hits_negative], 1);
     }
 }
 
@@ -657,6 +659,15 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     return relay_miss(session, call, read, ns->id, relayed_miss_metric(refusal, miss));
 }
 
+void read_note_order(const struct session *session, const struct read_call *read, bool is_behind)
+{
+    const struct config_namespace *ns = config_namespace_of(session->front->config, read->key);
+
+    if (is_behind && ns->cache) {
+        stats_ns_add(ns->id, NS_METRIC_misses_order, 1);
+    }
+}
+
 enum verdict read_dispatch(struct session *session, const struct dispatch_call *call)
 {
     struct front *front = session->front;
@@ -674,8 +685,10 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
         if (dry_is_on(front)) {
             return dry_dispatch(session, call, &read);
         }
-        stats_ns_add(config_namespace_of(front->config, read.key)->id, NS_METRIC_misses_order, 1);
-        return dispatch_relay(session, call);
+        const enum verdict verdict = dispatch_relay(session, call);
+        /* Where it has to wait it comes here again. */
+        read_note_order(session, &read, verdict == VERDICT_TAKEN);
+        return verdict;
     }
     if (dispatch_conflicts(session, read.hash, session->cached_mask, true)) {
         order_behind(session, read.hash, NULL, &order);

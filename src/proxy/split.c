@@ -284,6 +284,7 @@ static void read_cached_parts(struct split *split, struct group *group, const st
             const bool is_behind = dispatch_conflicts(split->session, read.hash,
                                                       split->session->relayed_mask, false);
 
+            read_note_order(split->session, &read, is_behind);
             if (!is_behind && read_part(group, split->session, &read, &part)) {
                 is_asked[i] = false;
                 *any_cached = true;
