@@ -112,31 +112,40 @@ static struct top_keys *keys_locked(struct hot_block *block, enum hot_kind kind)
     return keys;
 }
 
-static void add(enum hot_kind kind, uint64_t hash, struct bytes key, uint64_t weight)
+static void add_locked(struct hot_block *block, enum hot_kind kind, uint64_t hash, struct bytes key,
+                       uint64_t weight, int64_t now_us)
 {
-    struct hot_block *own = own_block();
-    const int64_t now_us = clock_now_us();
-    struct top_keys *keys;
+    struct top_keys *keys = keys_locked(block, kind);
 
-    if (pthread_mutex_trylock(&own->lock) != 0) {
-        return;
-    }
-    decay_locked(own, now_us);
-    keys = keys_locked(own, kind);
     if (keys != NULL && kind == HOT_SIZES) {
         top_keys_set(keys, hash, key, weight, now_s(now_us));
     } else if (keys != NULL) {
         top_keys_add(keys, hash, key, weight, now_s(now_us));
     }
-    pthread_mutex_unlock(&own->lock);
 }
 
-void hot_keys_add(enum hot_kind kind, uint64_t hash, struct bytes key, uint64_t weight)
+static void add(enum hot_kind kind, uint64_t hash, struct bytes key, uint64_t weight)
+{
+    struct hot_block *own = own_block();
+    const int64_t now_us = clock_now_us();
+
+    if (pthread_mutex_trylock(&own->lock) == 0) {
+        decay_locked(own, now_us);
+        add_locked(own, kind, hash, key, weight, now_us);
+        pthread_mutex_unlock(&own->lock);
+    }
+}
+
+void hot_keys_hit(uint64_t hash, struct bytes key, uint64_t n_bytes, int64_t now_us)
 {
     const unsigned sample = hot_keys_sample();
+    struct hot_block *own = own_block();
 
-    if (sample > 0) {
-        add(kind, hash, key, weight * sample);
+    if (sample > 0 && pthread_mutex_trylock(&own->lock) == 0) {
+        decay_locked(own, now_us);
+        add_locked(own, HOT_REQUESTS, hash, key, sample, now_us);
+        add_locked(own, HOT_BYTES, hash, key, n_bytes * sample, now_us);
+        pthread_mutex_unlock(&own->lock);
     }
 }
 

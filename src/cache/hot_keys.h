@@ -36,8 +36,8 @@ unsigned hot_keys_sample(void);
  */
 uint64_t hot_keys_interval(void);
 
-/* One sample, which stands for hot_keys_sample() of its kind. */
-void hot_keys_add(enum hot_kind kind, uint64_t hash, struct bytes key, uint64_t weight);
+/* A hit that was chosen, and stands for hot_keys_sample() of them: a request, and its bytes. */
+void hot_keys_hit(uint64_t hash, struct bytes key, uint64_t n_bytes, int64_t now_us);
 /* What happens off the hit path: one in so many is added. */
 void hot_keys_note(enum hot_kind kind, uint64_t hash, struct bytes key, uint64_t weight);
 /* A value that was read at the backend. */

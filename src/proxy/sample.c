@@ -43,8 +43,7 @@ void __attribute__((noinline)) sample_take(struct front *front, const struct cac
     }
     if (is_hot) {
         sample->hot_left = hot_keys_interval();
-        hot_keys_add(HOT_REQUESTS, query->hash, query->key, 1);
-        hot_keys_add(HOT_BYTES, query->hash, query->key, reply_bytes);
+        hot_keys_hit(query->hash, query->key, reply_bytes, query->now_us);
     }
     begin_step(sample);
 }
