@@ -19,6 +19,7 @@
 
 #include "admin/exposition.h"
 #include "admin/history.h"
+#include "admin/hot_json.h"
 #include "admin/invalidate_http.h"
 #include "admin/mode_http.h"
 #include "admin/nodes.h"
@@ -258,6 +259,14 @@ static void answer_config(struct admin_http *http, struct evhttp_request *reques
     }
 }
 
+/* As CACHE HOTKEYS: names of keys. */
+static void answer_hot_keys(struct admin_http *http, struct evhttp_request *request)
+{
+    if (order_may(http->proxy, request)) {
+        reply_json(request, hot_json());
+    }
+}
+
 /* ---- the other pages ---- */
 
 static void answer_health(struct admin_http *http, struct evhttp_request *request)
@@ -337,6 +346,7 @@ static const struct page pages[] = {
     {"/v1/nodes", answer_nodes, false, NULL},
     {"/v1/history", answer_history, false, NULL},
     {"/v1/config", answer_config, false, NULL},
+    {"/v1/hotkeys", answer_hot_keys, false, NULL},
     {"/healthz", answer_health, false, NULL},
     {"/readyz", answer_readiness, false, NULL},
     {"/v1/invalidate", answer_invalidate, true, NULL},

@@ -15,6 +15,7 @@
 #include "admin/samples.h"
 #include "base/clock.h"
 #include "base/version.h"
+#include "cache/hot_keys.h"
 #include "coherence/bus.h"
 
 #define PREFIX "nearcached_"
@@ -194,6 +195,7 @@ static void add_parts(const struct proxy *proxy, const struct metrics_facts *fac
     json_object_set_new(json, "invalidations", json_of_invalidations());
     json_object_set_new(json, "audit", json_of_audit(config, facts));
     json_object_set_new(json, "actions", json_pack("{s:s}", "rule", rule_name(config)));
+    json_object_set_new(json, "hotkeys", json_pack("{s:b}", "on", hot_keys_sample() > 0));
 }
 
 json_t *status_json(const struct proxy *proxy, const struct discovery *discovery,

@@ -300,3 +300,27 @@ def test_the_page_is_sent_compressed_and_once(proxy):
     head, nothing = get_page(proxy, method="HEAD")
     assert head.status == 200 and nothing == b""
     assert int(head.headers["Content-Length"]) == len(page)
+
+
+def test_hot_keys_are_those_of_cache_hotkeys(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url(), {"hot-keys-sample": 1, "cache-command": "password",
+                                             "cache-password": "geheim"})
+    with proxy.client() as client:
+        for i in range(5):
+            client.ok("SET", f"hot:{i}", "x" * 100 * (i + 1))
+            for _ in range(10 * (i + 1)):
+                client.value("GET", f"hot:{i}")
+        assert http_get(proxy.admin_address, "/v1/hotkeys")[0] == 401
+        request = urllib.request.Request(
+            "http://{}:{}/v1/hotkeys".format(*proxy.admin_address),
+            headers={"Authorization": "Bearer geheim"})
+        with urllib.request.urlopen(request, timeout=20) as response:
+            answer = json.load(response)
+        client.ok("CACHE", "AUTH", "geheim")
+        for kind in ("requests", "bytes", "misses", "invalidations"):
+            shown = client.value("CACHE", "HOTKEYS", kind)
+            assert [[one["key"].encode(), one["count"], one["error"]]
+                    for one in answer["hotkeys"][kind]][:10] == shown
+        assert answer["hotkeys"]["requests"][0]["key"] == "hot:4"
+        assert answer["bigkeys"][0]["key"] == "hot:4" and answer["sample"] == 1
+    assert get(proxy, "/v1/status")["hotkeys"] == {"on": True}

@@ -219,6 +219,18 @@ const scenarios = {
         await page.context().close();
     },
 
+    async "hot keys are shown to those who have the token"() {
+        const page = await newPage();
+        check(await page.locator("#hot").isHidden(), "names of keys without the token");
+        await page.getByRole("button", { name: "Token…" }).click();
+        await page.locator("#token").fill(token);
+        await page.getByRole("button", { name: "Use it" }).click();
+        await until(async () => (await page.locator("#hot").innerText()).includes("session:"), "hot keys");
+        await page.getByRole("button", { name: "Forget token" }).click();
+        await until(async () => await page.locator("#hot").isHidden(), "hot keys to go with the token");
+        await page.context().close();
+    },
+
     async "it says what is in force, and no secret"() {
         const page = await newPage();
         await page.getByText("Configuration in force").click();
