@@ -258,8 +258,8 @@ lint: lint-fast lint-slow ## documents against tables, layers, style, format, sh
 
 lint-fast:
 	$(say) LINT 'documents, layers, style'
-	$(Q)status=0; for check in check_docs.py 'gen_commands_doc.py --check' lint_layers.py \
-	    check_style.py; do \
+	$(Q)status=0; for check in check_docs.py 'gen_commands_doc.py --check' \
+	    'gen_dashboard.py --check' lint_layers.py check_style.py; do \
 	    $(PYTHON) -B scripts/$$check || status=1; \
 	done; exit $$status
 
@@ -271,6 +271,7 @@ lint-slow:
 docs: ## bring the generated parts of docs/ up to date
 	$(Q)$(PYTHON) -B scripts/gen_docs.py
 	$(Q)$(PYTHON) -B scripts/gen_commands_doc.py
+	$(Q)$(PYTHON) -B scripts/gen_dashboard.py
 
 # An existing configuration is kept; the new one then stands beside it.
 CONF := $(DESTDIR)$(SYSCONFDIR)/nearcached/nearcached.conf

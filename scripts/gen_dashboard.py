@@ -4,14 +4,15 @@
     scripts/gen_dashboard.py            bring it up to date
     scripts/gen_dashboard.py --check    change nothing; exit 1 when it is out of date
 
-Every metric that a query names must be in src/tables/metrics.def or be recorded by
-conf/prometheus/nearcached.rules.yml; scripts/check_docs.py looks.
+Either way every metric that a query of it, or of conf/prometheus, names must be in
+src/tables/metrics.def.
 """
 import json
-import pathlib
+import re
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from gen_docs import ROOT, read_metrics
+
 PAGE = ROOT / "conf" / "grafana" / "nearcached.json"
 
 ALL = 'job=~"$job",instance=~"$instance"'
@@ -51,8 +52,8 @@ ROWS = [
             ("{{reason}}",
              f"sum by (reason) (rate(nearcached_misses_total{{{ALL}}}[$__rate_interval]))")]),
         ("Invalidations by reason", "ops", "Entries dropped.", [
-            ("{{reason}}",
-             f"sum by (reason) (rate(nearcached_invalidations_total{{{ALL}}}[$__rate_interval]))")]),
+            ("{{reason}}", "sum by (reason) (rate("
+             f"nearcached_invalidations_total{{{ALL}}}[$__rate_interval]))")]),
         ("Evictions by namespace", "ops", "Entries dropped for space.", [
             ("{{namespace}}",
              f"sum by (namespace) (rate(nearcached_evictions_total{{{ALL}}}[$__rate_interval]))")]),
@@ -159,7 +160,30 @@ def dashboard():
     }
 
 
+def unknown_metrics(*texts):
+    """Names in queries that no metric has."""
+    known = set()
+    for metric in read_metrics():
+        known.add(metric.name)
+        if metric.kind == "histogram":
+            known |= {f"{metric.name}_{part}" for part in ("bucket", "sum", "count")}
+    named = set()
+    for text in texts:
+        named |= set(re.findall(r"\b(?:nearcached|process)_[a-z_]+", text))
+    return sorted(named - known)
+
+
+def rules():
+    """The rule files, without what only says where to read on."""
+    for path in sorted((ROOT / "conf" / "prometheus").glob("*.yml")):
+        yield re.sub(r"#.*|runbook_url.*", "", path.read_text())
+
+
 def main():
+    unknown = unknown_metrics(json.dumps(ROWS), *rules())
+    if unknown:
+        print("conf/: queries name metrics that are not there: " + ", ".join(unknown))
+        return 1
     fresh = json.dumps(dashboard(), indent=2) + "\n"
     if sys.argv[1:] == ["--check"]:
         if not PAGE.exists() or PAGE.read_text() != fresh:

@@ -22,7 +22,7 @@ declare -A packages=(
         libinih-dev libxxhash-dev libsystemd-dev libssl-dev"
     [run]="redis-server redis-tools python3 curl"
     [test]="redis-server redis-tools python3 python3-pytest python3-pytest-xdist python3-redis
-        libcmocka-dev openssl"
+        libcmocka-dev openssl prometheus"
     [clients]="nodejs npm php-cli php-redis ruby-redis libredis-perl"
     [tcl]="redis-server redis-sentinel redis-tools python3 tcl8.6 dpkg-dev"
     [demo]="prometheus"
