@@ -9,6 +9,7 @@
 #include "coherence/ear.h"
 #include "coherence/event_sources.h"
 #include "coherence/events.h"
+#include "coherence/key_orders.h"
 #include "coherence/ledger.h"
 #include "coherence/modes.h"
 #include "coherence/recent.h"
@@ -84,6 +85,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     coherence->watches = dependency_watches_new(coherence);
     coherence->desk = dependency_desk_new(coherence);
     coherence->events = events_new(coherence);
+    coherence->key_orders = key_orders_new(coherence);
     coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
     CHECK(coherence->tick_event != NULL);
     event_priority_set(coherence->tick_event, PRIORITY_LINK);
@@ -93,6 +95,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
 
 void coherence_fini(struct coherence *coherence)
 {
+    key_orders_free(&coherence->key_orders);
     dependency_desk_free(&coherence->desk);
     dependency_watches_free(&coherence->watches);
     auditor_free(&coherence->auditor);

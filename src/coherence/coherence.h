@@ -74,6 +74,7 @@ struct coherence {
     bool holds_fills; /* reads that tier 1 lacks are relayed: a configuration is on its way */
     struct dependency_desk *desk;       /* CACHE DEPEND */
     struct dependency_watches *watches; /* sources that it hears of */
+    struct key_orders *key_orders;      /* CACHE INVALIDATE of a great many keys */
     struct ledger *ledger;              /* what applications told us, kept at the backend */
     struct events *events;
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
