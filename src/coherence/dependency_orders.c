@@ -419,8 +419,8 @@ static void read_more(struct dependency_desk *desk)
             break;
         }
         *reader = (struct reader){.desk = desk, .subject = subject};
-        desk->error = ledger_members(desk->home->ledger, LEDGER_DEPENDENCY, subject, 0, on_members,
-                                     on_read, reader);
+        desk->error = ledger_members(desk->home->ledger, LEDGER_DEPENDENCY, subject, -1, 0,
+                                     on_members, on_read, reader);
         reader->is_busy = desk->error == NULL;
         desk->n_reading += desk->error == NULL;
     }

@@ -208,8 +208,8 @@ static void on_walked(void *context, const struct ledger_answer *answer)
 static void next_tag(struct tags_job *job)
 {
     if (job->error[0] == '\0' && job->at < job->n_tags) {
-        const char *error = ledger_members(job->home->ledger, LEDGER_TAG, job->tags[job->at++], 0,
-                                           on_members, on_walked, job);
+        const char *error = ledger_members(job->home->ledger, LEDGER_TAG, job->tags[job->at++], -1,
+                                           0, on_members, on_walked, job);
 
         if (error == NULL) {
             return;
@@ -248,7 +248,8 @@ const char *tags_invalidate(struct coherence *home, unsigned db, bool is_all,
         error = may_gather(home) ? NULL : INVALIDATION_NO_MORE_JOBS;
     }
     if (error == NULL) {
-        error = ledger_members(home->ledger, LEDGER_TAG, tags[0], 0, on_members, on_walked, job);
+        error = ledger_members(home->ledger, LEDGER_TAG, tags[0], -1, 0, on_members, on_walked,
+                               job);
     }
     if (error != NULL) {
         if (job != NULL) {
