@@ -67,6 +67,20 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     ledger_tick(coherence->ledger, now_us);
 }
 
+static void note_modes(struct coherence *coherence)
+{
+    const struct config *config = coherence->config;
+
+    coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
+    coherence->knows_no_writes = false;
+    /* Those that are not cached as well: sources of what is may be among them. */
+    for (unsigned i = 0; i < config->n_namespaces && config->max_dependencies > 0; i++) {
+        const int mode = config->namespaces[i].coherence;
+
+        coherence->knows_no_writes |= mode == COHERENCE_TTL || mode == COHERENCE_PUBSUB;
+    }
+}
+
 void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
                     struct worker *worker, struct backend *backend, const struct config *config)
 {
@@ -79,7 +93,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     coherence->backend = backend;
     coherence->config = config;
     ear_set_prefix_ids(coherence);
-    coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
+    note_modes(coherence);
     coherence->auditor = auditor_new(coherence);
     coherence->ledger = ledger_new(coherence);
     coherence->watches = dependency_watches_new(coherence);
@@ -111,7 +125,7 @@ void coherence_set_config(struct coherence *coherence, const struct config *conf
     miss_leases_set_config(coherence->fleet->leases, config);
     ear_set_prefix_ids(coherence);
     dependency_watches_set_config(coherence->watches);
-    coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
+    note_modes(coherence);
     backend_set_config(coherence->backend, config);
     for (struct backend_node *node = coherence->backend->nodes; node != NULL; node = node->next) {
         track_set_config(node->track);

@@ -81,6 +81,7 @@ struct coherence {
     uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */
     unsigned n_untold;    /* nodes that, in mode auto, offered no tracking when asked last */
     bool tells_writes;    /* some namespace is of mode pubsub */
+    bool knows_no_writes; /* some is of a mode in which the backend tells of none */
     /* Tracking links that are up, by mode; written by the worker, read by who reports them. */
     _Atomic unsigned n_tracking_links, n_broadcast_links, n_keyspace_links, n_pubsub_links;
     _Atomic unsigned n_ttl_links;
