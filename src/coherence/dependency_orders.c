@@ -534,7 +534,7 @@ void dependency_desk_take_record(struct coherence_fleet *fleet, const struct bus
         return;
     }
     if ((record->flags & BUS_IS_UNDO) != 0 ||
-        !dependencies_add(home, shard, record->b, record->a)) {
+        !dependencies_learn(home, shard, record->b, record->a)) {
         mark_dirty(fleet, record->a);
     }
 }

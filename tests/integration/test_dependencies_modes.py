@@ -11,6 +11,7 @@ from harness.resp import RespError, encode
 from harness.servers import key_slot
 from harness.waiting import wait_until
 
+from test_bus import (CHANNEL, GROUP, KEY, _origins, bus_info, fill, is_kept, message, record)
 from test_dependencies import (OPTIONS, RULES, ask, depend, fleet, is_held, set_all, wait_gone,
                                wait_heard, warm)
 
@@ -28,6 +29,8 @@ def ledger_slots(source):
     value ^= value >> 16
     return value % 64 * 256, value % 64 * 256 + 255
 
+
+DEPEND = 16
 
 UNCACHED = {**RULES, "namespace sources": {"match": "user:*", "cache": "off"}}
 
@@ -199,3 +202,28 @@ def test_a_write_under_way_when_the_first_relation_is_made(start_proxy, cluster,
             slow.resume()
         assert writer.read() == b"+OK\r\n"
     wait_until(lambda: not is_held(proxy, derived), 5, "what is derived to go")
+
+
+@pytest.mark.parametrize("mode", ["ttl", "pubsub", "tracking"])
+def test_who_learns_of_a_relation_tells_what_it_drops(start_proxy, redis_server, mode):
+    """
+    A write through it may have come between the order at the other proxy and its message; where
+    the backend tells of no writes, nobody else knows of that. Said once, for what is new.
+    """
+    own = start_proxy(redis_server.url(), {"coherence": mode, "bus-heartbeat": "1m", **GROUP})
+    wait_until(lambda: bus_info(own)["bus"] == "up", 10, "the bus")
+    with own.client() as client:
+        fill(client, "page")
+        # In mode pubsub of the write that filled it.
+        before = 1 if mode == "pubsub" else 0
+        own.wait_metric("bus_records_total", before, 10, direction="sent")
+        origin = next(_origins)
+        redis_server.ask("PUBLISH", CHANNEL, message(origin, 1, record(DEPEND, b"user:1", b"page")))
+        wait_until(lambda: not is_kept(client, "page"), 10, "page to be dropped")
+        sent = before + (mode != "tracking")
+        wait_until(lambda: own.metrics().get("bus_records_total", direction="sent") == sent, 10,
+                   "the others to be told")
+        redis_server.ask("PUBLISH", CHANNEL, message(
+            origin, 2, record(DEPEND, b"user:1", b"page"), record(KEY, b"end")))
+        own.wait_metric("bus_records_total", 3, 10, direction="received")
+        assert own.metrics().get("bus_records_total", direction="sent") == sent
