@@ -190,8 +190,11 @@ def test_a_write_under_way_when_the_first_relation_is_made(start_proxy, cluster,
         "breaker": "off"}, config={"namespace sources": {
             "match": "user:*", "cache": "off", "coherence": "ttl"}})
     with proxy.client() as writer, proxy.client() as reader:
-        reader.ok("SET", derived, "old")
-        writer.ok("SET", source, "old")
+        # Connections to all nodes are there before one of them is paused.
+        for i in range(20):
+            wait_until(lambda i=i: reader.value("CACHE", "MEMBERS", f"tag{i}") == [], 20, "links")
+        for key in (source, derived):
+            wait_until(lambda key=key: writer.value("SET", key, "old") == b"OK", 20, "links")
         slow.pause()
         try:
             writer.send(encode("SET", source, "new"))
