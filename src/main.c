@@ -121,6 +121,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     cache_sweep(daemon->cache, cache_sweep_quota(daemon->cache, SWEEP_TICK_MS * 1000),
                 clock_now_us());
     bans_sweep(daemon->cache, clock_now_us(), SWEEP_SLICE_US);
+    unlink_jobs_tick(daemon->proxy.fleet.jobs);
 }
 
 /* The backend is away altogether: what is answered now, tier 1 answers alone. */

@@ -271,8 +271,7 @@ bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
     *answer = (struct invalidation_answer){.error = fault_of(what, &ns)};
     if (answer->error == NULL && what->is_all) {
         answer->job = fleet->jobs != NULL ? unlink_jobs_start(fleet->jobs, what, ns) : 0;
-        answer->error = answer->job == 0 ? "as many jobs as unlink-jobs allows are under way"
-                                         : NULL;
+        answer->error = answer->job == 0 ? INVALIDATION_NO_MORE_JOBS : NULL;
     }
     if (answer->error != NULL) {
         stats_add(METRIC_orders_refused, 1);
@@ -289,9 +288,24 @@ void invalidation_repeat(struct coherence_fleet *fleet, const struct invalidatio
     struct invalidation_answer answer = {0};
     int ns;
 
-    if (fault_of(what, &ns) == NULL) {
+    if (what->kind != INVALIDATE_KEYS && fault_of(what, &ns) == NULL) {
         run(fleet, NULL, what, ns, &answer);
     }
+}
+
+void invalidation_repeat_keys(struct coherence_fleet *fleet, const struct invalidation *what,
+                              const struct bytes *keys, size_t n)
+{
+    struct invalidation piece = *what;
+    struct invalidation_answer answer = {0};
+
+    if (what->kind == INVALIDATE_TAGS) {
+        (void)invalidation_drop_keys(fleet, NULL, keys, n, METRIC_invalidations_tag);
+        return;
+    }
+    piece.keys = keys;
+    piece.n_keys = n;
+    run_keys(fleet, NULL, &piece, &answer);
 }
 
 /* ---- standing bans ---- */
