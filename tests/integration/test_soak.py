@@ -83,11 +83,16 @@ def test_latency_is_judged_beside_a_control():
     proxy = series(lambda x: .0002 + .002 * x)
     own = series(lambda x: .0002 + .010 * x)
     level = series(lambda x: .0001)
+    busy = series(lambda x: .0001 + .01 * (x > .7))
+    hurt = series(lambda x: .0002 + .3 * (x > .7))
+    slower = series(lambda x: .0001 + .0001 * x)
     assert drift.judge(proxy, SLOW).has_drifted
     assert not drift.judge_beside(proxy, machine, SLOW).has_drifted, "the machine became slower"
-    assert drift.judge_beside(own, machine, SLOW).has_drifted, "the proxy did so beyond that"
+    assert not drift.judge_beside(hurt, busy, SLOW).has_drifted, "something else ran"
+    assert drift.judge_beside(own, slower, SLOW).has_drifted, "the proxy did so beyond that"
     assert drift.judge_beside(own, level, SLOW).has_drifted
     assert not drift.judge_beside(level, machine, SLOW).has_drifted
+    assert not drift.judge_beside(own, series(lambda x: .0001 + .01 * (x > .3)), SLOW).is_judged
 
 
 def test_too_little_is_not_judged():

@@ -8,8 +8,9 @@ the last third is compared with the middle third. A figure drifts when three thi
   of the slopes between all pairs of points; nearly a third of them may be wild);
 - most pairs of points rise (Mann-Kendall), so that one step up and down again is none.
 
-Latency also has a control: the same measured at the backend, in the same moments. A machine that
-became slower is no drift of the proxy: what the control grew by is taken off.
+Latency also has a control: the same measured at the backend, in the same moments. Moments in which
+the control is plainly slower than it usually is are left out, as the machine was busy with something else;
+of the others, what the control grew by is taken off. Where too few are left nothing is judged.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ import statistics
 # Pairs of points that rise, less those that fall, as a share of all: random walks of noise stay
 # well below, a steady leak under twice its own size of noise is above.
 RISING_SHARE = 0.2
+BUSY = 2.5
 # Fewer points in a third say nothing.
 POINTS_MIN = 5
 # Pairs grow with the square: longer series are thinned to so many points by medians.
@@ -107,8 +109,24 @@ def without(series, control):
     return [(at, value - max(0.0, by_time[at] - level)) for at, value in series if at in by_time]
 
 
-def judge_beside(series, control, tolerance, begin=None, end=None):
-    """As judge(); but what the control shows as well is no drift of this series."""
+def quiet(series, control):
+    """The moments in which the control is not above BUSY times its lower quartile."""
+    if len(control) < POINTS_MIN:
+        return []
+    usual = sorted(value for _, value in control)[len(control) // 4]
+    moments = {at for at, value in control if value <= BUSY * usual}
+    return [(at, value) for at, value in series if at in moments]
+
+
+def judge_beside(series, control, tolerance, begin=None, end=None, machine=None):
+    """As judge(); but what the control shows as well is no drift of this series.
+
+    machine: of the same moments, what tells whether they are quiet; the control itself unless given.
+    """
+    machine = control if machine is None else machine
+    begin = series[0][0] if begin is None and series else begin
+    end = series[-1][0] if end is None and series else end
+    series, control = quiet(series, machine), quiet(control, machine)
     plain = judge(series, tolerance, begin, end)
     beside = judge(without(series, control), tolerance, begin, end)
     return dataclasses.replace(plain, has_drifted=plain.has_drifted and beside.has_drifted)

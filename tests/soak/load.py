@@ -515,6 +515,12 @@ class _Runner(threading.Thread):
                     self.n_rounds += 1
                     if self._ending.wait(pause * self._chance.uniform(.5, 1.5)):
                         break
+            except (OSError, EOFError, RespError) as error:
+                # A machine that stands still may cost a connection: their share is judged.
+                if not self._ending.is_set():
+                    self._world.errors[f"{self.actor}: {type(error).__name__} "
+                                       f"{str(error)[:60]}"] += 1
+                    self._ending.wait(1)
             except Exception:  # whatever it is, it is told
                 if not self._ending.is_set():
                     self.failures.append(f"{time.strftime('%T')} {traceback.format_exc()}")

@@ -282,14 +282,17 @@ class Soak:
             kind, which = name.rsplit("/", 1)
             if kind != "backend":
                 verdicts[name] = drift.judge_beside(
-                    series, self.latency[f"backend/{which}"], P50 if which == "p50" else P99, *span)
+                    series, self.latency[f"backend/{which}"], P50 if which == "p50" else P99, *span,
+                    machine=self.latency["backend/p50"])
         self.problems += [f"{name} drifted: {told(verdict)}" for name, verdict in verdicts.items()
                           if verdict.has_drifted]
-        if not all(verdict.is_judged for verdict in verdicts.values()
-                   if not isinstance(verdict, str)):
-            self.problems += [f"{name}: too few samples to judge" for name, verdict in
-                              verdicts.items() if not verdict.is_judged]
+        self.problems += [f"{name}: too few samples to judge" for name in self.figures
+                          if not verdicts[name].is_judged and self._was_always_there(name)]
         return verdicts
+
+    def _was_always_there(self, name):
+        """Not a namespace's figure that appears when it has entries, or a busy machine's latency."""
+        return "{" not in name
 
     def check_load(self):
         n_rounds = sum(actor["rounds"] for actor in self.actors.values())
@@ -319,6 +322,8 @@ def report_text(soak, verdicts):
         if verdict.middle or verdict.last or verdict.has_drifted:
             lines.append(f"{name:60} {verdict.middle:12.6g} {verdict.last:12.6g} "
                          f"{verdict.slope_per_hour:+12.4g}{'  DRIFT' * verdict.has_drifted}")
+        elif not verdict.is_judged:
+            lines.append(f"{name:60} not judged: the machine was busy, or too few samples")
     for name, series in sorted(soak.latency.items()):
         if name.startswith("backend/"):
             lines.append(f"{name:60} median {statistics.median(v for _, v in series):.6g} (control)")
