@@ -22,6 +22,7 @@ MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/nearcached
 BUILD ?= build
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 1800
 BACKEND ?=
 ARGS ?=
 PYTEST_ARGS ?=
@@ -119,8 +120,12 @@ DEMO := $(OUT)/demo/distance
 
 FUZZ := $(patsubst %.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
+# libFuzzer comes with clang; in other flavours a fuzzer reads the files that it is given.
+FUZZ_MAIN := $(if $(filter fuzz,$(FLAVOUR)),,$(OUT)/tests/fuzz/replay.o)
+FUZZ_LINK := $(if $(filter fuzz,$(FLAVOUR)),-fsanitize=fuzzer)
+
 OBJS := $(LIB_OBJS) $(MAIN_OBJS) $(UNIT_SOURCES:%.c=$(OUT)/%.o) $(MODEL_OBJS) \
-    $(BENCH:$(OUT)/bench/%=$(OUT)/tests/bench/%.o) $(FUZZ:%=%.o) $(DEMO:%=%.o)
+    $(BENCH:$(OUT)/bench/%=$(OUT)/tests/bench/%.o) $(FUZZ:%=%.o) $(FUZZ_MAIN) $(DEMO:%=%.o)
 
 C_FILES = $(shell find src tests demo -name '*.[ch]')
 SHELL_FILES = $(shell find scripts -name '*.sh') .ci/run
@@ -142,8 +147,9 @@ export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 .SECONDEXPANSION:
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: all run demo deps test unit integration clients fleet tcl-suite check bench asan tsan fuzz \
-    model cover format lint lint-fast lint-slow docs install uninstall dist clean help FORCE
+.PHONY: all run demo deps test unit integration clients fleet soak tcl-suite check bench asan tsan \
+    corpora fuzz model cover format lint lint-fast lint-slow docs install uninstall dist clean \
+    help FORCE
 
 all: $(BINARY) ## build the daemon: build/nearcached
 
@@ -168,9 +174,10 @@ deps: ## install the packages that building, running and testing need
 
 test: ## what CI runs: install what is missing, build, unit tests, lint, integration tests
 	@scripts/install-deps.sh build run test
-	@$(MAKE) $(JOBS) WERROR=1 all unit-programs
+	@$(MAKE) $(JOBS) WERROR=1 all unit-programs fuzz-programs
 	@$(MAKE) lint-fast
 	@$(MAKE) unit
+	@$(MAKE) corpora
 	@$(MAKE) integration
 	@$(MAKE) clients
 	@cat $(OUT)/unit.summary
@@ -205,6 +212,10 @@ fleet: $(BINARY) ## 2 and 4 proxies under each class of faults, FLEET_SECONDS=60
 	    $(PYTHON) -m pytest -q -ra -s -p no:cacheprovider tests/integration/test_fleet.py \
 	    $(PYTEST_ARGS)
 
+soak: $(BINARY) ## a load that uses everything, for SOAK_SECONDS (1800): does anything drift?
+	@NEARCACHED_BIN='$(abspath $(BINARY))' SOAK_SECONDS='$(SOAK_SECONDS)' \
+	    $(PYTHON) tests/soak/soak.py --out $(OUT)/soak
+
 tcl-suite: ## Redis's own test suite through the proxy; TCL_ARGS='--units unit/multi'
 	@scripts/install-deps.sh build run tcl
 	@$(MAKE) $(JOBS) all
@@ -219,14 +230,18 @@ bench: ## benchmarks against redis-server, nutcracker and memcached; BENCH_ARGS=
 bench-programs: $(BENCH)
 
 asan: ## unit and integration tests with AddressSanitizer and UBSan
-	@$(MAKE) $(JOBS) FLAVOUR=asan all unit-programs
+	@$(MAKE) $(JOBS) FLAVOUR=asan all unit-programs fuzz-programs
 	@$(MAKE) FLAVOUR=asan unit
+	@$(MAKE) FLAVOUR=asan corpora
 	@$(MAKE) FLAVOUR=asan integration
 
 tsan: ## unit and integration tests with ThreadSanitizer
 	@$(MAKE) $(JOBS) FLAVOUR=tsan all unit-programs
 	@$(MAKE) FLAVOUR=tsan unit
 	@$(MAKE) FLAVOUR=tsan integration
+
+corpora: $(FUZZ) ## what fuzzers have found, and their seeds, once each; any compiler
+	@scripts/run_corpora.sh $(OUT) $(sort $(FUZZ))
 
 fuzz: ## run each fuzzer for FUZZ_SECONDS (60); needs clang
 	@command -v $(CLANG) >/dev/null || \
@@ -351,9 +366,9 @@ $(DEMO): $(OUT)/demo/%: $(OUT)/demo/%.o
 	$(say) LINK $@
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
-$(FUZZ): $(OUT)/tests/fuzz/%: $(OUT)/tests/fuzz/%.o $(LIB)
+$(FUZZ): $(OUT)/tests/fuzz/%: $(OUT)/tests/fuzz/%.o $(FUZZ_MAIN) $(LIB)
 	$(say) LINK $@
-	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $< $(LIB) $(LIBS)
+	$(Q)$(LINK) $(FUZZ_LINK) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
 $(OUT)/%.o: %.c $(OUT)/.flags
 	@mkdir -p $(@D)

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "proxy/handover_record.h"
 #include "proxy/request.h"
 #include "proxy/session.h"
 
@@ -16,25 +17,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* "NCs" and the format's number; another one is not taken. */
-#define RECORD_MAGIC 0x02734e43u
-/* Of the name and of input together: well below what one message of a Unix socket holds. */
-#define TAIL_MAX ((size_t)64 * 1024)
 /* How long a session takes no requests, and how long it is left alone then. */
 #define HOLD_US (100 * 1000)
 #define REST_US (1000 * 1000)
 /* Sessions of one worker that share a fence. */
 #define BATCH_MAX 64
-
-struct record {
-    uint32_t magic;
-    uint32_t db;
-    uint64_t id;
-    int64_t age_us;
-    uint32_t name_bytes, input_bytes;
-    uint8_t proto, reply_mode;
-    uint8_t is_authed, may_change_cache, is_no_evict, is_unix, wants_attributes;
-};
 
 /* ---- giving ---- */
 
@@ -77,8 +64,8 @@ static void hold(struct session *session)
 
 static int send_session(const struct session *session, int fd)
 {
-    const struct record record = {
-        .magic = RECORD_MAGIC,
+    const struct handover_record record = {
+        .magic = HANDOVER_MAGIC,
         .db = session->db,
         .id = session->id,
         .age_us = clock_now_us() - session->opened_at_us,
@@ -121,7 +108,7 @@ static bool give(struct session *session, int fd)
     const bool is_served = session->first == NULL && outq_len(&session->out) == 0 &&
                            outq_len(&session->pushes) == 0;
 
-    if (is_bound_to_process(session) || tail_bytes(session) > TAIL_MAX) {
+    if (is_bound_to_process(session) || tail_bytes(session) > HANDOVER_TAIL_MAX) {
         let_go(session);
         return false;
     }
@@ -158,7 +145,7 @@ void handover_forget(struct front *front)
 /* ---- taking ---- */
 
 struct adopted {
-    struct record record;
+    struct handover_record record;
     int fd;
     unsigned char *tail; /* name and input */
 };
@@ -198,7 +185,7 @@ static void on_fence(void *arg)
 /* The newest session of the front is the one that was just opened. */
 static void restore(struct session *session, const struct adopted *adopted)
 {
-    const struct record *record = &adopted->record;
+    const struct handover_record *record = &adopted->record;
 
     session->proto = record->proto == 3 ? 3 : 2;
     session->reply_mode = record->reply_mode <= REPLY_SKIP_THIS ? record->reply_mode : REPLY_ON;
@@ -303,31 +290,26 @@ static int fd_of(struct msghdr *message)
 }
 
 /* One message with a descriptor. */
-static void take_session(struct proxy *proxy, struct batch **batches, int fd,
-                         const unsigned char *text, size_t n)
+static void take_session(struct proxy *proxy, struct batch **batches, int fd, struct bytes message)
 {
     struct adopted adopted = {.fd = fd};
-    const size_t tail = n - sizeof(adopted.record);
+    struct bytes tail;
 
-    if (n >= sizeof(adopted.record)) {
-        memcpy(&adopted.record, text, sizeof(adopted.record));
-    }
-    if (n < sizeof(adopted.record) || adopted.record.magic != RECORD_MAGIC || tail > TAIL_MAX ||
-        (size_t)adopted.record.name_bytes + adopted.record.input_bytes != tail) {
+    if (!handover_record_read(message, &adopted.record, &tail)) {
         log_error("proxy", "a connection of the predecessor is not understood, and closed", NULL);
         close(fd);
         return;
     }
-    if (tail > 0) {
-        adopted.tail = mem_alloc(tail);
-        memcpy(adopted.tail, text + sizeof(adopted.record), tail);
+    if (tail.len > 0) {
+        adopted.tail = mem_alloc(tail.len);
+        memcpy(adopted.tail, tail.ptr, tail.len);
     }
     add(proxy, batches, &adopted);
 }
 
 enum handover_result handover_take(struct proxy *proxy, int fd, char word[HANDOVER_WORD_MAX])
 {
-    static unsigned char room[sizeof(struct record) + TAIL_MAX];
+    static unsigned char room[sizeof(struct handover_record) + HANDOVER_TAIL_MAX];
     struct batch *batches[64] = {NULL}; /* proxy_init(): no more workers than that */
     enum handover_result result = HANDOVER_AGAIN;
 
@@ -362,7 +344,7 @@ enum handover_result handover_take(struct proxy *proxy, int fd, char word[HANDOV
             result = HANDOVER_SIGNAL;
             break;
         }
-        take_session(proxy, batches, fd_of(&message), room, (size_t)n);
+        take_session(proxy, batches, fd_of(&message), bytes_make(room, (size_t)n));
     }
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         post(&batches[i]);
@@ -377,5 +359,5 @@ int handover_say(int fd, const char *word)
 
 unsigned handover_format(void)
 {
-    return RECORD_MAGIC;
+    return HANDOVER_MAGIC;
 }
