@@ -318,6 +318,28 @@ def test_a_proxy_that_dies_with_the_lock_costs_its_time(leased):
     proxies[0].is_expected_to_be_gone = True
 
 
+def test_a_lock_that_nobody_needs_any_more_is_given_back(start_listening, start_redis, start_relay):
+    """Its only reader goes while SET NX is under way; others need not wait until it runs out."""
+    server = start_redis()
+    relay = start_relay(server.address)
+    proxy = start_listening(f"redis://127.0.0.1:{relay.address[1]}",
+                            {"request-timeout": "1m", "breaker": "off"}, config=lease_config())
+    with proxy.client() as other:
+        other.ok("SET", "other", "1")  # a link for what is not read
+        relay.hold("other")
+        reader = proxy.client()
+        reader.send(encode("GET", "m:x"))
+        held([proxy], 1)
+        reader.close()
+        held([proxy], 0)
+        relay.flow()
+        proxy.wait_metric("miss_lease_locks_total", 1, result="got")
+        # After a moment, should somebody still ask for the key.
+        wait_until(lambda: proxy.metrics().get("miss_leases") == 0, 5, "the lease to end")
+        wait_until(lambda: server.ask("KEYS", "nc:lease:*") == [], 5, "the lock to be given back")
+    assert proxy.metrics().get("miss_leases_total") == 0
+
+
 def test_a_lock_that_cannot_be_had_costs_a_second_computation(start_listening, start_redis):
     server = start_redis()
     for command in ("SET", "EVAL"):
