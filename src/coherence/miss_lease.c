@@ -1031,7 +1031,16 @@ static void poll_lock_locked(struct miss_leases *leases, struct miss_lease *leas
     }
 }
 
-/* Its reply is late. The candidate may be gone, and others wait by now. */
+/* The candidate may be gone, and others wait by now. */
+static bool is_lock_late(const struct miss_lease *lease, int64_t now_us)
+{
+    const bool is_awaited = lease->candidate != NULL || lease->first != NULL;
+
+    return lease->state == LOCKING && is_awaited &&
+           (now_us - lease->lock_at_us > LOCK_PATIENCE_US ||
+            (lease->candidate != NULL && lease->candidate->until_us <= now_us));
+}
+
 static void go_on_without_lock_locked(struct miss_leases *leases, struct miss_lease *lease,
                                       struct outbox *outbox, int64_t now_us)
 {
@@ -1062,10 +1071,8 @@ static void visit_locked(struct miss_leases *leases, struct miss_lease *lease,
     if (lease->must_fetch && lease->first != NULL && now_us - lease->looked_for_us > LOOK_US) {
         release_all_locked(leases, lease, outbox);
     }
-    if (lease->state == LOCKING && (lease->candidate != NULL || lease->first != NULL) &&
-        now_us - lease->lock_at_us > LOCK_PATIENCE_US) {
+    if (is_lock_late(lease, now_us)) {
         go_on_without_lock_locked(leases, lease, outbox, now_us);
-        return;
     }
     if (lease->first != NULL && lease->first_until_us <= now_us) {
         let_overdue_go_locked(leases, lease, outbox, now_us);

@@ -107,6 +107,32 @@ static void one_computes_and_the_others_have_its_value(void **state)
     }
 }
 
+/* The one that was let go to look is gone before it has: the others look for themselves. */
+static void who_looks_for_all_and_fails_holds_nobody_up(void **state)
+{
+    struct one holder, first, last;
+
+    (void)state;
+    rig_lock_answer = MISS_LOCK_GOT;
+    make(&holder, 0);
+    make(&first, 1);
+    make(&last, 0);
+    (void)rig_miss(&rig, &holder.read, "k");
+    rig_run(&rig);
+    assert_true(rig_hold(&rig, &first.read, "k"));
+    assert_true(rig_hold(&rig, &last.read, "k"));
+    rig_note(&rig, "k", MISS_TOLD);
+    assert_int_equal(first.read.state, READ_AGAIN);
+    go(&first);
+    rig_tick(&rig, 10 * MS);
+    assert_int_equal(last.read.state, READ_WAITS);
+    rig_tick(&rig, MS);
+    assert_int_equal(last.read.state, READ_AGAIN);
+    go(&last);
+    go(&holder);
+    assert_int_equal(n_leases(), 0);
+}
+
 static void a_holder_that_goes_is_followed_by_the_oldest_reader(void **state)
 {
     struct one holder, next, last;
@@ -650,6 +676,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(one_computes_and_the_others_have_its_value),
+        TEST(who_looks_for_all_and_fails_holds_nobody_up),
         TEST(a_holder_that_goes_is_followed_by_the_oldest_reader),
         TEST(a_lock_that_nobody_needs_is_given_back),
         TEST(a_lock_whose_last_reader_may_not_compute_is_given_back),
