@@ -203,6 +203,15 @@ static void look(struct reading *reading)
     reading->step = STEP_FETCHING;
 }
 
+static void look_all(void)
+{
+    for (unsigned i = 0; i < sizeof(world.readings) / sizeof(world.readings[0]); i++) {
+        if (world.readings[i].is_used && world.readings[i].step == STEP_LOOK) {
+            look(&world.readings[i]);
+        }
+    }
+}
+
 static void begin_read(void)
 {
     struct model_client *client = &world.clients[pick(CLIENTS)];
@@ -544,11 +553,7 @@ static void step(void)
         begin_read();
         break;
     }
-    for (unsigned i = 0; i < sizeof(world.readings) / sizeof(world.readings[0]); i++) {
-        if (world.readings[i].is_used && world.readings[i].step == STEP_LOOK) {
-            look(&world.readings[i]);
-        }
-    }
+    look_all();
 }
 
 static unsigned n_unanswered(void)
@@ -600,11 +605,7 @@ static void run_out(void)
         answer_lock();
     }
     run_mails();
-    for (unsigned i = 0; i < sizeof(world.readings) / sizeof(world.readings[0]); i++) {
-        if (world.readings[i].is_used && world.readings[i].step == STEP_LOOK) {
-            look(&world.readings[i]);
-        }
-    }
+    look_all();
 }
 
 static void begin(unsigned seed)
