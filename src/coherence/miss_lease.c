@@ -346,7 +346,6 @@ static struct miss_lock *new_lock(struct miss_leases *leases, struct miss_lease 
     return miss_lock_new(leases->fleet->members[lease->lock_worker], &of, is_release);
 }
 
-/* The lock is not given back when nobody is here to do it: it runs out by itself. */
 static void give_back_locked(struct miss_leases *leases, struct miss_lease *lease,
                              struct outbox *outbox)
 {

@@ -506,6 +506,29 @@ def test_one_is_told_early_and_the_others_are_served(leased):
     wait_until(lambda: proxy.metrics().get("miss_leases_held") == 0, what="the lease to end")
 
 
+def test_an_early_lease_without_messages_ends_with_the_write(start_listening, redis_server):
+    """In mode ttl only the reply to the write tells; who asks later must not wait for more."""
+    proxy = start_listening(redis_server.url(), {"coherence": "ttl", "ttl-mode-max": "200ms"},
+                            mode="ttl", config=lease_config(**{"early-refresh": "10s"}))
+    with proxy.client() as writer, proxy.client() as reader:
+        assert writer.ask("GET", "m:hot") == NIL
+        time.sleep(0.2)  # what the computation costs
+        writer.ok("SET", "m:hot", "value", "PX", "1000")
+
+        def told():
+            if reader.ask("GET", "m:hot") == NIL and redis_server.ask("PTTL", "m:hot") > 0:
+                return True
+            if redis_server.ask("PTTL", "m:hot") < 0:
+                writer.ok("SET", "m:hot", "value", "PX", "1000")
+            return False
+        wait_until(told, 20, "a reader to be told early", pause=0.001)
+        reader.ok("SET", "m:hot", "fresh", "PX", "60000")
+        end = time.monotonic() + 1.5  # the first value would have ended, and be fetched again
+        while time.monotonic() < end:
+            assert writer.ask("GET", "m:hot") == b"$5\r\nfresh\r\n"
+    assert proxy.metrics().get("miss_lease_waits_total") == 0
+
+
 def test_behind_the_end_the_old_value_is_shown_while_one_fetch_renews_it(
         start_listening, start_redis, start_relay):
     server = start_redis()
