@@ -43,6 +43,9 @@
 #define AGAIN_MAX 3
 /* Above this number of leases each tick visits an eighth of the table. */
 #define SWEEP_WHOLE 1024u
+/* Leases that are visited under the lock at once, and in a tick. */
+#define SWEEP_AT_ONCE 512u
+#define SWEEP_MAX 16384u
 #define COSTS 8192u
 
 enum lease_state { VACANT, LOCKING, HERE, ELSEWHERE };
@@ -1082,27 +1085,38 @@ static void visit_locked(struct miss_leases *leases, struct miss_lease *lease,
     poll_lock_locked(leases, lease, outbox, now_us);
 }
 
+/* Goes on with the table, without the lock for more than a moment. How many leases were visited. */
+static unsigned sweep(struct miss_leases *leases, unsigned *n_heads, int64_t now_us)
+{
+    struct outbox outbox = {0};
+    unsigned n = 0;
+
+    pthread_mutex_lock(&leases->lock);
+    for (; *n_heads > 0 && n < SWEEP_AT_ONCE && !outbox.is_full; (*n_heads)--) {
+        struct miss_lease *next;
+
+        for (struct miss_lease *lease = leases->heads[leases->next_head];
+             lease != NULL && !outbox.is_full; lease = next) {
+            next = lease->next;
+            visit_locked(leases, lease, &outbox, now_us);
+            n++;
+        }
+        leases->next_head = (leases->next_head + (outbox.is_full ? 0 : 1)) % HEADS;
+    }
+    pthread_mutex_unlock(&leases->lock);
+    post_all(leases, &outbox);
+    return n;
+}
+
 void miss_leases_tick(struct coherence *coherence, int64_t now_us)
 {
     struct miss_leases *leases = coherence->fleet->leases;
     const unsigned n = atomic_load_explicit(&leases->n_leases, memory_order_relaxed);
     unsigned n_heads = n <= SWEEP_WHOLE ? HEADS : HEADS / 8;
-    struct outbox outbox = {0};
+    unsigned n_visited = 0;
 
-    while (n > 0 && n_heads > 0) {
-        pthread_mutex_lock(&leases->lock);
-        for (; n_heads > 0 && !outbox.is_full; n_heads--) {
-            struct miss_lease *next;
-
-            for (struct miss_lease *lease = leases->heads[leases->next_head];
-                 lease != NULL && !outbox.is_full; lease = next) {
-                next = lease->next;
-                visit_locked(leases, lease, &outbox, now_us);
-            }
-            leases->next_head = (leases->next_head + (outbox.is_full ? 0 : 1)) % HEADS;
-        }
-        pthread_mutex_unlock(&leases->lock);
-        post_all(leases, &outbox);
+    while (n > 0 && n_heads > 0 && n_visited < SWEEP_MAX) {
+        n_visited += sweep(leases, &n_heads, now_us);
     }
 }
 

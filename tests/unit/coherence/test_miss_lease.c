@@ -4,6 +4,8 @@
  */
 #include "leases_testing.h"
 
+#include <stdio.h>
+
 static struct rig rig;
 
 static int set_up(void **state)
@@ -654,6 +656,37 @@ static void a_drain_lets_all_go_and_holds_nobody(void **state)
     assert_int_equal(n_leases(), 0);
 }
 
+static void many_leases_run_out_within_a_few_ticks(void **state)
+{
+    static struct miss_client *clients[40000];
+    const unsigned n = sizeof(clients) / sizeof(clients[0]);
+    unsigned n_ticks = 0;
+
+    (void)state;
+    rig.config.max_leases = n;
+    rig.config.miss_lease_lock = false;
+    miss_leases_set_config(rig.fleet.leases, &rig.config);
+    for (unsigned i = 0; i < n; i++) {
+        struct rig_read read;
+        char key[16];
+
+        snprintf(key, sizeof(key), "k%u", i);
+        clients[i] = miss_client_new();
+        rig_read_init(&read, clients[i], 0);
+        assert_int_equal(rig_miss(&rig, &read, key), MISS_PASS);
+    }
+    assert_int_equal(n_leases(), n);
+    rig_tick(&rig, rig.life_us);
+    assert_true(n_leases() > 0); /* the lock is left, and the worker does other things */
+    for (; n_leases() > 0; n_ticks++) {
+        assert_true(n_ticks < 20);
+        rig_tick(&rig, 10 * MS);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        miss_client_free(rig.members[0], &clients[i]);
+    }
+}
+
 static void the_cost_is_that_of_the_last_computation(void **state)
 {
     struct one holder;
@@ -697,6 +730,7 @@ int main(void)
         TEST(a_message_between_finding_and_confirming_holds_nobody),
         TEST(who_hangs_up_is_told_what_there_is),
         TEST(a_drain_lets_all_go_and_holds_nobody),
+        TEST(many_leases_run_out_within_a_few_ticks),
         TEST(the_cost_is_that_of_the_last_computation),
     };
 
