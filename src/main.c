@@ -608,7 +608,8 @@ static int run(struct config *config, char **argv)
     config_backend_text(&config->target, backend, sizeof(backend));
     daemon.upgrade = upgrade_new(argv);
     if (start(&daemon) != 0) {
-        return 1;
+        /* At once: workers may run by now, and use what is on this stack. */
+        _exit(1);
     }
     log_info("main", "started", "version=%s pid=%d workers=%u maxmemory=%zu backend=%s", NC_VERSION,
              (int)getpid(), daemon.proxy.n_fronts, config->maxmemory, backend);

@@ -31,7 +31,9 @@ static bool is_bound_to_process(const struct session *session)
            session->transaction != NULL || session->subscriber != NULL ||
            session->monitor != NULL || session->tracker != NULL || session->is_target ||
            session->upload != NULL || session->is_paused || session->gone_event != NULL ||
-           session->is_closed || session->is_closing || session->is_eof || session->adopted_in != 0;
+           session->is_closed || session->is_closing || session->is_eof ||
+           session->adopted_in != 0 ||
+           miss_client_computes(&session->front->coherence, session->misses);
 }
 
 static size_t tail_bytes(const struct session *session)

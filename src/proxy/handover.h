@@ -7,7 +7,8 @@
  * Threading:  handover_give(), handover_forget(): the front's worker; handover_take(): the control
  *             thread, which mails sessions to their workers.
  * Errors:     what cannot be given stays: TLS, a login at the backend, transactions, subscriptions,
- *             MONITOR, CLIENT TRACKING, what blocks or is paused, half a large request.
+ *             MONITOR, CLIENT TRACKING, what blocks or is paused, half a large request; and who
+ *             holds the lease of a missing key, until it has ended.
  *
  * A session that has requests under way takes no further ones until they are answered, and goes
  * then. What it had sent of the next one goes with it. It is not kept waiting for long: one that is

@@ -477,6 +477,16 @@ bool read_answer_stale(struct request *request, struct bytes frame)
     return true;
 }
 
+/* What changes the key is told of on the link that showed it. */
+static bool is_heard_of(const struct front *front, const struct config_namespace *ns,
+                        uint16_t incarnation)
+{
+    const struct epochs_incarnation *at = epochs_at(cache_epochs(front->proxy->cache), incarnation);
+
+    return ns->coherence != COHERENCE_TTL &&
+           atomic_load_explicit(&at->is_told, memory_order_relaxed);
+}
+
 /* As leases see its client: a part of MGET is never held, and has none. */
 static struct miss_client *misses_of(struct session *session)
 {
@@ -504,7 +514,7 @@ static bool take_early(struct session *session, const struct dispatch_call *call
         .incarnation = hit->incarnation,
         .slot = slot,
         .slot_word = epochs_slot_word(cache_epochs(session->front->proxy->cache), slot),
-        .is_told = true,
+        .is_told = is_heard_of(session->front, ns, hit->incarnation),
         .ns = ns->id,
         .life_us = ns->miss_lease_ms * 1000,
         .now_us = query->now_us,

@@ -510,6 +510,30 @@ def test_who_cannot_be_handed_over_is_served_to_the_end(start_proxy, redis_serve
         assert late.ok("GET", "t") == b"w"
 
 
+def test_who_computes_a_missing_key_stays_until_it_is_written(start_proxy, redis_server, upgrades):
+    """If it went, its lease would go on to one who waits, and the key be computed twice."""
+    proxy = start_proxy(redis_server.url(), config={
+        'namespace "leased"': {"match": "m:*", "miss-lease": "1m"}})
+    upgrade = upgrades(proxy)
+    proxy.wait_metric("coherence_links", 2, mode="tracking")
+    with proxy.client() as holder, proxy.client() as reader:
+        assert holder.ok("GET", "m:x") is None
+        reader.send(encode("GET", "m:x"))
+        proxy.wait_metric("miss_lease_waiting", 1)
+        upgrade.take_over()
+        with proxy.client() as late:
+            late.send(encode("GET", "m:x"))
+            # The lock is still the predecessor's.
+            proxy.wait_metric("miss_lease_waiting", 1)
+            holder.ok("SET", "m:x", "value")
+            assert decode(reader.read()) == b"value"
+            assert decode(late.read()) == b"value"
+            assert holder.ok("GET", "m:x") == b"value"
+        assert upgrade.first_has_ended() == 0  # now they have gone
+        assert proxy.metrics().get("miss_leases_total") == 0
+        assert reader.ok("GET", "m:x") == b"value"
+
+
 def test_those_left_behind_are_drained_in_the_end(start_proxy, redis_server, upgrades):
     proxy = start_proxy(redis_server.url(), {"handover-timeout": "300ms"})
     upgrade = upgrades(proxy)
