@@ -1005,3 +1005,26 @@ def test_a_reload_of_the_former_process_does_not_make_it_the_main_one(start_prox
     assert f"MAINPID={pid}" in told.words
     assert told.words[::-1].index(f"MAINPID={pid}") < told.words[::-1].index(
         f"MAINPID={proxy.pid}")
+
+
+# --- files and words that are odd -----------------------------------------------------------------
+
+def test_options_are_set_behind_a_file_that_needs_a_restart(start_proxy, redis_server):
+    """The file has other threads than are in force: the lever works all the same."""
+    config = {"server": {"threads": 2}, "cache": {"max-ttl": "1m"},
+              'namespace "a"': {"match": "a:*"}}
+    proxy = start_proxy(redis_server.url(), config=config)
+    config["server"]["threads"] = 3
+    config["cache"]["max-ttl"] = "2m"
+    proxy.write_config(config)
+    reload(proxy)
+    with proxy.client() as client:
+        client.ok("CACHE", "MODE", "bypass")
+        client.ok("CACHE", "CONFIG", "SET", "negative-ttl", "7s", "namespace.a.max-ttl", "3s")
+        assert config_get(client, "threads", "max-ttl", "negative-ttl", "namespace.a.max-ttl") == {
+            "threads": "2", "max-ttl": "2m", "negative-ttl": "7s", "namespace.a.max-ttl": "3s"}
+        # Asked for, it is still refused, and nothing of what came with it is done.
+        error = client.value("CACHE", "CONFIG", "SET", "max-ttl", "9s", "threads", "4")
+        assert "needs a restart, in force is 2" in str(error)
+        assert config_get(client, "max-ttl")["max-ttl"] == "2m"
+        client.ok("CACHE", "MODE", "on")

@@ -339,6 +339,25 @@ def test_who_asks_for_little_is_answered_while_memory_is_short(start_proxy, redi
         set_budget(proxy, config, "0")
 
 
+def test_memory_gets_short_within_one_request(start_proxy, redis_server):
+    """A request is let in, and its parts take what was left: that costs at most this client."""
+    proxy = start_proxy(redis_server.url(), config={"server": {"threads": 1}})
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(proxy.client())
+        others = [stack.enter_context(proxy.client()) for _ in range(6)]
+        client.ok("SET", "k", "v")
+        assert client.ok("GET", "k") == b"v"
+        client.ok("CACHE", "CONFIG", "SET", "process-memory", "24mb")
+        for number, other in enumerate(others):
+            with contextlib.suppress(OSError, EOFError):
+                other.ask("MGET", *[f"none:{number}:{i}" for i in range(40000)])
+            assert client.ok("PING") == b"PONG"
+        client.ok("CACHE", "CONFIG", "SET", "process-memory", "0")
+        wait_until(lambda: stage(proxy) == 0, 10, "the pressure to be over")
+        assert client.ok("MGET", *["k"] * 3000) == [b"v"] * 3000
+    proxy.assert_healthy()
+
+
 def test_hostile_clients_within_a_budget(start_proxy, start_redis):
     """Without a cgroup, and with the sanitizers' allocators, which give nothing back."""
     server = start_redis()
