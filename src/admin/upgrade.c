@@ -58,13 +58,15 @@ struct upgrade {
     bool can_give;  /* the successor understands */
     bool is_giving; /* workers use fd */
     bool is_failed; /* fd is to be closed when they no longer do */
-    bool has_next;  /* the successor has one itself */
+    bool has_next;  /* the successor has one itself: nothing more is given */
+    bool owes_done; /* to be told so when workers no longer use fd */
 
     int from_fd; /* the same, to the predecessor; -1: none */
     struct event *from_event, *from_timer;
     struct event *full_timer; /* out of descriptors: when to try again */
     int64_t full_since_us;    /* 0: not */
     bool is_pending, is_ready;
+    bool is_from_done; /* it gives nothing more */
     char *modes;
 };
 
@@ -204,6 +206,9 @@ static void on_word_of_predecessor(struct upgrade *upgrade, const char *word)
 {
     uint64_t next_id;
 
+    if (strcmp(word, "DONE") == 0) {
+        upgrade->is_from_done = true;
+    }
     if (!upgrade->is_pending) {
         return;
     }
@@ -373,6 +378,15 @@ static void arm(struct upgrade *upgrade, int64_t wait_ms)
     event_add(upgrade->timer, &wait);
 }
 
+/* Behind the last connection. */
+static void say_done(struct upgrade *upgrade)
+{
+    if (upgrade->owes_done && !upgrade->is_giving) {
+        upgrade->owes_done = false;
+        mention(upgrade->fd, "DONE");
+    }
+}
+
 /* The descriptor is closed here alone, when no worker uses it. */
 static void on_given(void *context)
 {
@@ -380,6 +394,7 @@ static void on_given(void *context)
     struct proxy *proxy = upgrade->proxy;
 
     upgrade->is_giving = false;
+    say_done(upgrade);
     if (upgrade->is_failed && upgrade->timer != NULL) {
         upgrade->is_failed = false;
         forget_successor(upgrade);
@@ -387,9 +402,9 @@ static void on_given(void *context)
     if (upgrade->state != STATE_LEFT) {
         return;
     }
-    /* A predecessor that is still there gives through here. */
+    /* What a predecessor has sent until it heard that it is not to is not lost. */
     if (atomic_load_explicit(&proxy->n_clients, memory_order_relaxed) == 0 &&
-        upgrade->from_fd < 0 &&
+        (upgrade->from_fd < 0 || upgrade->is_from_done) &&
         (proxy->fleet.jobs == NULL || unlink_jobs_running(proxy->fleet.jobs) == 0)) {
         upgrade->events->on_left(upgrade->context);
     } else if (clock_now_us() >= upgrade->until_us) {
@@ -404,7 +419,8 @@ static void give(struct upgrade *upgrade)
     if (!upgrade->is_giving &&
         !atomic_load_explicit(&upgrade->proxy->is_draining, memory_order_relaxed)) {
         upgrade->is_giving = true;
-        proxy_on_all_workers(upgrade->proxy, give_front, on_given, upgrade);
+        proxy_on_all_workers(upgrade->proxy, upgrade->has_next ? forget_front : give_front,
+                             on_given, upgrade);
     }
 }
 
@@ -440,7 +456,7 @@ static void leave(struct upgrade *upgrade)
     sd_notifyf(0, "MAINPID=%d", (int)upgrade->child);
     upgrade->state = STATE_LEFT;
     upgrade->until_us = clock_now_us() + wait_ms * 1000;
-    upgrade->has_next = false;
+    upgrade->has_next = upgrade->owes_done = false;
     mention(upgrade->from_fd, "NEXT");
     stats_add(METRIC_upgrades, 1);
     log_info("main", "the successor takes over", "pid=%d clients=%u limit_ms=%" PRId64,
@@ -450,12 +466,17 @@ static void leave(struct upgrade *upgrade)
     give(upgrade);
 }
 
-/* One that has a successor has left the clients to that one: a third process need not accept. */
+/*
+ * One that has a successor itself has left the clients to that one: this process need not accept
+ * again, and serves those that it has to their end.
+ */
 static void on_successor_s_end(struct upgrade *upgrade)
 {
     if (upgrade->state == STATE_LEFT && upgrade->has_next) {
-        forget_successor(upgrade);
-        upgrade->events->on_timeout(upgrade->context);
+        event_free(upgrade->event);
+        upgrade->event = NULL;
+        log_info("main", "the successor has ended, its own one serves", "pid=%d",
+                 (int)upgrade->child);
     } else {
         go_on(upgrade, "it has ended");
     }
@@ -486,6 +507,8 @@ static void on_word_of_successor(evutil_socket_t fd, short what, void *arg)
         ports_drop(upgrade->ports, number);
     } else if (strcmp(word, "NEXT") == 0 || strcmp(word, "BACK") == 0) {
         upgrade->has_next = word[0] == 'N';
+        upgrade->owes_done = upgrade->has_next;
+        say_done(upgrade);
     }
 }
 

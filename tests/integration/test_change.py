@@ -358,6 +358,20 @@ def test_off_refuses_what_reaches_a_key(start_proxy, redis_server):
         assert client.ok("GET", "a:1") == b"v"
 
 
+def test_a_transaction_that_only_reads_ends_with_its_namespace(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url(), config={'namespace "a"': {"match": "a:*"}})
+    with proxy.client() as client, proxy.client() as other:
+        client.ok("SET", "a:1", "v")
+        client.ok("MULTI")
+        client.ok("GET", "a:1")
+        other.ok("CACHE", "MODE", "readonly", "a")
+        assert client.ok("EXEC") == [b"v"]
+        client.ok("MULTI")
+        client.ok("GET", "a:1")
+        other.ok("CACHE", "MODE", "off", "a")
+        assert str(client.value("EXEC")).startswith("EXECABORT")
+
+
 # --- upgrade --------------------------------------------------------------------------------------
 
 class Upgrade:
@@ -916,20 +930,22 @@ def test_three_processes_at_once(start_proxy, redis_server, upgrades):
         client.ok("SET", "k", "v")
         upgrade.take_over()
         assert client.ok("GET", "k") == b"v"
+        assert wait_for(second) in (0, None)  # reaped here, or by the first
         client.ok("PUBLISH", "c", "news")
         assert decode(listener.read())[2] == b"news"
-        assert "this process goes on" not in proxy.log()
-        listener.send(encode("UNSUBSCRIBE", "c"))  # it may go now, by way of the second
+        listener.send(encode("UNSUBSCRIBE", "c"))
         listener.read()
-        assert upgrade.first_has_ended() == 0
-        assert listener.ok("GET", "k") == b"v"
-        assert wait_for(second) == 0
+        assert listener.ok("GET", "k") == b"v"  # still there
+        client.ok("SET", "k", "w")
+        wait_until(lambda: listener.ok("GET", "k") == b"w", 10, "the third one's write")
+        assert accepts(proxy.address) and proxy.process.poll() is None
         assert "this process goes on" not in proxy.log()
-        assert client.ok("GET", "k") == b"v"
+    assert upgrade.first_has_ended() == 0
+    assert accepts(proxy.address)
 
 
 def test_the_one_in_the_middle_dies(start_proxy, redis_server, upgrades):
-    proxy = start_proxy(redis_server.url(), {"drain-timeout": "200ms"})
+    proxy = start_proxy(redis_server.url())
     upgrade = upgrades(proxy)
     with proxy.client() as listener:
         listener.send(encode("SUBSCRIBE", "c"))
@@ -941,9 +957,13 @@ def test_the_one_in_the_middle_dies(start_proxy, redis_server, upgrades):
             upgrade.take_over()
             os.kill(second, signal.SIGKILL)
             upgrade.pids.remove(second)
-            assert upgrade.first_has_ended() == 0
+            wait_until(lambda: "the successor has ended, its own" in proxy.log(), 10, "its end")
+        with proxy.client() as late:
+            late.ok("PUBLISH", "c", "news")
+        assert decode(listener.read())[2] == b"news"
         assert "this process goes on" not in proxy.log()
-        assert accepts(proxy.address)
+    assert upgrade.first_has_ended() == 0
+    assert accepts(proxy.address)
 
 
 def test_sockets_that_only_one_of_the_two_knows(start_proxy, redis_server, upgrades, tmp_path):
@@ -1028,3 +1048,86 @@ def test_options_are_set_behind_a_file_that_needs_a_restart(start_proxy, redis_s
         assert "needs a restart, in force is 2" in str(error)
         assert config_get(client, "max-ttl")["max-ttl"] == "2m"
         client.ok("CACHE", "MODE", "on")
+
+
+def test_files_that_cannot_be_taken_change_nothing(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url(), config={"cache": {"max-ttl": "1m"}})
+    path = proxy.config_path
+
+    def is_refused(why):
+        before = proxy.metrics().get("config_reload_failures_total")
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_metric("config_reload_failures_total", before + 1)
+        assert why in proxy.log()
+
+    with proxy.client() as client:
+        path.unlink()
+        is_refused("No such file")
+        path.mkdir()
+        is_refused("is not a file any more")
+        path.rmdir()
+        os.mkfifo(path)  # nobody writes: whoever opened it would wait
+        is_refused("is not a file any more")
+        path.unlink()
+        for text in ("[cache]\nmax-ttl = 2m\n[cac", "[cache]\nmax-ttl = 2m\nnegat",
+                     "\x7fELF\x01\x02", "[cache]\nmax-ttl = 2m\n" + "x" * 5000):
+            path.write_text(text)
+            is_refused("reload refused")
+        assert config_get(client, "max-ttl")["max-ttl"] == "1m"
+        client.ok("CACHE", "MODE", "bypass")
+        client.ok("CACHE", "MODE", "on")
+        proxy.write_config({"cache": {"max-ttl": "2m"}})
+        reload(proxy)
+        assert config_get(client, "max-ttl")["max-ttl"] == "2m"
+
+
+def test_many_change_options_at_once(start_proxy, redis_server):
+    """Each SET stands on the one before, whoever sent it; reloads in between lose no answer."""
+    proxy = start_proxy(redis_server.url(), config={
+        "cache": {"max-ttl": "1m"}, **{f'namespace "n{i}"': {"match": f"n{i}:*"} for i in range(4)}})
+    errors = []
+
+    def change(number):
+        try:
+            with proxy.client() as client:
+                for step in range(40):
+                    client.ok("CACHE", "CONFIG", "SET", f"namespace.n{number}.max-ttl",
+                              f"{step + 1}s", f"namespace.n{number}.mode",
+                              "bypass" if step % 2 else "on")
+                    if number == 0:
+                        for _ in range(5):
+                            proxy.signal(signal.SIGHUP)
+        except Exception as error:  # pylint: disable=broad-except
+            errors.append(repr(error))
+
+    with proxy.client() as client, Load(proxy.address) as load:
+        threads = [threading.Thread(target=change, args=(number,)) for number in range(4)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert not errors, errors
+        # A signal may still be on its way.
+        before = proxy.metrics().get("config_reloads_total")
+        reload(proxy)
+        wait_until(lambda: proxy.metrics().get("config_reloads_total") > before, 10, "the last one")
+        # What a reload does not forget.
+        assert {config_get(client, f"namespace.n{i}.mode")[f"namespace.n{i}.mode"]
+                for i in range(4)} == {"bypass"}
+        names = [word for i in range(4) for word in (f"namespace.n{i}.max-ttl", f"{i + 5}s")]
+        client.ok("CACHE", "CONFIG", "SET", *names)
+        assert config_get(client, "namespace.n?.max-ttl") == dict(zip(names[::2], names[1::2]))
+        load.goes_on()
+    assert proxy.metrics().get("config_reload_failures_total") == 0
+
+
+def test_options_are_set_while_the_proxy_is_about_to_end(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url(), {"drain-delay": "30s"})
+    with proxy.client() as client:
+        proxy.process.terminate()
+        wait_until(lambda: "no longer ready" in proxy.log(), 10, "the signal")
+        client.ok("CACHE", "CONFIG", "SET", "max-ttl", "5s")
+        client.ok("CACHE", "MODE", "bypass")
+        assert client.ok("SET", "k", "v") == b"OK"
+        proxy.process.terminate()
+        assert proxy.wait_exit() == 0
