@@ -1131,3 +1131,41 @@ def test_options_are_set_while_the_proxy_is_about_to_end(start_proxy, redis_serv
         assert client.ok("SET", "k", "v") == b"OK"
         proxy.process.terminate()
         assert proxy.wait_exit() == 0
+
+
+def test_clients_in_the_middle_of_something(start_proxy, redis_server, upgrades):
+    """A reply that is half read, a request that is half sent, a reader whom a lease holds, one with
+    a cache of its own: each is served to the end, and most go then."""
+    big, n_bytes = b"b" * 40_000_000, 12_000_000
+    proxy = start_proxy(redis_server.url(), config={
+        'namespace "l"': {"match": "l:*", "miss-lease": "1m"}})
+    redis_server.ask("SET", "big", big)
+    upgrade = upgrades(proxy)
+    with proxy.client() as reader, proxy.client() as sender, proxy.client() as computing, \
+            proxy.client() as waiting, proxy.client(3) as keeper:
+        assert computing.ok("GET", "l:1") is None
+        waiting.send(encode("GET", "l:1"))
+        proxy.wait_metric("miss_lease_waiting", 1)
+        reader.send(encode("GET", "big"))
+        sender.send(b"*3\r\n$3\r\nSET\r\n$2\r\nup\r\n$%d\r\n" % n_bytes + b"u" * (n_bytes // 2))
+        keeper.ok("CLIENT", "TRACKING", "ON")
+        assert keeper.ok("GET", "t") is None
+        upgrade.take_over()
+        assert decode(reader.read()) == big
+        sender.send(b"u" * (n_bytes - n_bytes // 2) + b"\r\n")
+        assert sender.read() == b"+OK\r\n"
+        with proxy.client() as late:
+            assert late.ok("STRLEN", "up") == n_bytes
+            # The holder of the lease is elsewhere now: to this process it has gone.
+            assert waiting.read() == b"$-1\r\n"
+            late.ok("SET", "l:1", "computed")
+            late.ok("SET", "t", "w")
+        assert keeper.read().startswith(b">2\r\n$10\r\ninvalidate")
+        assert keeper.ok("GET", "t") == b"w"
+        assert computing.ok("GET", "l:1") == b"computed"
+        keeper.ok("CLIENT", "TRACKING", "OFF")
+        for each in (reader, sender, computing, waiting, keeper):
+            assert each.ok("PING") == b"PONG"
+        assert upgrade.first_has_ended() == 0  # all have gone
+        for each in (reader, sender, computing, waiting, keeper):
+            assert each.ok("GET", "t") == b"w"
