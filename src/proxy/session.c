@@ -742,7 +742,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         (stream_is_in_handshake(&session->stream) && !handshake_may_go_on(session))) {
         return;
     }
-    if (buffer_reserve_some(&session->in, BUFFER_CHUNK / 4) != 0) {
+    if (NC_UNLIKELY(buffer_reserve(&session->in, BUFFER_CHUNK / 4) != 0) &&
+        buffer_reserve_some(&session->in, BUFFER_CHUNK / 4) != 0) {
         session_close_for_memory(session);
         return;
     }
