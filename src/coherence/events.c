@@ -499,7 +499,7 @@ static bool is_held(struct publish *publish, const struct event_rule *rule, unsi
         .kind = DEBOUNCE_EVENT,
         .rule = (uint8_t)at,
         .db = publish->order.db,
-        .rules = (uintptr_t)publish->events->home->config->events,
+        .rules = publish->events->home->config->events->print,
     };
 
     return rule->debounce_ms > 0 && publish->order.is_heard && !publish->order.is_all &&
@@ -578,8 +578,8 @@ void events_drop_held(struct events *events, const struct debounce_what *what, s
     struct captures found;
     struct held *held;
 
-    /* It was held by a rule of another configuration, which may have stood at the same address. */
-    if (what->rules != (uintptr_t)rules || rule == NULL ||
+    /* The rules have changed since it was held: nobody knows any more what it was to drop. */
+    if (what->rules != rules->print || rule == NULL ||
         !captures_match(rule->match, event, &found)) {
         const struct invalidation everything = {
             .kind = INVALIDATE_EVERYTHING, .is_event = true, .is_heard = true};

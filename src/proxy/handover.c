@@ -309,49 +309,94 @@ static void take_session(struct proxy *proxy, struct batch **batches, int fd, st
     add(proxy, batches, &adopted);
 }
 
+/* What stands first in the socket. It is looked at with MSG_PEEK before it is taken: what comes
+ * without its descriptor, as there are none left, would be gone for good. */
+struct message {
+    ssize_t n;
+    int fd, flags;
+};
+
+static unsigned char room[sizeof(struct handover_record) + HANDOVER_TAIL_MAX];
+
+/* flags: of recvmsg(2). An error is a negative n. */
+static struct message receive(int fd, int flags)
+{
+    union {
+        char room[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr aligned;
+    } control;
+    struct iovec part = {room, sizeof(room)};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.room,
+                             .msg_controllen = sizeof(control.room)};
+    ssize_t n;
+
+    /* ECONNRESET is told once, when the other side has ended without having read all; what it sent
+     * is still there. */
+    do {
+        n = recvmsg(fd, &message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    } while (n < 0 && (errno == EINTR || errno == ECONNRESET));
+    return (struct message){n < 0 ? -errno : n, n > 0 ? fd_of(&message) : -1,
+                            n > 0 ? message.msg_flags : 0};
+}
+
+/* Takes what was looked at, without a further descriptor for it. */
+static void consume(int fd)
+{
+    struct msghdr message = {0};
+
+    (void)!recvmsg(fd, &message, MSG_DONTWAIT);
+}
+
+/* False: *result says why no more is taken now. */
+static bool take_one(struct proxy *proxy, struct batch **batches, int fd,
+                     char word[HANDOVER_WORD_MAX], enum handover_result *result)
+{
+    const struct message message = receive(fd, MSG_PEEK);
+
+    if (message.n <= 0) {
+        *result = message.n == -EAGAIN ? HANDOVER_AGAIN : HANDOVER_END;
+        return false;
+    }
+    if (message.fd < 0 && (message.flags & MSG_CTRUNC) != 0) {
+        *result = HANDOVER_FULL;
+        return false;
+    }
+    consume(fd);
+    if (message.fd < 0) {
+        (void)snprintf(word, HANDOVER_WORD_MAX, "%.*s", (int)message.n, (const char *)room);
+        *result = HANDOVER_SIGNAL;
+        return false;
+    }
+    /* One that was cut is not understood. */
+    take_session(proxy, batches, message.fd,
+                 bytes_make(room, (message.flags & MSG_TRUNC) != 0 ? 0 : (size_t)message.n));
+    return true;
+}
+
 enum handover_result handover_take(struct proxy *proxy, int fd, char word[HANDOVER_WORD_MAX])
 {
-    static unsigned char room[sizeof(struct handover_record) + HANDOVER_TAIL_MAX];
     struct batch *batches[64] = {NULL}; /* proxy_init(): no more workers than that */
     enum handover_result result = HANDOVER_AGAIN;
 
-    for (;;) {
-        union {
-            char room[CMSG_SPACE(sizeof(int))];
-            struct cmsghdr aligned;
-        } control;
-        struct iovec part = {room, sizeof(room)};
-        struct msghdr message = {.msg_iov = &part,
-                                 .msg_iovlen = 1,
-                                 .msg_control = control.room,
-                                 .msg_controllen = sizeof(control.room)};
-        const ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            result = n < 0 && errno == EAGAIN ? HANDOVER_AGAIN : HANDOVER_END;
-            break;
-        }
-        if ((message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0) {
-            log_error("proxy", "a connection of the predecessor is lost: out of descriptors", NULL);
-            if (fd_of(&message) >= 0) {
-                close(fd_of(&message));
-            }
-            continue;
-        }
-        if (fd_of(&message) < 0) {
-            (void)snprintf(word, HANDOVER_WORD_MAX, "%.*s", (int)n, (const char *)room);
-            result = HANDOVER_SIGNAL;
-            break;
-        }
-        take_session(proxy, batches, fd_of(&message), bytes_make(room, (size_t)n));
+    while (take_one(proxy, batches, fd, word, &result)) {
     }
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         post(&batches[i]);
     }
     return result;
+}
+
+void handover_lose(int fd)
+{
+    const struct message message = receive(fd, 0);
+
+    if (message.fd >= 0) {
+        close(message.fd);
+    }
+    stats_add(METRIC_clients_lost_in_handover, 1);
+    log_error("proxy", "a connection of the predecessor is lost: out of descriptors", NULL);
 }
 
 int handover_say(int fd, const char *word)

@@ -276,7 +276,7 @@ static void queue_reply(struct session *session, const struct read_call *read,
     } else if (outq_append(&request->reply, attribute_of(session, left_us, text)) != 0 ||
                !put_hit(session->front, &request->reply, hit, session->proto,
                         command_downgrade(read->command, read->argv, read->argc))) {
-        session_close(session);
+        session_close_for_memory(session);
         return;
     }
     request->held_bytes = outq_len(&request->reply);
@@ -698,7 +698,7 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
                 return VERDICT_TAKEN;
             }
             if (!take_direct_hit(session, &read, &hit, room)) {
-                session_close(session);
+                session_close_for_memory(session);
                 return VERDICT_TAKEN;
             }
             sample(front, &query, read.command);
