@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "cache/hash.h"
+#include "cache/hot_keys.h"
 #include "cache/shard.h"
 
 #define SHARD_MIN_BYTES ((size_t)16 << 20)
@@ -667,6 +668,9 @@ bool cache_invalidate(struct cache *cache, struct bytes key)
     const bool was_live = invalidate_locked(cache, shard, key, hash, &work);
     pthread_mutex_unlock(&shard->lock);
     shard_finish(cache, shard, &work);
+    if (was_live) {
+        hot_keys_note(HOT_INVALIDATIONS, hash, key, 1);
+    }
     return was_live;
 }
 

@@ -1,6 +1,7 @@
 #include "proxy/dispatch.h"
 
 #include "base/stats.h"
+#include "cache/hot_keys.h"
 #include "coherence/dependencies.h"
 #include "proxy/fanout.h"
 #include "proxy/large.h"
@@ -231,6 +232,12 @@ static void set_keys(struct request *request, const struct dispatch_call *call,
     const struct config_namespace *ns = config_namespace_of(request->front->config,
                                                             call->argv[route->keys.at[0]]);
 
+    hot_keys_note(HOT_BYTES, route->first_hash, call->argv[route->keys.at[0]], call->frame.len);
+    for (unsigned i = 0; i < route->keys.n; i++) {
+        const struct bytes key = call->argv[route->keys.at[i]];
+
+        hot_keys_note(HOT_REQUESTS, i == 0 ? route->first_hash : cache_hash(key), key, 1);
+    }
     request->slot = route->slot;
     request->key_mask = route->mask;
     request->key_hash = route->first_hash;

@@ -68,6 +68,12 @@ struct front_hits {
     int64_t n_parts[STATS_NAMESPACES];     /* of those since: not requests by themselves */
 };
 
+/* See sample.h. Hits; 0 is never. */
+struct front_sample {
+    uint64_t left, step;           /* until the next one; what that was at first */
+    uint64_t audit_left, hot_left; /* behind the last one: until each of the two wants one */
+};
+
 /* A dry run; see dry.h. */
 struct front_dry {
     unsigned n_fetches; /* that nobody waits for */
@@ -102,7 +108,7 @@ struct front {
     struct front_tally tally;
     uint64_t n_hits; /* reads answered from tier 1 here */
     struct front_hits hits;
-    uint64_t audit_left; /* hits until one is compared with the backend; from 0 on: never */
+    struct front_sample sample;
     /* max-staleness; in a dry run so low that tier 1 answers nothing: see dry.h. */
     int64_t max_staleness_us;
     struct front_dry dry;

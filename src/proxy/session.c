@@ -504,6 +504,7 @@ static enum verdict take_request(struct session *session, const struct resp_requ
         .now_us = session->active_at_us,
     };
     const uint8_t reply_mode = session->reply_mode;
+    const struct request *last = session->last;
     enum verdict verdict;
 
     session_step_reply_mode(session);
@@ -512,6 +513,9 @@ static enum verdict take_request(struct session *session, const struct resp_requ
     if (verdict == VERDICT_STALL) {
         session->reply_mode = reply_mode;
         return verdict;
+    }
+    if (session->last != last && session->last != NULL) {
+        request_brief(session->last, frame);
     }
     session->last_command = call.command;
     session->n_commands++;
