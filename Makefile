@@ -50,7 +50,7 @@ endif
 ifeq ($(FLAVOUR),)
 OUT := $(BUILD)
 CFLAGS ?= -O2 -g
-# _FORTIFY_SOURCE means nothing without optimisation, and glibc warns. A packager's own level counts.
+# _FORTIFY_SOURCE means nothing without optimisation, and glibc warns. A level that is given counts.
 HARDEN = -fstack-protector-strong $(if $(findstring _FORTIFY_SOURCE,$(CPPFLAGS) $(CFLAGS)),,\
     $(if $(filter -O1 -O2 -O3 -Os,$(CFLAGS)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2))
 else
@@ -279,7 +279,7 @@ PROGRAMS = $(BINARY)
 UNITS = $(wildcard systemd/*.service systemd/*.socket)
 MANUALS = $(wildcard docs/*.[1-8])
 DOCUMENTS = README.md CHANGELOG.md LICENSE $(wildcard docs/*.md)
-EXAMPLES = $(wildcard conf/*/*)
+EXAMPLES = $(sort $(shell find conf -mindepth 2 -type f))
 
 # An existing configuration is kept; the new one then stands beside it.
 CONF := $(DESTDIR)$(SYSCONFDIR)/nearcached/nearcached.conf
@@ -309,8 +309,8 @@ uninstall: ## remove what install put there; a changed configuration stays
 	    rm -f '$(CONF)' '$(CONF).new'; rmdir '$(dir $(CONF))' 2>/dev/null; true; \
 	fi
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS))) \
-	    $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS))) \
-	    $(foreach page,$(MANUALS),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)))
+	    $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS)))
+	@for page in $(notdir $(MANUALS)); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
 	rm -rf $(DESTDIR)$(DOCDIR)
 
 # Unit tests are run while it is built where DEB_BUILD_OPTIONS is set, and has no nocheck.
@@ -320,7 +320,7 @@ deb: ## Debian packages of the tree as it is: build/deb/*.deb
 	@scripts/build_deb.sh $(BUILD)/deb
 
 # As root: it makes folders of Debian systems (build/rootfs), in which packages are installed.
-package-test: ## build, check, install, upgrade, purge the packages; the steps of the Dockerfile: minutes
+package-test: ## packages built, installed, upgraded, purged; the Dockerfile's steps: minutes
 	@scripts/install-deps.sh build run test package
 	@$(PYTHON) -m pytest -q -ra -p no:cacheprovider tests/packages $(PYTEST_ARGS)
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# build_deb.sh - builds Debian's packages of the sources as they lie here, with changes not committed
+# build_deb.sh - builds Debian's packages of the sources as they lie here, committed or not
 #
 #   scripts/build_deb.sh FOLDER
 #

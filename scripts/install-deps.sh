@@ -53,7 +53,7 @@ check_elsewhere() {
         run) command -v redis-server >/dev/null || missing+=(redis-server) ;;
         test)
             "${PYTHON:-/usr/bin/python3}" -c 'import pytest, redis, xdist, yaml' 2>/dev/null ||
-                missing+=("pytest, pytest-xdist, redis-py and PyYAML for ${PYTHON:-/usr/bin/python3}")
+                missing+=("pytest, pytest-xdist, redis-py, PyYAML for ${PYTHON:-/usr/bin/python3}")
             pkg-config --exists cmocka 2>/dev/null || missing+=(cmocka)
             ;;
         package) command -v dpkg-buildpackage >/dev/null || missing+=(dpkg-buildpackage) ;;
