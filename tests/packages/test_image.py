@@ -17,7 +17,7 @@ from harness import dockerfile
 from harness.waiting import wait_until
 
 # What the final stage may add to the image that it is made from.
-MAX_ADDED_MB = 40
+MAX_ADDED_MB = 64
 
 
 def copy_path(source, target):
