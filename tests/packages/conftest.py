@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import rootfs  # noqa: E402
+from building import build  # noqa: E402
 
 # Beside what the package depends on: a system that boots, a backend, and a client.
 SYSTEM = ["systemd", "systemd-sysv", "dbus", "adduser", "ca-certificates", "redis-server",
@@ -25,14 +26,6 @@ def pytest_collection_modifyitems(items):
         if "system" in item.fixturenames or "minimal" in item.fixturenames:
             item.add_marker(pytest.mark.skip(
                 reason="needs root, systemd-nspawn and debootstrap"))
-
-
-def build(folder, **keywords):
-    """Runs scripts/build_deb.sh; its packages by name."""
-    environment = {**os.environ, "DEB_BUILD_OPTIONS": "nocheck", **keywords.pop("environment", {})}
-    subprocess.run([str(rootfs.ROOT / "scripts/build_deb.sh"), str(folder)], env=environment,
-                   check=True, stdout=subprocess.DEVNULL, **keywords)
-    return {path.name.split("_")[0]: path for path in pathlib.Path(folder).glob("*.deb")}
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-import conftest
+from building import build
 from harness.waiting import wait_until
 
 CONF = "/etc/nearcached/nearcached.conf"
@@ -68,7 +68,7 @@ def test_lintian_has_nothing_to_say(debs):
 def test_the_same_sources_make_the_same_packages(debs, tmp_path):
     """Elsewhere, under another umask, in another time zone and language."""
     folder = tmp_path / "other/place"
-    other = conftest.build(folder, environment={"TZ": "Asia/Tokyo", "LC_ALL": "C"}, umask=0o077)
+    other = build(folder, environment={"TZ": "Asia/Tokyo", "LC_ALL": "C"}, umask=0o077)
     assert set(other) == set(debs) == {"nearcached", "nearcached-dbgsym"}
     for name, path in debs.items():
         assert path.read_bytes() == other[name].read_bytes(), name
