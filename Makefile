@@ -51,9 +51,9 @@ endif
 ifeq ($(FLAVOUR),)
 OUT := $(BUILD)
 CFLAGS ?= -O2 -g
-# _FORTIFY_SOURCE means nothing without optimisation, and glibc warns.
-HARDEN = -fstack-protector-strong \
-    $(if $(filter -O1 -O2 -O3 -Os,$(CFLAGS)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+# _FORTIFY_SOURCE means nothing without optimisation, and glibc warns. A level that is given counts.
+HARDEN = -fstack-protector-strong $(if $(findstring _FORTIFY_SOURCE,$(CPPFLAGS) $(CFLAGS)),,\
+    $(if $(filter -O1 -O2 -O3 -Os,$(CFLAGS)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2))
 else
 OUT := $(BUILD)/$(FLAVOUR)
 CFLAGS ?= $(OPTIMISE_$(FLAVOUR))
@@ -148,7 +148,8 @@ export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
 .PHONY: all run demo deps test unit integration clients fleet soak tcl-suite check bench asan tsan \
-    corpora fuzz model cover format lint lint-fast lint-slow docs install uninstall dist clean \
+    corpora fuzz model cover format lint lint-fast lint-slow docs install uninstall dist deb \
+    package-test clean \
     help FORCE
 
 all: $(BINARY) ## build the daemon: build/nearcached
@@ -288,24 +289,34 @@ docs: ## bring the generated parts of docs/ up to date
 	$(Q)$(PYTHON) -B scripts/gen_commands_doc.py
 	$(Q)$(PYTHON) -B scripts/gen_dashboard.py
 
+# What is installed stands here and nowhere else: uninstall and the packages follow it. A further
+# program is one word in PROGRAMS; manual pages are found by their section.
+PROGRAMS = $(BINARY)
+UNITS = $(wildcard systemd/*.service systemd/*.socket)
+MANUALS = $(wildcard docs/*.[1-8])
+DOCUMENTS = README.md CHANGELOG.md LICENSE $(wildcard docs/*.md)
+EXAMPLES = $(sort $(shell find conf -mindepth 2 -type f))
+
 # An existing configuration is kept; the new one then stands beside it.
 CONF := $(DESTDIR)$(SYSCONFDIR)/nearcached/nearcached.conf
 install: all ## install below PREFIX (/usr/local), staged in DESTDIR
-	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/nearcached
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(PROGRAMS)
 	@if [ -e '$(CONF)' ] && ! cmp -s conf/nearcached.conf '$(CONF)'; then \
 	    echo '$(CONF) is kept as it is; the new one is nearcached.conf.new'; \
 	    install -D -m 644 conf/nearcached.conf '$(CONF).new'; \
 	else \
 	    install -D -m 644 conf/nearcached.conf '$(CONF)'; \
 	fi
-	@mkdir -p $(DESTDIR)$(UNITDIR)
-	sed -e 's|/usr/local/bin/|$(PREFIX)/bin/|g' -e 's|/usr/local/etc/|$(SYSCONFDIR)/|g' \
-	    systemd/nearcached.service > $(DESTDIR)$(UNITDIR)/nearcached.service
-	@chmod 644 $(DESTDIR)$(UNITDIR)/nearcached.service
-	install -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/nearcached.socket systemd/nearcached-admin.socket
-	install -D -m 644 docs/nearcached.8 $(DESTDIR)$(MANDIR)/man8/nearcached.8
-	install -D -m 644 docs/nearcached.conf.5 $(DESTDIR)$(MANDIR)/man5/nearcached.conf.5
-	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE $(wildcard docs/*.md)
+	install -D -m 644 -t $(DESTDIR)$(UNITDIR) $(UNITS)
+	sed -i -e 's|/usr/local/bin/|$(PREFIX)/bin/|g' -e 's|/usr/local/etc/|$(SYSCONFDIR)/|g' \
+	    $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS)))
+	@for page in $(MANUALS); do \
+	    install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} $$page || exit 1; \
+	done
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR) $(DOCUMENTS)
+	@for example in $(EXAMPLES); do \
+	    install -D -m 644 $$example $(DESTDIR)$(DOCDIR)/examples/$${example#conf/} || exit 1; \
+	done
 
 uninstall: ## remove what install put there; a changed configuration stays
 	@if [ -e '$(CONF)' ] && ! cmp -s conf/nearcached.conf '$(CONF)'; then \
@@ -313,10 +324,21 @@ uninstall: ## remove what install put there; a changed configuration stays
 	else \
 	    rm -f '$(CONF)' '$(CONF).new'; rmdir '$(dir $(CONF))' 2>/dev/null; true; \
 	fi
-	rm -f $(DESTDIR)$(PREFIX)/bin/nearcached $(DESTDIR)$(UNITDIR)/nearcached.service \
-	    $(DESTDIR)$(UNITDIR)/nearcached.socket $(DESTDIR)$(UNITDIR)/nearcached-admin.socket \
-	    $(DESTDIR)$(MANDIR)/man8/nearcached.8 $(DESTDIR)$(MANDIR)/man5/nearcached.conf.5
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS))) \
+	    $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS)))
+	@for page in $(notdir $(MANUALS)); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
 	rm -rf $(DESTDIR)$(DOCDIR)
+
+# Unit tests are run while it is built where DEB_BUILD_OPTIONS is set, and has no nocheck.
+deb: export DEB_BUILD_OPTIONS ?= nocheck
+deb: ## Debian packages of the tree as it is: build/deb/*.deb
+	@scripts/install-deps.sh build package
+	@scripts/build_deb.sh $(BUILD)/deb
+
+# As root: it makes folders of Debian systems (build/rootfs), in which packages are installed.
+package-test: ## packages built, installed, upgraded, purged; the Dockerfile's steps: minutes
+	@scripts/install-deps.sh build run test package
+	@$(PYTHON) -m pytest -q -ra -p no:cacheprovider tests/packages $(PYTEST_ARGS)
 
 # Of the commit that is checked out: the same bytes wherever and whenever it is made.
 dist: ## source tarball of the current commit: build/nearcached-VERSION.tar.gz
