@@ -59,6 +59,7 @@ CFLAGS ?= $(OPTIMISE_$(FLAVOUR))
 HARDEN = $(SANITIZE_$(FLAVOUR)) -DNC_DEBUG
 endif
 BINARY := $(OUT)/nearcached
+TOP := $(OUT)/nearcached-top
 
 # -- flags ------------------------------------------------------------------------------------
 
@@ -67,6 +68,8 @@ PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES) 2>/dev/null)
 # jemalloc is named in every flavour: the cache's arena calls mallocx(). In a sanitizer flavour
 # malloc() stays the sanitizer's, whose runtime comes first among the libraries.
 PACKAGE_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES) 2>/dev/null)
+# For nearcached-top alone.
+TOP_LIBS := $(shell $(PKG_CONFIG) --libs ncursesw 2>/dev/null)
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wcast-qual \
     -Wwrite-strings -Wformat=2 -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes \
@@ -95,8 +98,9 @@ endif
 # -- sources ----------------------------------------------------------------------------------
 
 LIB := $(OUT)/libnearcached.a
-LIB_OBJS := $(patsubst %.c,$(OUT)/%.o,$(sort $(wildcard src/*/*.c)))
+LIB_OBJS := $(patsubst %.c,$(OUT)/%.o,$(filter-out src/top/main.c,$(sort $(wildcard src/*/*.c))))
 MAIN_OBJS := $(OUT)/src/main.o
+TOP_OBJS := $(OUT)/src/top/main.o
 
 UNIT_SOURCES := $(sort $(wildcard tests/unit/*/*.c))
 UNIT_TESTS := $(patsubst %.c,$(OUT)/%,$(filter $(wildcard tests/unit/*/test_*.c),$(UNIT_SOURCES)))
@@ -119,7 +123,7 @@ DEMO := $(OUT)/demo/distance
 
 FUZZ := $(patsubst %.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-OBJS := $(LIB_OBJS) $(MAIN_OBJS) $(UNIT_SOURCES:%.c=$(OUT)/%.o) $(MODEL_OBJS) \
+OBJS := $(LIB_OBJS) $(MAIN_OBJS) $(TOP_OBJS) $(UNIT_SOURCES:%.c=$(OUT)/%.o) $(MODEL_OBJS) \
     $(BENCH:$(OUT)/bench/%=$(OUT)/tests/bench/%.o) $(FUZZ:%=%.o) $(DEMO:%=%.o)
 
 C_FILES = $(shell find src tests demo -name '*.[ch]')
@@ -145,7 +149,7 @@ MAKEFLAGS += --no-builtin-rules
 .PHONY: all run demo deps test unit integration clients fleet tcl-suite check bench asan tsan fuzz \
     model cover format lint lint-fast lint-slow docs install uninstall dist clean help FORCE
 
-all: $(BINARY) ## build the daemon: build/nearcached
+all: $(BINARY) $(TOP) ## build the daemon, build/nearcached, and nearcached-top
 
 # Exported, not written into the recipe: it may hold a password. exec: a signal to make reaches what
 # was started, and not a shell in between.
@@ -275,7 +279,7 @@ docs: ## bring the generated parts of docs/ up to date
 # An existing configuration is kept; the new one then stands beside it.
 CONF := $(DESTDIR)$(SYSCONFDIR)/nearcached/nearcached.conf
 install: all ## install below PREFIX (/usr/local), staged in DESTDIR
-	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/nearcached
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BINARY) $(TOP)
 	@if [ -e '$(CONF)' ] && ! cmp -s conf/nearcached.conf '$(CONF)'; then \
 	    echo '$(CONF) is kept as it is; the new one is nearcached.conf.new'; \
 	    install -D -m 644 conf/nearcached.conf '$(CONF).new'; \
@@ -288,6 +292,7 @@ install: all ## install below PREFIX (/usr/local), staged in DESTDIR
 	@chmod 644 $(DESTDIR)$(UNITDIR)/nearcached.service
 	install -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/nearcached.socket systemd/nearcached-admin.socket
 	install -D -m 644 docs/nearcached.8 $(DESTDIR)$(MANDIR)/man8/nearcached.8
+	install -D -m 644 docs/nearcached-top.1 $(DESTDIR)$(MANDIR)/man1/nearcached-top.1
 	install -D -m 644 docs/nearcached.conf.5 $(DESTDIR)$(MANDIR)/man5/nearcached.conf.5
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE $(wildcard docs/*.md)
 
@@ -297,7 +302,8 @@ uninstall: ## remove what install put there; a changed configuration stays
 	else \
 	    rm -f '$(CONF)' '$(CONF).new'; rmdir '$(dir $(CONF))' 2>/dev/null; true; \
 	fi
-	rm -f $(DESTDIR)$(PREFIX)/bin/nearcached $(DESTDIR)$(UNITDIR)/nearcached.service \
+	rm -f $(DESTDIR)$(PREFIX)/bin/nearcached $(DESTDIR)$(PREFIX)/bin/nearcached-top \
+	    $(DESTDIR)$(MANDIR)/man1/nearcached-top.1 $(DESTDIR)$(UNITDIR)/nearcached.service \
 	    $(DESTDIR)$(UNITDIR)/nearcached.socket $(DESTDIR)$(UNITDIR)/nearcached-admin.socket \
 	    $(DESTDIR)$(MANDIR)/man8/nearcached.8 $(DESTDIR)$(MANDIR)/man5/nearcached.conf.5
 	rm -rf $(DESTDIR)$(DOCDIR)
@@ -321,6 +327,10 @@ help: ## this list
 $(BINARY): $(MAIN_OBJS) $(LIB)
 	$(say) LINK $@
 	$(Q)$(LINK) -o $@ $(MAIN_OBJS) $(LIB) $(LIBS)
+
+$(TOP): $(TOP_OBJS) $(LIB)
+	$(say) LINK $@
+	$(Q)$(LINK) -o $@ $(TOP_OBJS) $(LIB) $(TOP_LIBS) $(LIBS)
 
 # Made anew each time: a module that was removed must not live on in the archive.
 $(LIB): $(LIB_OBJS) $(OUT)/.modules

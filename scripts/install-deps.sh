@@ -19,17 +19,17 @@ set -euo pipefail
 
 declare -A packages=(
     [build]="gcc make pkgconf libc6-dev libevent-dev libhiredis-dev libjansson-dev libjemalloc-dev
-        libinih-dev libxxhash-dev libsystemd-dev libssl-dev"
+        libinih-dev libncurses-dev libxxhash-dev libsystemd-dev libssl-dev"
     [run]="redis-server redis-tools python3 curl"
     [test]="redis-server redis-tools python3 python3-pytest python3-pytest-xdist python3-redis
-        libcmocka-dev openssl"
+        python3-pyte libcmocka-dev openssl"
     [clients]="nodejs npm php-cli php-redis ruby-redis libredis-perl"
     [tcl]="redis-server redis-sentinel redis-tools python3 tcl8.6 dpkg-dev"
     [demo]="prometheus"
     [bench]="redis-server python3 memcached nutcracker xz-utils"
     [dev]="clang clang-format libclang-rt-dev shellcheck gcovr"
 )
-libraries=(libevent hiredis jansson jemalloc inih libxxhash libsystemd libssl)
+libraries=(libevent hiredis jansson jemalloc inih ncursesw libxxhash libsystemd libssl)
 
 fail() {
     echo "install-deps.sh: $*" >&2
@@ -50,8 +50,8 @@ check_elsewhere() {
             ;;
         run) command -v redis-server >/dev/null || missing+=(redis-server) ;;
         test)
-            "${PYTHON:-/usr/bin/python3}" -c 'import pytest, redis, xdist' 2>/dev/null ||
-                missing+=("pytest, pytest-xdist and redis-py for ${PYTHON:-/usr/bin/python3}")
+            "${PYTHON:-/usr/bin/python3}" -c 'import pyte, pytest, redis, xdist' 2>/dev/null ||
+                missing+=("pytest, pytest-xdist, pyte and redis-py for ${PYTHON:-/usr/bin/python3}")
             pkg-config --exists cmocka 2>/dev/null || missing+=(cmocka)
             ;;
         tcl) command -v tclsh8.6 >/dev/null || missing+=(tclsh8.6) ;;
