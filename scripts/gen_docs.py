@@ -39,6 +39,8 @@ def table_lines(table):
     text = (ROOT / "src" / "tables" / table).read_text()
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
     for line in text.splitlines():
+        if line.startswith("#"):
+            continue
         match = re.fullmatch(r"\s*([A-Z_]+)\((.*)\)\s*", line)
         if not match:
             if line.strip():
@@ -100,8 +102,8 @@ REPEATED = ("namespace", "dependency", "event", "event-source")
 
 class Metric:
     def __init__(self, macro, name, text):
-        self.name = "nearcached_" + name
-        self.kind = macro.replace("NS_", "").lower()
+        self.name = ("" if macro.startswith("STANDARD_") else "nearcached_") + name
+        self.kind = re.sub(r"^(NS_READ_|NS_|READ_|STANDARD_)|_LIST$", "", macro).lower()
         self.is_by_namespace = macro.startswith("NS_")
         self.text = text
         self.labels = []
@@ -110,8 +112,9 @@ class Metric:
 def read_metrics():
     metrics = []
     for macro, (_, name, labels, text) in table_lines("metrics.def"):
-        if not metrics or metrics[-1].name != "nearcached_" + name:
-            metrics.append(Metric(macro, name, text))
+        metric = Metric(macro, name, text)
+        if not metrics or metrics[-1].name != metric.name:
+            metrics.append(metric)
         if labels:
             metrics[-1].labels.append(labels)
     return metrics
@@ -146,10 +149,12 @@ def metrics_page():
         labels = ["`namespace`"] if metric.is_by_namespace else []
         values = {}
         for label in metric.labels:
-            name, value = re.fullmatch(r'(\w+)="(.*)"', label).groups()
-            values.setdefault(name, []).append(value)
+            if "=" not in label:
+                labels += [f"`{name}`" for name in label.split(",")]
+            for name, value in re.findall(r'(\w+)="([^"]*)"', label):
+                values.setdefault(name, []).append(value)
         for name, of in values.items():
-            labels.append(f"`{name}`: {', '.join(of)}")
+            labels.append(f"`{name}`: {', '.join(dict.fromkeys(of))}")
         lines.append(f"| `{metric.name}` | {metric.kind} | {'; '.join(labels)} "
                      f"| {markdown(metric.text)} |")
     return "\n".join(lines) + "\n"
