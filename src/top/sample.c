@@ -154,15 +154,19 @@ double interval_rate(const struct interval *interval, const json_t *now, const j
     return is >= was ? (is - was) / interval->seconds : is;
 }
 
-/* How many of this outcome took no longer than the bound of this bucket. */
+/* How many of this outcome, of all namespaces, took no longer than the bound of this bucket. */
 static double count_of(const struct sample *sample, const char *outcome, size_t bucket)
 {
-    if (sample == NULL) {
-        return 0;
+    double sum = 0;
+
+    for (size_t i = 0; sample != NULL && i < json_array_size(sample->latency); i++) {
+        const json_t *each = json_array_get(sample->latency, i);
+
+        if (strcmp(sample_text(each, "labels.outcome"), outcome) == 0) {
+            sum += json_number_value(json_array_get(json_object_get(each, "buckets"), bucket));
+        }
     }
-    return json_number_value(json_array_get(
-        json_object_get(sample_find(sample->latency, "labels.outcome", outcome), "buckets"),
-        bucket));
+    return sum;
 }
 
 double interval_quantile_us(const struct interval *interval, const char *outcome, double quantile)
