@@ -60,6 +60,7 @@ CFLAGS ?= $(OPTIMISE_$(FLAVOUR))
 HARDEN = $(SANITIZE_$(FLAVOUR)) -DNC_DEBUG
 endif
 BINARY := $(OUT)/nearcached
+TOP := $(OUT)/nearcached-top
 
 # -- flags ------------------------------------------------------------------------------------
 
@@ -68,6 +69,8 @@ PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES) 2>/dev/null)
 # jemalloc is named in every flavour: the cache's arena calls mallocx(). In a sanitizer flavour
 # malloc() stays the sanitizer's, whose runtime comes first among the libraries.
 PACKAGE_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES) 2>/dev/null)
+# For nearcached-top alone.
+TOP_LIBS := $(shell $(PKG_CONFIG) --libs ncursesw 2>/dev/null)
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wcast-qual \
     -Wwrite-strings -Wformat=2 -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes \
@@ -96,8 +99,9 @@ endif
 # -- sources ----------------------------------------------------------------------------------
 
 LIB := $(OUT)/libnearcached.a
-LIB_OBJS := $(patsubst %.c,$(OUT)/%.o,$(sort $(wildcard src/*/*.c)))
+LIB_OBJS := $(patsubst %.c,$(OUT)/%.o,$(filter-out src/top/main.c,$(sort $(wildcard src/*/*.c))))
 MAIN_OBJS := $(OUT)/src/main.o
+TOP_OBJS := $(OUT)/src/top/main.o
 
 UNIT_SOURCES := $(sort $(wildcard tests/unit/*/*.c))
 UNIT_TESTS := $(patsubst %.c,$(OUT)/%,$(filter $(wildcard tests/unit/*/test_*.c),$(UNIT_SOURCES)))
@@ -124,7 +128,7 @@ FUZZ := $(patsubst %.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_MAIN := $(if $(filter fuzz,$(FLAVOUR)),,$(OUT)/tests/fuzz/replay.o)
 FUZZ_LINK := $(if $(filter fuzz,$(FLAVOUR)),-fsanitize=fuzzer)
 
-OBJS := $(LIB_OBJS) $(MAIN_OBJS) $(UNIT_SOURCES:%.c=$(OUT)/%.o) $(MODEL_OBJS) \
+OBJS := $(LIB_OBJS) $(MAIN_OBJS) $(TOP_OBJS) $(UNIT_SOURCES:%.c=$(OUT)/%.o) $(MODEL_OBJS) \
     $(BENCH:$(OUT)/bench/%=$(OUT)/tests/bench/%.o) $(FUZZ:%=%.o) $(FUZZ_MAIN) $(DEMO:%=%.o)
 
 C_FILES = $(shell find src tests demo -name '*.[ch]')
@@ -149,10 +153,9 @@ export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 MAKEFLAGS += --no-builtin-rules
 .PHONY: all run demo deps test unit integration clients fleet soak tcl-suite check bench asan tsan \
     corpora fuzz model cover format lint lint-fast lint-slow docs install uninstall dist deb \
-    package-test clean \
-    help FORCE
+    package-test clean help FORCE
 
-all: $(BINARY) ## build the daemon: build/nearcached
+all: $(BINARY) $(TOP) ## build the daemon, build/nearcached, and nearcached-top
 
 # Exported, not written into the recipe: it may hold a password. exec: a signal to make reaches what
 # was started, and not a shell in between.
@@ -291,7 +294,7 @@ docs: ## bring the generated parts of docs/ up to date
 
 # What is installed stands here and nowhere else: uninstall and the packages follow it. A further
 # program is one word in PROGRAMS; manual pages are found by their section.
-PROGRAMS = $(BINARY)
+PROGRAMS = $(BINARY) $(TOP)
 UNITS = $(wildcard systemd/*.service systemd/*.socket)
 MANUALS = $(wildcard docs/*.[1-8])
 DOCUMENTS = README.md CHANGELOG.md LICENSE $(wildcard docs/*.md)
@@ -359,6 +362,10 @@ help: ## this list
 $(BINARY): $(MAIN_OBJS) $(LIB)
 	$(say) LINK $@
 	$(Q)$(LINK) -o $@ $(MAIN_OBJS) $(LIB) $(LIBS)
+
+$(TOP): $(TOP_OBJS) $(LIB)
+	$(say) LINK $@
+	$(Q)$(LINK) -o $@ $(TOP_OBJS) $(LIB) $(TOP_LIBS) $(LIBS)
 
 # Made anew each time: a module that was removed must not live on in the archive.
 $(LIB): $(LIB_OBJS) $(OUT)/.modules

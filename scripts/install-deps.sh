@@ -20,10 +20,10 @@ set -euo pipefail
 
 declare -A packages=(
     [build]="gcc make pkgconf libc6-dev libevent-dev libhiredis-dev libjansson-dev libjemalloc-dev
-        libinih-dev libxxhash-dev libsystemd-dev libssl-dev"
+        libinih-dev libncurses-dev libxxhash-dev libsystemd-dev libssl-dev"
     [run]="redis-server redis-tools python3 curl"
     [test]="redis-server redis-tools python3 python3-pytest python3-pytest-xdist python3-redis
-        python3-yaml libcmocka-dev openssl prometheus"
+        python3-pyte python3-yaml libcmocka-dev openssl prometheus"
     [clients]="nodejs npm php-cli php-redis ruby-redis libredis-perl"
     [tcl]="redis-server redis-sentinel redis-tools python3 tcl8.6 dpkg-dev"
     [demo]="prometheus"
@@ -31,7 +31,7 @@ declare -A packages=(
     [bench]="redis-server python3 memcached nutcracker xz-utils"
     [dev]="clang clang-format libclang-rt-dev shellcheck gcovr"
 )
-libraries=(libevent hiredis jansson jemalloc inih libxxhash libsystemd libssl)
+libraries=(libevent hiredis jansson jemalloc inih ncursesw libxxhash libsystemd libssl)
 
 fail() {
     echo "install-deps.sh: $*" >&2
@@ -52,8 +52,9 @@ check_elsewhere() {
             ;;
         run) command -v redis-server >/dev/null || missing+=(redis-server) ;;
         test)
-            "${PYTHON:-/usr/bin/python3}" -c 'import pytest, redis, xdist, yaml' 2>/dev/null ||
-                missing+=("pytest, pytest-xdist, redis-py, PyYAML for ${PYTHON:-/usr/bin/python3}")
+            "${PYTHON:-/usr/bin/python3}" -c 'import pyte, pytest, redis, xdist, yaml' 2>/dev/null ||
+                missing+=("pytest, pytest-xdist, pyte, redis-py, PyYAML for ${PYTHON:-python3}")
+            command -v prometheus >/dev/null || missing+=(prometheus)
             pkg-config --exists cmocka 2>/dev/null || missing+=(cmocka)
             ;;
         package) command -v dpkg-buildpackage >/dev/null || missing+=(dpkg-buildpackage) ;;
