@@ -52,7 +52,8 @@ check_elsewhere() {
             ;;
         run) command -v redis-server >/dev/null || missing+=(redis-server) ;;
         test)
-            "${PYTHON:-/usr/bin/python3}" -c 'import pyte, pytest, redis, xdist, yaml' 2>/dev/null ||
+            "${PYTHON:-/usr/bin/python3}" -c 'import pyte, pytest, redis, xdist, yaml' \
+                2>/dev/null ||
                 missing+=("pytest, pytest-xdist, pyte, redis-py, PyYAML for ${PYTHON:-python3}")
             command -v prometheus >/dev/null || missing+=(prometheus)
             pkg-config --exists cmocka 2>/dev/null || missing+=(cmocka)

@@ -22,7 +22,7 @@ static const char usage[] =
     "\n"
     "Shows what the nearcached with this admin port does; 127.0.0.1:9380 when none is given.\n"
     "\n"
-    "  -i, --interval SECONDS   between two samples, 0.2 to 60 (2)\n"
+    "  -i, --interval SECONDS   between two readings, 0.2 to 60 (2)\n"
     "  -p, --page PAGE          namespaces, nodes or reasons: what to begin with\n"
     "  -s, --sort COLUMN        sorted by this column, by its heading\n"
     "  -r, --reverse            the other way round\n"
@@ -154,10 +154,10 @@ static char *read_token(const char *file)
     return mem_strdup(line);
 }
 
-static void print_text(const struct sample *sample, const struct asker *asker,
+static void print_text(const struct reading *reading, const struct asker *asker,
                        const struct screen_options *options)
 {
-    const struct interval interval = interval_of(NULL, sample);
+    const struct interval interval = interval_of(NULL, reading);
     struct table *table = page_table(options->page, &interval);
     const unsigned order = options->order < 0 ? page_order(options->page)
                                               : (unsigned)options->order;
@@ -177,22 +177,22 @@ static void print_text(const struct sample *sample, const struct asker *asker,
 static int print_once(struct asker *asker, const struct arguments *arguments)
 {
     char error[ASK_ERROR_LEN];
-    struct sample sample;
+    struct reading reading;
 
-    if (!sample_take(&sample, asker, error)) {
+    if (!reading_take(&reading, asker, error)) {
         fprintf(stderr, "nearcached-top: %s\n", error);
         return 1;
     }
     if (arguments->is_json) {
-        json_t *all = sample_json(&sample);
+        json_t *all = reading_json(&reading);
 
         json_dumpf(all, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
         putchar('\n');
         json_decref(all);
     } else {
-        print_text(&sample, asker, &arguments->screen);
+        print_text(&reading, asker, &arguments->screen);
     }
-    sample_clear(&sample);
+    reading_clear(&reading);
     return fflush(stdout) == 0 ? 0 : 1;
 }
 

@@ -21,9 +21,9 @@ static double rate(const struct interval *interval, const char *path)
 /* Of all members of an object of counters. */
 static double rate_of_all(const struct interval *interval, const char *path)
 {
-    const json_t *now = sample_at(interval->now->status, path);
+    const json_t *now = reading_at(interval->now->status, path);
     const json_t *before = interval->before == NULL ? NULL
-                                                    : sample_at(interval->before->status, path);
+                                                    : reading_at(interval->before->status, path);
     double sum = 0;
     const char *name;
     json_t *value;
@@ -67,23 +67,23 @@ static const char *duration(double ms, char out[32])
 static void print_warnings(const struct interval *interval, FILE *out)
 {
     const json_t *status = interval->now->status;
-    const double stale = sample_number(status, "audit.stale_ratio");
-    const double open = sample_number(status, "backend.breakers.open");
+    const double stale = reading_number(status, "audit.stale_ratio");
+    const double open = reading_number(status, "backend.breakers.open");
 
-    if (!json_is_true(sample_at(status, "ready"))) {
-        fprintf(out, "! not ready: %s\n", sample_text(status, "ready_text"));
+    if (!json_is_true(reading_at(status, "ready"))) {
+        fprintf(out, "! not ready: %s\n", reading_text(status, "ready_text"));
     }
-    if (strcmp(sample_text(status, "mode"), "on") != 0) {
-        fprintf(out, "! mode %s\n", sample_text(status, "mode"));
+    if (strcmp(reading_text(status, "mode"), "on") != 0) {
+        fprintf(out, "! mode %s\n", reading_text(status, "mode"));
     }
-    if (json_is_true(sample_at(status, "dry_run"))) {
+    if (json_is_true(reading_at(status, "dry_run"))) {
         fprintf(out, "! dry run: every reply is the backend's\n");
     }
     if (open > 0) {
         fprintf(out, "! %.0f of the nodes' breakers open\n", open);
     }
-    if (strcmp(sample_text(status, "memory.pressure"), "none") != 0) {
-        fprintf(out, "! memory pressure: %s\n", sample_text(status, "memory.pressure"));
+    if (strcmp(reading_text(status, "memory.pressure"), "none") != 0) {
+        fprintf(out, "! memory pressure: %s\n", reading_text(status, "memory.pressure"));
     }
     if (stale > 0) {
         fprintf(out, "! the auditor found stale answers: %.4f %%\n", 100 * stale);
@@ -111,15 +111,15 @@ void page_summary(const struct interval *interval, const char *address, FILE *ou
 {
     const json_t *status = interval->now->status;
     const double hits = rate(interval, "requests.hits"), misses = rate(interval, "requests.misses");
-    const double bound = sample_number(status, "memory.process_limit_bytes");
+    const double bound = reading_number(status, "memory.process_limit_bytes");
     char uptime[32];
 
     fprintf(out, "nearcached %s at %s   up %s   %s, coherence %s within %s   %s\n",
-            sample_text(status, "version"), address,
-            duration(sample_number(status, "uptime_ms"), uptime),
-            json_is_true(sample_at(status, "ready")) ? "ready" : "NOT READY",
-            sample_text(status, "coherence.mode"),
-            shown(FORM_MS, sample_number(status, "coherence.bound_ms")),
+            reading_text(status, "version"), address,
+            duration(reading_number(status, "uptime_ms"), uptime),
+            json_is_true(reading_at(status, "ready")) ? "ready" : "NOT READY",
+            reading_text(status, "coherence.mode"),
+            shown(FORM_MS, reading_number(status, "coherence.bound_ms")),
             interval->before == NULL ? "(since the start)" : "");
     print_warnings(interval, out);
     fprintf(out, "hit ratio %s   hits/s %s   misses/s %s   relayed/s %s   errors/s %s\n",
@@ -128,20 +128,20 @@ void page_summary(const struct interval *interval, const char *address, FILE *ou
             shown(FORM_RATE, rate_of_all(interval, "requests.errors_by_kind")));
     print_latency(interval, out);
     fprintf(out, "tier 1 %s of %s   %s entries   evictions/s %s   process %s%s%s\n",
-            shown(FORM_BYTES, sample_number(status, "memory.tier1_bytes")),
-            shown(FORM_BYTES, sample_number(status, "memory.tier1_limit_bytes")),
-            shown(FORM_COUNT, sample_number(status, "memory.entries")),
+            shown(FORM_BYTES, reading_number(status, "memory.tier1_bytes")),
+            shown(FORM_BYTES, reading_number(status, "memory.tier1_limit_bytes")),
+            shown(FORM_COUNT, reading_number(status, "memory.entries")),
             shown(FORM_RATE, rate(interval, "invalidations.evictions")),
-            shown(FORM_BYTES, sample_number(status, "memory.process_bytes")),
+            shown(FORM_BYTES, reading_number(status, "memory.process_bytes")),
             bound > 0 ? " of " : "", bound > 0 ? shown(FORM_BYTES, bound) : "");
     fprintf(
         out,
         "clients %s   nodes %s   links up %s, down %s   bus %s, peers %s   invalidations/s %s\n",
-        shown(FORM_COUNT, sample_number(status, "clients.open")),
-        shown(FORM_COUNT, sample_number(status, "backend.nodes")),
-        shown(FORM_COUNT, sample_number(status, "backend.links_up")),
-        shown(FORM_COUNT, sample_number(status, "backend.links_down")),
-        sample_text(status, "bus.state"), shown(FORM_COUNT, sample_number(status, "bus.peers")),
+        shown(FORM_COUNT, reading_number(status, "clients.open")),
+        shown(FORM_COUNT, reading_number(status, "backend.nodes")),
+        shown(FORM_COUNT, reading_number(status, "backend.links_up")),
+        shown(FORM_COUNT, reading_number(status, "backend.links_down")),
+        reading_text(status, "bus.state"), shown(FORM_COUNT, reading_number(status, "bus.peers")),
         shown(FORM_RATE, rate(interval, "invalidations.total")));
 }
 
@@ -162,27 +162,27 @@ static void fill_namespaces(struct table *table, const struct interval *interval
     {
         const json_t *before = interval->before == NULL
                                    ? NULL
-                                   : sample_find(interval->before->namespaces, "name",
-                                                 sample_text(row, "name"));
+                                   : reading_find(interval->before->namespaces, "name",
+                                                  reading_text(row, "name"));
         const double hits = interval_rate(interval, row, before, "requests.hits");
         const double misses = interval_rate(interval, row, before, "requests.misses");
         const double bypassed = interval_rate(interval, row, before, "requests.bypassed");
         const double stale = interval_rate(interval, row, before, "requests.stale_served");
 
         table_row(table);
-        table_text(table, sample_text(row, "name"));
+        table_text(table, reading_text(row, "name"));
         table_figure(table, hits + misses + bypassed + stale);
         table_figure(table, ratio_of(hits, misses));
-        table_text(table, sample_text(row, "trend.direction"));
+        table_text(table, reading_text(row, "trend.direction"));
         table_figure(table, misses);
         table_figure(table, interval_rate(interval, row, before, "fetches"));
         table_figure(table, interval_rate(interval, row, before, "coalesced"));
         table_figure(table, stale);
         table_figure(table, interval_rate(interval, row, before, "evictions"));
-        table_figure(table, sample_number(row, "entries"));
-        table_figure(table, sample_number(row, "bytes"));
-        table_text(table, json_is_false(sample_at(row, "cached")) ? "not cached"
-                                                                  : sample_text(row, "mode"));
+        table_figure(table, reading_number(row, "entries"));
+        table_figure(table, reading_number(row, "bytes"));
+        table_text(table, json_is_false(reading_at(row, "cached")) ? "not cached"
+                                                                   : reading_text(row, "mode"));
     }
 }
 
@@ -201,7 +201,7 @@ static double links(const json_t *node, const char *state)
         double n;
 
         snprintf(path, sizeof(path), "%s%s", kinds[i], state);
-        n = sample_number(node, path);
+        n = reading_number(node, path);
         sum += isnan(n) ? 0 : n;
     }
     return sum;
@@ -215,15 +215,15 @@ static void fill_nodes(struct table *table, const struct interval *interval)
     json_array_foreach(interval->now->nodes, i, node)
     {
         table_row(table);
-        table_text(table, sample_text(node, "address"));
-        table_text(table, sample_text(node, "role"));
-        table_figure(table, sample_number(node, "slots"));
-        table_text(table, sample_text(node, "breaker.state"));
-        table_text(table, sample_text(node, "coherence.mode"));
-        table_figure(table, sample_number(node, "coherence.watermark_age_ms"));
+        table_text(table, reading_text(node, "address"));
+        table_text(table, reading_text(node, "role"));
+        table_figure(table, reading_number(node, "slots"));
+        table_text(table, reading_text(node, "breaker.state"));
+        table_text(table, reading_text(node, "coherence.mode"));
+        table_figure(table, reading_number(node, "coherence.watermark_age_ms"));
         table_figure(table, links(node, "up"));
         table_figure(table, links(node, "down"));
-        table_text(table, sample_text(node, "error"));
+        table_text(table, reading_text(node, "error"));
     }
 }
 
@@ -240,10 +240,10 @@ static void fill_reasons(struct table *table, const struct interval *interval)
                     {"stale", "audit.stale_by_cause"}};
 
     for (size_t i = 0; i < LEN(families); i++) {
-        const json_t *now = sample_at(interval->now->status, families[i].path);
+        const json_t *now = reading_at(interval->now->status, families[i].path);
         const json_t *before = interval->before == NULL
                                    ? NULL
-                                   : sample_at(interval->before->status, families[i].path);
+                                   : reading_at(interval->before->status, families[i].path);
         const char *name;
         json_t *value;
 

@@ -1,7 +1,7 @@
 /*
  * pages.h - what nearcached-top shows: a summary of the process, and one of several tables
  *
- * Purpose:    from two samples to text, for the screen and for --once alike.
+ * Purpose:    from two readings to text, for the screen and for --once alike.
  * Ownership:  the caller frees tables.
  * Threading:  plain values.
  * Errors:     none; figures that are not there are "-".
@@ -9,7 +9,7 @@
 #ifndef NC_TOP_PAGES_H
 #define NC_TOP_PAGES_H
 
-#include "top/sample.h"
+#include "top/reading.h"
 #include "top/table.h"
 
 enum page { PAGE_NAMESPACES, PAGE_NODES, PAGE_REASONS, N_PAGES };

@@ -15,28 +15,28 @@ enum { PAIR_WARNING = 1, PAIR_HEAD };
 struct view {
     struct asker *asker;
     struct screen_options options;
-    struct sample before, now;
-    bool has_sample, is_paused, shows_help;
+    struct reading before, now;
+    bool has_reading, is_paused, shows_help;
     int64_t failing_since_us; /* 0: the last answer came */
     char error[ASK_ERROR_LEN];
     size_t first_row;
 };
 
-static void refresh_samples(struct view *view)
+static void refresh_readings(struct view *view)
 {
-    struct sample fresh;
+    struct reading fresh;
 
-    if (!sample_take(&fresh, view->asker, view->error)) {
+    if (!reading_take(&fresh, view->asker, view->error)) {
         if (view->failing_since_us == 0) {
             view->failing_since_us = clock_now_us();
         }
         return;
     }
     view->failing_since_us = 0;
-    sample_clear(&view->before);
+    reading_clear(&view->before);
     view->before = view->now;
     view->now = fresh;
-    view->has_sample = true;
+    view->has_reading = true;
 }
 
 /* -- drawing -- */
@@ -128,7 +128,8 @@ static void draw_help(int y)
         "p             pause; space asks at once",
         "q             quit",
         "",
-        "Rates are those since the last sample, at first those since the start. SHARED: reads that",
+        "Rates are those since the last reading, at first those since the start. SHARED: reads "
+        "that",
         "joined the fetch of another one. STALE: answered while the node could not be asked.",
     };
 
@@ -142,7 +143,7 @@ static void draw(struct view *view)
     int y;
 
     erase();
-    if (!view->has_sample) {
+    if (!view->has_reading) {
         mvaddnstr(0, 0, view->error, COLS);
     } else {
         const struct interval interval = interval_of(&view->before, &view->now);
@@ -274,7 +275,7 @@ int screen_run(struct asker *asker, struct screen_options options)
         int key;
 
         if (now_us >= next_us && !view.is_paused) {
-            refresh_samples(&view);
+            refresh_readings(&view);
             now_us = clock_now_us();
             next_us = now_us + (int64_t)(view.options.interval_s * 1e6);
         }
@@ -282,13 +283,13 @@ int screen_run(struct asker *asker, struct screen_options options)
         timeout(view.is_paused || next_us <= now_us ? 200 : (int)((next_us - now_us) / 1000) + 1);
         key = getch();
         if (key == ' ') {
-            refresh_samples(&view);
+            refresh_readings(&view);
         } else if (key != ERR) {
             goes_on = obey(&view, key);
         }
     }
     endwin();
-    sample_clear(&view.before);
-    sample_clear(&view.now);
+    reading_clear(&view.before);
+    reading_clear(&view.now);
     return 0;
 }

@@ -1,7 +1,7 @@
 /*
  * screen.h - the terminal: summary, table, keys
  *
- * Purpose:    shows samples as they come, until the user leaves.
+ * Purpose:    shows readings as they come, until the user leaves.
  * Ownership:  none.
  * Threading:  one thread.
  * Errors:     a proxy that does not answer is shown as such, and asked again.

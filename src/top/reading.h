@@ -1,21 +1,21 @@
 /*
- * sample.h - what the admin port said at one moment, and what changed since the moment before
+ * reading.h - what the admin port said at one moment, and what changed since the moment before
  *
  * Purpose:    figures by their path in the JSON of docs/status.md, as they are or per second.
- * Ownership:  a sample owns its documents.
+ * Ownership:  a reading owns its documents.
  * Threading:  plain values.
  * Errors:     a figure that is not there is NAN.
  * Units:      those of docs/status.md; rates per second.
  */
-#ifndef NC_TOP_SAMPLE_H
-#define NC_TOP_SAMPLE_H
+#ifndef NC_TOP_READING_H
+#define NC_TOP_READING_H
 
 #include "top/ask.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-struct sample {
+struct reading {
     json_t *status;     /* /v1/status */
     json_t *namespaces; /* the array of /v1/namespaces */
     json_t *nodes;      /* the array of /v1/nodes */
@@ -24,27 +24,27 @@ struct sample {
 };
 
 /* Asks for all of it; false, with the reason in error, when a part of it does not come. */
-bool sample_take(struct sample *sample, struct asker *asker, char error[ASK_ERROR_LEN]);
-void sample_clear(struct sample *sample);
+bool reading_take(struct reading *reading, struct asker *asker, char error[ASK_ERROR_LEN]);
+void reading_clear(struct reading *reading);
 
 /* One object of all documents, for programs; the caller decrefs it. */
-json_t *sample_json(const struct sample *sample);
+json_t *reading_json(const struct reading *reading);
 
 /* path: members apart by dots, as in "requests.hits". */
-const json_t *sample_at(const json_t *object, const char *path);
-double sample_number(const json_t *object, const char *path);
+const json_t *reading_at(const json_t *object, const char *path);
+double reading_number(const json_t *object, const char *path);
 /* "" when it is none. */
-const char *sample_text(const json_t *object, const char *path);
+const char *reading_text(const json_t *object, const char *path);
 /* The element of an array of objects whose member called name is value; NULL: there is none. */
-const json_t *sample_find(const json_t *array, const char *name, const char *value);
+const json_t *reading_find(const json_t *array, const char *name, const char *value);
 
-/* Two samples of the same process; before may be NULL or of another one: then since its start. */
+/* Two readings of the same process; before may be NULL or of another one: then since its start. */
 struct interval {
-    const struct sample *before, *now;
+    const struct reading *before, *now;
     double seconds;
 };
 
-struct interval interval_of(const struct sample *before, const struct sample *now);
+struct interval interval_of(const struct reading *before, const struct reading *now);
 /* Of a counter in an object as it is now, and as it was before (NULL: it was not there). */
 double interval_rate(const struct interval *interval, const json_t *now, const json_t *before,
                      const char *path);

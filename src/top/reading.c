@@ -1,4 +1,4 @@
-#include "top/sample.h"
+#include "top/reading.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -32,53 +32,54 @@ static json_t *ask_for(struct asker *asker, const char *path, const char *member
     return document;
 }
 
-bool sample_take(struct sample *sample, struct asker *asker, char error[ASK_ERROR_LEN])
+bool reading_take(struct reading *reading, struct asker *asker, char error[ASK_ERROR_LEN])
 {
     json_t *metrics;
 
-    memset(sample, 0, sizeof(*sample));
-    sample->status = asker_get(asker, "/v1/status", error);
-    if (sample->status == NULL) {
+    memset(reading, 0, sizeof(*reading));
+    reading->status = asker_get(asker, "/v1/status", error);
+    if (reading->status == NULL) {
         return false;
     }
-    sample->namespaces = ask_for(asker, "/v1/namespaces", "namespaces", error);
-    sample->nodes = sample->namespaces == NULL ? NULL : ask_for(asker, "/v1/nodes", "nodes", error);
-    metrics = sample->nodes == NULL ? NULL : ask_for(asker, LATENCY, "metrics", error);
+    reading->namespaces = ask_for(asker, "/v1/namespaces", "namespaces", error);
+    reading->nodes = reading->namespaces == NULL ? NULL
+                                                 : ask_for(asker, "/v1/nodes", "nodes", error);
+    metrics = reading->nodes == NULL ? NULL : ask_for(asker, LATENCY, "metrics", error);
     if (metrics == NULL) {
-        sample_clear(sample);
+        reading_clear(reading);
         return false;
     }
-    sample->latency = json_incref(json_object_get(json_array_get(metrics, 0), "samples"));
-    sample->bounds = json_incref(json_object_get(json_array_get(metrics, 0), "bounds"));
+    reading->latency = json_incref(json_object_get(json_array_get(metrics, 0), "samples"));
+    reading->bounds = json_incref(json_object_get(json_array_get(metrics, 0), "bounds"));
     json_decref(metrics);
     return true;
 }
 
-void sample_clear(struct sample *sample)
+void reading_clear(struct reading *reading)
 {
-    json_decref(sample->status);
-    json_decref(sample->namespaces);
-    json_decref(sample->nodes);
-    json_decref(sample->latency);
-    json_decref(sample->bounds);
-    memset(sample, 0, sizeof(*sample));
+    json_decref(reading->status);
+    json_decref(reading->namespaces);
+    json_decref(reading->nodes);
+    json_decref(reading->latency);
+    json_decref(reading->bounds);
+    memset(reading, 0, sizeof(*reading));
 }
 
-json_t *sample_json(const struct sample *sample)
+json_t *reading_json(const struct reading *reading)
 {
     json_t *all = json_object();
 
-    json_object_set(all, "status", sample->status);
-    json_object_set(all, "namespaces", sample->namespaces);
-    json_object_set(all, "nodes", sample->nodes);
-    json_object_set(all, "request_durations", sample->latency);
-    json_object_set(all, "request_duration_bounds", sample->bounds);
+    json_object_set(all, "status", reading->status);
+    json_object_set(all, "namespaces", reading->namespaces);
+    json_object_set(all, "nodes", reading->nodes);
+    json_object_set(all, "request_durations", reading->latency);
+    json_object_set(all, "request_duration_bounds", reading->bounds);
     return all;
 }
 
 /* -- figures -- */
 
-const json_t *sample_at(const json_t *object, const char *path)
+const json_t *reading_at(const json_t *object, const char *path)
 {
     while (*path != '\0') {
         const size_t len = strcspn(path, ".");
@@ -95,46 +96,46 @@ const json_t *sample_at(const json_t *object, const char *path)
     return object;
 }
 
-double sample_number(const json_t *object, const char *path)
+double reading_number(const json_t *object, const char *path)
 {
-    const json_t *at = sample_at(object, path);
+    const json_t *at = reading_at(object, path);
 
     return json_is_number(at) ? json_number_value(at) : (double)NAN;
 }
 
-const char *sample_text(const json_t *object, const char *path)
+const char *reading_text(const json_t *object, const char *path)
 {
-    const char *text = json_string_value(sample_at(object, path));
+    const char *text = json_string_value(reading_at(object, path));
 
     return text == NULL ? "" : text;
 }
 
-const json_t *sample_find(const json_t *array, const char *name, const char *value)
+const json_t *reading_find(const json_t *array, const char *name, const char *value)
 {
     for (size_t i = 0; i < json_array_size(array); i++) {
         const json_t *each = json_array_get(array, i);
 
-        if (strcmp(sample_text(each, name), value) == 0) {
+        if (strcmp(reading_text(each, name), value) == 0) {
             return each;
         }
     }
     return NULL;
 }
 
-/* -- between two samples -- */
+/* -- between two readings -- */
 
-struct interval interval_of(const struct sample *before, const struct sample *now)
+struct interval interval_of(const struct reading *before, const struct reading *now)
 {
     struct interval interval = {.now = now};
 
     if (before != NULL && before->status != NULL &&
-        strcmp(sample_text(before->status, "run_id"), sample_text(now->status, "run_id")) == 0) {
+        strcmp(reading_text(before->status, "run_id"), reading_text(now->status, "run_id")) == 0) {
         interval.before = before;
-        interval.seconds = (sample_number(now->status, "now_unix_ms") -
-                            sample_number(before->status, "now_unix_ms")) /
+        interval.seconds = (reading_number(now->status, "now_unix_ms") -
+                            reading_number(before->status, "now_unix_ms")) /
                            1000;
     } else {
-        interval.seconds = sample_number(now->status, "uptime_ms") / 1000;
+        interval.seconds = reading_number(now->status, "uptime_ms") / 1000;
     }
     if (!(interval.seconds > 0.001)) { /* not a number included; clocks may be set */
         interval.seconds = 0.001;
@@ -145,8 +146,8 @@ struct interval interval_of(const struct sample *before, const struct sample *no
 double interval_rate(const struct interval *interval, const json_t *now, const json_t *before,
                      const char *path)
 {
-    double was = interval->before == NULL ? 0 : sample_number(before, path);
-    double is = sample_number(now, path);
+    double was = interval->before == NULL ? 0 : reading_number(before, path);
+    double is = reading_number(now, path);
 
     if (isnan(was)) { /* it is new, and began with nothing */
         was = 0;
@@ -155,14 +156,14 @@ double interval_rate(const struct interval *interval, const json_t *now, const j
 }
 
 /* How many of this outcome, of all namespaces, took no longer than the bound of this bucket. */
-static double count_of(const struct sample *sample, const char *outcome, size_t bucket)
+static double count_of(const struct reading *reading, const char *outcome, size_t bucket)
 {
     double sum = 0;
 
-    for (size_t i = 0; sample != NULL && i < json_array_size(sample->latency); i++) {
-        const json_t *each = json_array_get(sample->latency, i);
+    for (size_t i = 0; reading != NULL && i < json_array_size(reading->latency); i++) {
+        const json_t *each = json_array_get(reading->latency, i);
 
-        if (strcmp(sample_text(each, "labels.outcome"), outcome) == 0) {
+        if (strcmp(reading_text(each, "labels.outcome"), outcome) == 0) {
             sum += json_number_value(json_array_get(json_object_get(each, "buckets"), bucket));
         }
     }
