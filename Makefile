@@ -151,8 +151,8 @@ export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 .SECONDEXPANSION:
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: all run demo deps test unit integration clients fleet soak tcl-suite check bench asan tsan \
-    corpora fuzz model cover format lint lint-fast lint-slow docs install uninstall dist deb \
+.PHONY: all run demo deps test unit integration clients page fleet soak tcl-suite check bench asan \
+    tsan corpora fuzz model cover format lint lint-fast lint-slow docs install uninstall dist deb \
     package-test clean help FORCE
 
 all: $(BINARY) $(TOP) ## build the daemon, build/nearcached, and nearcached-top
@@ -184,6 +184,7 @@ test: ## what CI runs: install what is missing, build, unit tests, lint, integra
 	@$(MAKE) corpora
 	@$(MAKE) integration
 	@$(MAKE) clients
+	@$(MAKE) page
 	@cat $(OUT)/unit.summary
 
 check: ## the long form before a release: lint, test, sanitizers, a minute of each fuzzer, the model
@@ -210,6 +211,12 @@ clients: $(BINARY) ## scenarios of real clients: npm, PHP, Ruby, Perl, Python
 	@scripts/install_clients.sh
 	@NEARCACHED_BIN='$(abspath $(BINARY))' $(PYTHON) -m pytest -q -ra -p no:cacheprovider \
 	    tests/integration/clients_scenarios.py $(PYTEST_ARGS)
+
+page: $(BINARY) ## the status page in headless Chromium
+	@scripts/install-deps.sh build run test page
+	@scripts/install_clients.sh tests/page
+	@NEARCACHED_BIN='$(abspath $(BINARY))' $(PYTHON) -m pytest -q -ra -p no:cacheprovider \
+	    tests/integration/page_scenarios.py $(PYTEST_ARGS)
 
 fleet: $(BINARY) ## 2 and 4 proxies under each class of faults, FLEET_SECONDS=600 each: hours
 	@NEARCACHED_BIN='$(abspath $(BINARY))' FLEET_SECONDS=$${FLEET_SECONDS:-600} \
@@ -403,6 +410,17 @@ $(OUT)/%.o: %.c $(OUT)/.flags
 	@mkdir -p $(@D)
 	$(say) CC $<
 	$(Q)$(COMPILE) -c -o $@ $<
+
+# The status page, as it is and compressed: assembled into its object, see src/admin/page.c.
+PAGE := src/admin/page/status.html
+$(OUT)/status.html.gz: $(PAGE)
+	@mkdir -p $(@D)
+	$(say) GZIP $@
+	$(Q)gzip -9nc $< > $@
+
+$(OUT)/src/admin/page.o: $(PAGE) $(OUT)/status.html.gz
+$(OUT)/src/admin/page.o: private COMPILE_FLAGS += -DPAGE_PLAIN='"$(PAGE)"' \
+    -DPAGE_PACKED='"$(OUT)/status.html.gz"'
 
 # Rewritten only when it differs, so that other flags, or other modules, rebuild what they concern.
 $(OUT)/.flags: FORCE

@@ -1,7 +1,8 @@
 #!/bin/bash
 # install-deps.sh - installs the Debian packages that the project needs and that are not there
 #
-#   scripts/install-deps.sh [build] [run] [test] [bench] [tcl] [clients] [demo] [package] [dev]
+#   scripts/install-deps.sh [build] [run] [test] [bench] [tcl] [clients] [page] [demo] [package]
+#                           [dev]
 #
 #   Without arguments: build run test.
 #
@@ -9,6 +10,7 @@
 #   test    test frameworks              bench  the servers that are measured against
 #   clients client libraries of other languages
 #   demo    Prometheus, for `make demo`
+#   page    a browser for the status page, and what drives it
 #   tcl     what Redis's own test suite needs
 #   package building Debian packages and trying them
 #   dev     clang, clang-format, shellcheck, gcovr: fuzzing, formatting, linting, coverage
@@ -25,6 +27,7 @@ declare -A packages=(
     [test]="redis-server redis-tools python3 python3-pytest python3-pytest-xdist python3-redis
         python3-pyte python3-yaml libcmocka-dev openssl prometheus"
     [clients]="nodejs npm php-cli php-redis ruby-redis libredis-perl"
+    [page]="chromium fonts-dejavu-core nodejs npm"
     [tcl]="redis-server redis-sentinel redis-tools python3 tcl8.6 dpkg-dev"
     [demo]="prometheus"
     [package]="debhelper dpkg-dev fakeroot lintian debootstrap systemd-container"
@@ -75,7 +78,7 @@ groups=("$@")
 wanted=()
 for group in "${groups[@]}"; do
     [ -n "${packages[$group]:-}" ] ||
-        fail "no group '$group' (there are: build run test bench tcl clients demo package dev)"
+        fail "no group '$group' (there are: ${!packages[*]})"
     read -r -d '' -a names <<<"${packages[$group]}" || true
     wanted+=("${names[@]}")
 done

@@ -6,6 +6,7 @@
  */
 #include "admin/cache_command.h"
 #include "admin/changer.h"
+#include "admin/history.h"
 #include "admin/info.h"
 #include "admin/ports.h"
 #include "admin/service.h"
@@ -553,6 +554,7 @@ static int start(struct daemon *daemon)
     make_run_id(proxy->run_id);
     proxy->cache_command = cache_command;
     proxy->info_section = info_section;
+    proxy->history = history_new();
     proxy->fleet.request_refresh = request_refresh;
     proxy->fleet.refresh_context = daemon;
     daemon->refresh_mail.run = on_refresh_mail;
@@ -579,6 +581,7 @@ static void stop(struct daemon *daemon)
 {
     ports_close_clients(daemon->ports);
     service_fini(&daemon->service);
+    history_stop(daemon->proxy.history);
     event_free(daemon->sweep_event);
     event_free(daemon->housekeeping_event);
     event_free(daemon->drain_event);
@@ -597,6 +600,7 @@ static void stop(struct daemon *daemon)
     /* Mail on its way home, and what a name service still holds. */
     event_base_loop(daemon->control.base, EVLOOP_NONBLOCK);
     upgrade_free(&daemon->upgrade);
+    history_free(&daemon->proxy.history);
     changer_free(&daemon->changer);
     overload_free(&daemon->proxy.overload);
     unlink_jobs_free(&daemon->proxy.fleet.jobs);
@@ -624,6 +628,7 @@ static int run(struct config *config, char **argv)
     log_info("main", "started", "version=%s pid=%d workers=%u maxmemory=%zu backend=%s", NC_VERSION,
              (int)getpid(), daemon.proxy.n_fronts, config->maxmemory, backend);
     service_init(&daemon.service, &daemon.proxy);
+    history_start(daemon.proxy.history, &daemon.proxy);
     begin_to_serve(&daemon);
     worker_run(&daemon.control);
     stop(&daemon);

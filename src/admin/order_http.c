@@ -52,7 +52,8 @@ json_t *json_of_bytes(struct bytes bytes)
 void order_answer_json(struct evhttp_request *request, int status, const char *reason, json_t *json)
 {
     struct evbuffer *body = evbuffer_new();
-    char *text = json_dumps(json, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    /* 15 digits, as in /metrics: 0.05 stays as it is written, every count of bytes exact. */
+    char *text = json_dumps(json, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(15));
 
     CHECK(body != NULL && text != NULL);
     evbuffer_add_printf(body, "%s\n", text);
@@ -131,10 +132,29 @@ static bool has_token(struct evhttp_request *request, const char *password)
            bytes_equal_secret(bytes_of_string(header + 7), password);
 }
 
+/*
+ * Browsers say whose page asks. The token is sent by scripts of our own page alone, but where none
+ * is needed another site's page must not get by either. What is no browser says nothing.
+ */
+static bool is_of_own_page(struct evhttp_request *request)
+{
+    const struct evkeyvalq *headers = evhttp_request_get_input_headers(request);
+    const char *origin = evhttp_find_header(headers, "Origin");
+    const char *host = evhttp_find_header(headers, "Host");
+    const char *begin = origin != NULL ? strstr(origin, "://") : NULL;
+
+    return origin == NULL || (begin != NULL && host != NULL && strcasecmp(begin + 3, host) == 0);
+}
+
 bool order_may(const struct proxy *proxy, struct evhttp_request *request)
 {
     const struct config *config = proxy->config;
 
+    if (!is_of_own_page(request)) {
+        stats_add(METRIC_errors_refused, 1);
+        refuse(request, 403, "Forbidden", "a page of another site asks (Origin)");
+        return false;
+    }
     if (config->cache_command == CACHE_COMMAND_FREE) {
         return true;
     }

@@ -523,14 +523,15 @@ static void end_change(void *context)
     struct proxy *proxy = change->proxy;
 
     proxy->first_change = change->next;
+    if (proxy->first_change != NULL) {
+        begin_change(proxy->first_change);
+    }
+    /* Behind the list's change of state: done may set the next configuration. */
     if (change->done != NULL) {
         change->done(change->context);
     }
     config_unref(&change->config);
     mem_free(change);
-    if (proxy->first_change != NULL) {
-        begin_change(proxy->first_change);
-    }
 }
 
 static void on_config_taken(void *context)

@@ -22,6 +22,7 @@
 
 struct broadcast;
 struct config_change;
+struct history;
 struct hub;
 struct overload;
 struct subscriber;
@@ -153,7 +154,8 @@ struct proxy {
     struct tls_context *tls_clients, *tls_backend; /* control thread: those in force, or NULL */
     proxy_cache_fn cache_command;                  /* init */
     proxy_info_fn info_section;                    /* init */
-    struct changer *changer;            /* init: changes the configuration (admin/changer.h) */
+    struct changer *changer; /* init: changes the configuration (admin/changer.h) */
+    struct history *history; /* control thread: of the metrics (admin/history.h), or NULL */
     void (*begin_drain)(void *context); /* init: control thread; as SIGTERM does */
     void *drain_context;
 
