@@ -382,3 +382,37 @@ bool order_read_telling(const json_t *order, const struct order_words *words, un
     return take_names(out->names, words->names, words->names_max, fault) &&
            take_db(order, &out->db, fault);
 }
+
+/* ---- modes ---- */
+
+static int mode_of(const char *name)
+{
+    for (int mode = MODE_ON; name != NULL && mode <= MODE_OFF; mode++) {
+        if (strcmp(config_mode_name(mode), name) == 0) {
+            return mode;
+        }
+    }
+    return -1;
+}
+
+bool order_read_mode(const json_t *order, struct order_mode *out, struct order_fault *fault)
+{
+    static const char *const known[] = {"mode", "namespace", NULL};
+    const json_t *const space = json_object_get(order, "namespace");
+
+    if (!json_is_object(order)) {
+        return blame(fault, NULL, "not a JSON object");
+    }
+    if (!has_known(order, known, fault)) {
+        return false;
+    }
+    *out = (struct order_mode){.mode = mode_of(json_string_value(json_object_get(order, "mode"))),
+                               .ns = json_string_value(space)};
+    if (out->mode < 0) {
+        return blame(fault, "mode", "none of \"on\", \"bypass\", \"readonly\", \"off\"");
+    }
+    if (space != NULL && out->ns == NULL) {
+        return blame(fault, "namespace", "not a string");
+    }
+    return true;
+}

@@ -3,10 +3,10 @@
  *
  * Purpose:    from the bytes of a body to orders, checked in form: which members there may be, of
  *             which types, how many and how long. What an order means in this proxy (is there such
- * a namespace, may this be done) is for those who carry it out. Ownership:  what is read points
- * into the JSON. Threading:  any thread. Errors:     false, and struct order_fault says which
- * member is to blame, and why.
- *
+ *             a namespace, may this be done) is for those who carry it out.
+ * Ownership:  what is read points into the JSON.
+ * Threading:  any thread.
+ * Errors:     false, and struct order_fault says which member is to blame, and why.
  * Limits:     bodies of 256 KiB, 1000 orders in one of them.
  */
 #ifndef NC_ADMIN_ORDER_BODY_H
@@ -75,5 +75,14 @@ struct order_telling {
 
 bool order_read_telling(const json_t *order, const struct order_words *words, unsigned db,
                         struct order_telling *out, struct order_fault *fault);
+
+/* ---- POST /v1/mode ---- */
+
+struct order_mode {
+    int mode;       /* MODE_ON ... */
+    const char *ns; /* NULL: of all */
+};
+
+bool order_read_mode(const json_t *order, struct order_mode *out, struct order_fault *fault);
 
 #endif
