@@ -23,7 +23,7 @@ RUN apt-get update -qq \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --system --gid 638 nearcached \
     && useradd --system --uid 638 --gid 638 --no-create-home --shell /usr/sbin/nologin nearcached
-COPY --from=build /stage/usr/bin /usr/bin
+COPY --from=build /stage/usr/bin/nearcached /stage/usr/bin/nearcached-top /usr/bin/
 COPY --from=build /stage/etc/nearcached /etc/nearcached
 # By number: Kubernetes cannot tell that a name is not root's (runAsNonRoot).
 USER 638:638

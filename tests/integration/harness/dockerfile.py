@@ -70,6 +70,14 @@ def copies(text):
     return origin, words[:-1], words[-1]
 
 
+def targets(text):
+    """Where COPY puts what it copies: in a folder if that is what it names."""
+    _, sources, destination = copies(text)
+    if destination.endswith("/"):
+        return [destination + pathlib.PurePosixPath(source).name for source in sources]
+    return [destination]
+
+
 def context_files(root):
     """Files that .dockerignore lets into the build, by their path below root."""
     rules = [line.strip() for line in (root / ".dockerignore").read_text().splitlines()
