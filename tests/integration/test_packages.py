@@ -77,14 +77,16 @@ def files_below(folder):
 
 
 def install(folder, *arguments):
-    # Any file will do as the program: what is looked at is where things go.
-    make("install", f"DESTDIR={folder}", f"PROGRAMS={shutil.which(BINARY)}", *arguments)
+    # Those of another flavour will do: what is looked at is where things go.
+    programs = f"PROGRAMS={shutil.which(BINARY)} {shutil.which(f'{BINARY}-top')}"
+    make("install", f"DESTDIR={folder}", programs, *arguments)
     return files_below(folder)
 
 
 def test_install_and_uninstall_are_about_the_same_files(tmp_path):
     found = install(tmp_path, "PREFIX=/usr")
-    expected = {"usr/bin/nearcached", "etc/nearcached/nearcached.conf"}
+    expected = {"usr/bin/nearcached", "usr/bin/nearcached-top",
+                "etc/nearcached/nearcached.conf"}
     expected |= {f"usr/lib/systemd/system/{path.name}" for path in (ROOT / "systemd").iterdir()}
     expected |= {f"usr/share/man/man{path.suffix[1:]}/{path.name}"
                  for path in (ROOT / "docs").glob("*.[1-8]")}
