@@ -23,16 +23,6 @@ static void on_taken(void *context)
     mem_free(change);
 }
 
-static int mode_of(const char *name)
-{
-    for (int mode = MODE_ON; name != NULL && mode <= MODE_OFF; mode++) {
-        if (strcmp(config_mode_name(mode), name) == 0) {
-            return mode;
-        }
-    }
-    return -1;
-}
-
 static const struct config_namespace *space_of(const struct config *config, const char *name)
 {
     for (unsigned i = 0; name != NULL && i < config->n_namespaces; i++) {
@@ -77,19 +67,15 @@ static void change_mode(const struct call *call, int mode, const char *space)
 
 static void act(const struct call *call)
 {
-    static const char *const known[] = {"mode", "namespace", NULL};
-    const json_t *space = json_object_get(call->body, "namespace");
-    const int mode = mode_of(json_string_value(json_object_get(call->body, "mode")));
+    struct order_mode order;
+    struct order_fault fault;
 
-    if (!call_has_known(call, call->body, known)) {
-        return;
-    }
-    if (mode < 0) {
-        call_refuse_field(call, "mode", "none of \"on\", \"bypass\", \"readonly\", \"off\"");
-    } else if (space != NULL && space_of(call->proxy->config, json_string_value(space)) == NULL) {
+    if (!order_read_mode(call->body, &order, &fault)) {
+        call_refuse_fault(call, &fault);
+    } else if (order.ns != NULL && space_of(call->proxy->config, order.ns) == NULL) {
         call_refuse_field(call, "namespace", "no such namespace");
     } else if (may_change(call)) {
-        change_mode(call, mode, json_string_value(space));
+        change_mode(call, order.mode, order.ns);
     }
 }
 

@@ -309,7 +309,8 @@ bool cache_get(struct cache *cache, const struct cache_query *query, unsigned ch
     pthread_mutex_lock(&shard->lock);
     const bool is_hit = hit_locked(cache, shard, query, copy_to, hit, miss, &work);
     pthread_mutex_unlock(&shard->lock);
-    if (NC_UNLIKELY(!is_hit)) {
+    /* A hit leaves some as well where bans had its bucket judged. */
+    if (NC_UNLIKELY(!is_hit || work.trash != ARENA_NONE)) {
         shard_finish(cache, shard, &work);
     }
     return is_hit;

@@ -399,6 +399,8 @@ static enum cache_completion complete(struct fetch *fetch, const struct cache_fi
     struct cache_flight *flight = fetch->flight;
     unsigned char key[MISS_KEY_MAX];
     const size_t key_len = flight->key.len;
+    const uint64_t hash = flight->hash;
+    const uint32_t scope = flight->db;
     const bool may_have_lease = fetch->lease_us > 0 && key_len <= sizeof(key);
     enum cache_completion completion;
 
@@ -408,7 +410,7 @@ static enum cache_completion complete(struct fetch *fetch, const struct cache_fi
     completion = cache_complete(coherence->cache, &fetch->flight, fill, now_us,
                                 coherence->config->max_staleness_ms * 1000, waiters);
     if (may_have_lease) {
-        miss_leases_note(coherence->fleet->leases, bytes_make(key, key_len), MISS_FOUND);
+        miss_leases_found(coherence->fleet->leases, bytes_make(key, key_len), hash, scope);
     }
     return completion;
 }

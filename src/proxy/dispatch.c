@@ -68,9 +68,14 @@ void dispatch_find_route(const struct session *session, const struct dispatch_ca
         route->mask |= key_bit(hash);
         route->is_cached = route->is_cached || config_namespace_of(front->config, key)->cache;
     }
-    /* What is not kept itself may be a source of what is. */
+    /*
+     * What is not kept itself may be a source of what is; and where nobody else tells of writes, it
+     * may become one while this one is under way.
+     */
     route->is_cached = route->is_cached ||
-                       (route->keys.n > 0 && dependencies_are_used(front->coherence.fleet));
+                       (route->keys.n > 0 &&
+                        (dependencies_are_used(front->coherence.fleet) ||
+                         front->coherence.knows_no_writes || front->coherence.n_untold > 0));
     if ((call->command->flags & COMMAND_CHANNEL) != 0) {
         route->is_cached = false;
     }

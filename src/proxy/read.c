@@ -263,7 +263,7 @@ static void queue_reply(struct session *session, const struct read_call *read,
     } else if (outq_append(&request->reply, attribute_of(session, left_us, text)) != 0 ||
                !put_hit(session->front, &request->reply, hit, session->proto,
                         command_downgrade(read->command, read->argv, read->argc))) {
-        session_close(session);
+        session_close_for_memory(session);
         return;
     }
     request->held_bytes = outq_len(&request->reply);
@@ -472,6 +472,16 @@ bool read_answer_stale(struct request *request, struct bytes frame)
     return true;
 }
 
+/* What changes the key is told of on the link that showed it. */
+static bool is_heard_of(const struct front *front, const struct config_namespace *ns,
+                        uint16_t incarnation)
+{
+    const struct epochs_incarnation *at = epochs_at(cache_epochs(front->proxy->cache), incarnation);
+
+    return ns->coherence != COHERENCE_TTL &&
+           atomic_load_explicit(&at->is_told, memory_order_relaxed);
+}
+
 /* As leases see its client: a part of MGET is never held, and has none. */
 static struct miss_client *misses_of(struct session *session)
 {
@@ -499,7 +509,7 @@ static bool take_early(struct session *session, const struct dispatch_call *call
         .incarnation = hit->incarnation,
         .slot = slot,
         .slot_word = epochs_slot_word(cache_epochs(session->front->proxy->cache), slot),
-        .is_told = true,
+        .is_told = is_heard_of(session->front, ns, hit->incarnation),
         .ns = ns->id,
         .life_us = ns->miss_lease_ms * 1000,
         .now_us = query->now_us,
@@ -703,7 +713,7 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
                 return VERDICT_TAKEN;
             }
             if (!take_direct_hit(session, &read, &hit, room)) {
-                session_close(session);
+                session_close_for_memory(session);
                 return VERDICT_TAKEN;
             }
             sample_hit(front, &query, read.command, hit.reply.len);
