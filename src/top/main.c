@@ -23,7 +23,7 @@ static const char usage[] =
     "Shows what the nearcached with this admin port does; 127.0.0.1:9380 when none is given.\n"
     "\n"
     "  -i, --interval SECONDS   between two readings, 0.2 to 60 (2)\n"
-    "  -p, --page PAGE          namespaces, nodes or reasons: what to begin with\n"
+    "  -p, --page PAGE          namespaces, nodes, reasons or keys: what to begin with\n"
     "  -s, --sort COLUMN        sorted by this column, by its heading\n"
     "  -r, --reverse            the other way round\n"
     "  -o, --once               print once and end: figures since the start\n"
@@ -52,7 +52,7 @@ static enum page page_called(const char *name)
             return (enum page)page;
         }
     }
-    refuse(name, "expected namespaces, nodes or reasons");
+    refuse(name, "expected namespaces, nodes, reasons or keys");
     return N_PAGES;
 }
 

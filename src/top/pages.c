@@ -260,6 +260,36 @@ static void fill_reasons(struct table *table, const struct interval *interval)
     }
 }
 
+static const struct table_column key_columns[] = {
+    {"KEY", FORM_TEXT}, {"LIST", FORM_TEXT}, {"COUNT", FORM_COUNT}, {"TOO HIGH BY", FORM_COUNT}};
+
+static void add_keys(struct table *table, const char *list, const json_t *keys, const char *count)
+{
+    size_t i;
+    json_t *key;
+
+    json_array_foreach(keys, i, key)
+    {
+        table_row(table);
+        table_text(table, reading_text(key, "key"));
+        table_text(table, list);
+        table_figure(table, reading_number(key, count));
+        table_figure(table, reading_number(key, "error"));
+    }
+}
+
+static void fill_keys(struct table *table, const struct interval *interval)
+{
+    const char *list;
+    json_t *keys;
+
+    json_object_foreach(json_object_get(interval->now->hot, "hotkeys"), list, keys)
+    {
+        add_keys(table, list, keys, "count");
+    }
+    add_keys(table, "size in bytes", json_object_get(interval->now->hot, "bigkeys"), "bytes");
+}
+
 static const struct {
     const char *name;
     const struct table_column *columns;
@@ -270,6 +300,7 @@ static const struct {
                          fill_namespaces},
     [PAGE_NODES] = {"nodes", node_columns, LEN(node_columns), 0, fill_nodes},
     [PAGE_REASONS] = {"reasons", reason_columns, LEN(reason_columns), 2, fill_reasons},
+    [PAGE_KEYS] = {"keys", key_columns, LEN(key_columns), 1, fill_keys},
 };
 
 const char *page_name(enum page page)

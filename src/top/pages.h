@@ -12,7 +12,7 @@
 #include "top/reading.h"
 #include "top/table.h"
 
-enum page { PAGE_NAMESPACES, PAGE_NODES, PAGE_REASONS, N_PAGES };
+enum page { PAGE_NAMESPACES, PAGE_NODES, PAGE_REASONS, PAGE_KEYS, N_PAGES };
 
 /* "namespaces" */
 const char *page_name(enum page page);

@@ -34,6 +34,7 @@ static json_t *ask_for(struct asker *asker, const char *path, const char *member
 
 bool reading_take(struct reading *reading, struct asker *asker, char error[ASK_ERROR_LEN])
 {
+    char unused[ASK_ERROR_LEN];
     json_t *metrics;
 
     memset(reading, 0, sizeof(*reading));
@@ -52,6 +53,7 @@ bool reading_take(struct reading *reading, struct asker *asker, char error[ASK_E
     reading->latency = json_incref(json_object_get(json_array_get(metrics, 0), "samples"));
     reading->bounds = json_incref(json_object_get(json_array_get(metrics, 0), "bounds"));
     json_decref(metrics);
+    reading->hot = asker_get(asker, "/v1/hotkeys", unused);
     return true;
 }
 
@@ -62,6 +64,7 @@ void reading_clear(struct reading *reading)
     json_decref(reading->nodes);
     json_decref(reading->latency);
     json_decref(reading->bounds);
+    json_decref(reading->hot);
     memset(reading, 0, sizeof(*reading));
 }
 
@@ -74,6 +77,10 @@ json_t *reading_json(const struct reading *reading)
     json_object_set(all, "nodes", reading->nodes);
     json_object_set(all, "request_durations", reading->latency);
     json_object_set(all, "request_duration_bounds", reading->bounds);
+    if (reading->hot != NULL) {
+        json_object_set(all, "hotkeys", json_object_get(reading->hot, "hotkeys"));
+        json_object_set(all, "bigkeys", json_object_get(reading->hot, "bigkeys"));
+    }
     return all;
 }
 

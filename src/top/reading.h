@@ -20,6 +20,7 @@ struct reading {
     json_t *namespaces; /* the array of /v1/namespaces */
     json_t *nodes;      /* the array of /v1/nodes */
     json_t *latency;    /* the samples of nearcached_request_duration_seconds */
+    json_t *hot;        /* /v1/hotkeys; NULL: not without the right token */
     json_t *bounds;     /* its buckets' bounds, in seconds */
 };
 

@@ -120,7 +120,7 @@ static void draw_table(struct view *view, const struct interval *interval, int y
 static void draw_help(int y)
 {
     static const char *const lines[] = {
-        "1 2 3, Tab    namespaces, nodes, reasons of misses and invalidations",
+        "1 2 3 4, Tab  namespaces, nodes, reasons of misses and invalidations, hot and big keys",
         "< >           the column that the table is sorted by",
         "r             the other way round",
         "arrows, page  scroll",

@@ -62,6 +62,24 @@ def test_text_shows_the_same(busy):
     assert re.search(r"miss +cold", top("--once", "-p", "reasons", admin(busy)).stdout)
 
 
+def test_hot_keys_are_shown_to_those_who_may_see_them(start_proxy, redis_server, tmp_path):
+    proxy = start_proxy(redis_server.url(), {"hot-keys-sample": 1, "cache-command": "password",
+                                             "cache-password": "secret"})
+    with proxy.client() as client:
+        client.ok("SET", "hot", "value")
+        for _ in range(50):
+            client.ok("GET", "hot")
+    assert "hot" not in top("--once", "--page", "keys", admin(proxy)).stdout
+    assert "hotkeys" not in json.loads(top("--once", "--json", admin(proxy)).stdout)
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    shown = top("--once", "--page", "keys", "--token-file", str(token), admin(proxy)).stdout
+    assert re.search(r"^hot +requests +\d+", shown, re.M), shown
+    keys = json.loads(top("--once", "--json", admin(proxy),
+                          env={**os.environ, "NEARCACHED_TOKEN": "secret"}).stdout)["hotkeys"]
+    assert keys["requests"][0]["key"] == "hot"
+
+
 def test_rows_are_sorted_by_any_column(busy):
     def names(*options):
         lines = top("--once", admin(busy), *options).stdout.splitlines()
@@ -77,7 +95,7 @@ def test_rows_are_sorted_by_any_column(busy):
     (["nonsense"], "nonsense: expected HOST:PORT"),
     (["http://127.0.0.1"], "expected HOST:PORT"),
     (["--interval", "0"], "0: expected seconds from 0.2 to 60"),
-    (["--page", "x"], "x: expected namespaces, nodes or reasons"),
+    (["--page", "x"], "x: expected namespaces, nodes, reasons or keys"),
     (["--sort", "x"], "x: the page has no such column"),
     (["--json"], "--json: goes with --once"),
     (["a:1", "b:2"], "b:2: one address is enough"),
