@@ -3,8 +3,8 @@
  * waits in a struct scrape; a connection that is closed meanwhile takes its request with it, which
  * the scrape hears of through the connection's close callback.
  *
- * evhttp knows no limit for the number of connections: the timeout bounds how long an idle one
- * lasts, and the listener pauses when descriptors run out instead of spinning on accept().
+ * evhttp knows no limit for the number of connections, visitors do. The timeout bounds how long an
+ * idle one lasts, and the listener pauses when descriptors run out instead of spinning on accept().
  */
 #include "admin/http.h"
 
@@ -20,8 +20,11 @@
 #include "admin/invalidate_http.h"
 #include "admin/metrics.h"
 #include "admin/tell_http.h"
+#include "admin/visitors.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/stats.h"
 #include "base/version.h"
 
 #define HTTP_MAGIC 0x68747470u
@@ -38,6 +41,7 @@ struct admin_http {
     struct proxy *proxy;
     const struct discovery *discovery;
     struct evhttp *server;
+    struct visitors *visitors;
     struct evconnlistener *listener; /* the server's */
     struct event *resume_event;
     struct endpoint endpoint;
@@ -107,7 +111,7 @@ static void on_gathered(const struct metrics_facts *facts, void *context)
     if (request == NULL) {
         return;
     }
-    evhttp_connection_set_closecb(evhttp_request_get_connection(request), NULL, NULL);
+    visitors_watch(evhttp_request_get_connection(request), NULL, NULL);
     body = evbuffer_new();
     CHECK(body != NULL);
     if (metrics_write(facts, body) == 0) {
@@ -124,7 +128,7 @@ static void answer_metrics(struct admin_http *http, struct evhttp_request *reque
 
     scrape->magic = SCRAPE_MAGIC;
     scrape->request = request;
-    evhttp_connection_set_closecb(evhttp_request_get_connection(request), on_scraper_gone, scrape);
+    visitors_watch(evhttp_request_get_connection(request), on_scraper_gone, scrape);
     metrics_gather(http->proxy, on_gathered, scrape);
 }
 
@@ -297,10 +301,16 @@ static void on_accept_error(struct evconnlistener *listener, void *arg)
 {
     const struct timeval pause = {0, PAUSE_MS * 1000};
     const int error = errno;
+    static struct log_limit limit;
+    unsigned suppressed;
 
     (void)arg;
-    log_warn("admin", "admin connections cannot be accepted", "reason=%s pause_ms=%d",
-             log_quote(bytes_of_string(strerror(error))), PAUSE_MS);
+    stats_add(METRIC_accept_failures, 1);
+    if (log_limit_pass(&limit, clock_now_ms(), &suppressed)) {
+        log_warn("admin", "admin connections cannot be accepted",
+                 "reason=%s pause_ms=%d suppressed=%u", log_quote(bytes_of_string(strerror(error))),
+                 PAUSE_MS, suppressed);
+    }
     evconnlistener_disable(listener);
     event_add(serving->resume_event, &pause);
 }
@@ -365,6 +375,7 @@ int admin_http_start(struct admin_http **http, struct proxy *proxy,
     new->resume_event = event_new(base, -1, 0, on_resume, new);
     CHECK(new->resume_event != NULL);
     new->server = new_server(new, base);
+    new->visitors = visitors_new(base, new->server);
     CHECK(evhttp_bind_listener(new->server, listener) != NULL);
     evconnlistener_set_error_cb(listener, on_accept_error);
     serving = new;
@@ -402,6 +413,7 @@ void admin_http_stop(struct admin_http **http)
     order_stop();
     /* The server frees its listener. */
     evhttp_free((*http)->server);
+    visitors_free(&(*http)->visitors);
     event_free((*http)->resume_event);
     (*http)->magic = 0;
     if (serving == *http) {

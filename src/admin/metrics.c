@@ -13,6 +13,7 @@
 
 #include "admin/audit_report.h"
 #include "admin/metric_table.h"
+#include "admin/visitors.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -114,6 +115,7 @@ READ_GAUGE(allocated, facts->allocated_bytes)
 READ_GAUGE(uptime, (double)facts->uptime_us / 1e6)
 READ_GAUGE(ready, facts->is_ready)
 READ_GAUGE(log_dropped, facts->n_log_dropped)
+READ_GAUGE(admin_connections, facts->n_visitors)
 
 static const gauge_fn gauges[N_GAUGES] = {
 #define COUNTER(id, name, labels, help)
@@ -443,6 +445,7 @@ static void add_process(struct gather *gather)
     facts->n_connecting = gate_count_inside();
     facts->n_buffers_refused = mem_count_refused();
     facts->n_log_dropped = log_dropped();
+    facts->n_visitors = visitors_count();
     facts->n_audits = cache_watch_count(proxy->cache);
     facts->stale_ratio = audit_stale_ratio();
 }

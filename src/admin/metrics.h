@@ -52,6 +52,7 @@ struct metrics_facts {
     unsigned n_connecting;
     uint64_t n_buffers_refused;
     uint64_t process_resident_bytes, allocated_bytes, n_log_dropped;
+    unsigned n_visitors; /* connections of the admin port */
 };
 
 /* Writes one exposition: HELP and TYPE once per name, then its samples. */
