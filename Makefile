@@ -138,8 +138,8 @@ export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 .SECONDEXPANSION:
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: all run deps test unit integration clients fleet tcl-suite check bench asan tsan fuzz \
-    model cover format lint lint-fast lint-slow docs install uninstall dist clean help FORCE
+.PHONY: all run deps test unit integration clients fleet chaos tcl-suite check bench asan tsan \
+    fuzz model cover format lint lint-fast lint-slow docs install uninstall dist clean help FORCE
 
 all: $(BINARY) ## build the daemon: build/nearcached
 
@@ -192,6 +192,11 @@ fleet: $(BINARY) ## 2 and 4 proxies under each class of faults, FLEET_SECONDS=60
 	@NEARCACHED_BIN='$(abspath $(BINARY))' FLEET_SECONDS=$${FLEET_SECONDS:-600} \
 	    $(PYTHON) -m pytest -q -ra -s -p no:cacheprovider tests/integration/test_fleet.py \
 	    $(PYTEST_ARGS)
+
+chaos: $(BINARY) ## one proxy on bad days, fault after fault, CHAOS_SECONDS=60 each: half an hour
+	@NEARCACHED_BIN='$(abspath $(BINARY))' CC='$(CC)' CHAOS_SECONDS=$${CHAOS_SECONDS:-60} \
+	    $(RUN_TESTS) $(PYTHON) -m pytest -q -ra -s -p no:cacheprovider \
+	    tests/integration/test_chaos.py $(PYTEST_ARGS)
 
 tcl-suite: ## Redis's own test suite through the proxy; TCL_ARGS='--units unit/multi'
 	@scripts/install-deps.sh build run tcl
