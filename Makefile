@@ -28,6 +28,7 @@ PYTEST_ARGS ?=
 # How many of the integration tests run at once; 0: one, in this process, for -s and --pdb.
 PYTEST_JOBS ?= 2
 BENCH_ARGS ?=
+DEMO_ARGS ?=
 TCL_ARGS ?=
 
 VERSION := $(shell sed -n 's/^\#define NC_VERSION "\(.*\)"/\1/p' src/base/version.h)
@@ -113,12 +114,15 @@ BENCH_ALONE := $(patsubst tests/bench/%.c,$(OUT)/bench/%,\
 BENCH_LINKED := $(patsubst tests/bench/%.c,$(OUT)/bench/%,$(wildcard tests/bench/bench_*.c))
 BENCH := $(BENCH_ALONE) $(BENCH_LINKED)
 
+# What `make demo` needs beside the daemon.
+DEMO := $(OUT)/demo/distance
+
 FUZZ := $(patsubst %.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 OBJS := $(LIB_OBJS) $(MAIN_OBJS) $(UNIT_SOURCES:%.c=$(OUT)/%.o) $(MODEL_OBJS) \
-    $(BENCH:$(OUT)/bench/%=$(OUT)/tests/bench/%.o) $(FUZZ:%=%.o)
+    $(BENCH:$(OUT)/bench/%=$(OUT)/tests/bench/%.o) $(FUZZ:%=%.o) $(DEMO:%=%.o)
 
-C_FILES = $(shell find src tests -name '*.[ch]')
+C_FILES = $(shell find src tests demo -name '*.[ch]')
 SHELL_FILES = $(shell find scripts -name '*.sh') .ci/run
 
 # Used in recipes: as many jobs as cores, unless make was given -j itself.
@@ -138,8 +142,9 @@ export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 .SECONDEXPANSION:
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: all run deps test unit integration clients fleet chaos tcl-suite check bench asan tsan \
-    fuzz model cover format lint lint-fast lint-slow docs install uninstall dist clean help FORCE
+.PHONY: all run demo deps test unit integration clients fleet chaos tcl-suite check bench asan \
+    tsan fuzz model cover format lint lint-fast lint-slow docs install uninstall dist clean help \
+    FORCE
 
 all: $(BINARY) ## build the daemon: build/nearcached
 
@@ -150,6 +155,14 @@ run: ## install what is missing, build, and start it; BACKEND=redis://... ARGS='
 	@scripts/install-deps.sh build run
 	@$(MAKE) $(JOBS) all
 	@exec env NEARCACHED_BIN='$(BINARY)' scripts/run.sh $(ARGS)
+
+demo: ## what it is worth: six workloads with and without it, then a page to look at; DEMO_ARGS
+	@scripts/install-deps.sh build run demo
+	@$(MAKE) $(JOBS) all demo-programs
+	@exec env NEARCACHED_BIN='$(abspath $(BINARY))' $(PYTHON) -B demo/demo.py $(DEMO_ARGS)
+
+.PHONY: demo-programs
+demo-programs: $(DEMO)
 
 deps: ## install the packages that building, running and testing need
 	@scripts/install-deps.sh build run test
@@ -178,7 +191,7 @@ unit-programs: $(UNIT_TESTS)
 unit: $(UNIT_TESTS) ## unit tests (cmocka)
 	@$(RUN_TESTS) scripts/run_unit.sh $(OUT) $(sort $(UNIT_TESTS))
 
-integration: $(BINARY) ## integration tests (pytest); PYTEST_ARGS='-k consistency -x'
+integration: $(BINARY) $(DEMO) ## integration tests (pytest); PYTEST_ARGS='-k consistency -x'
 	@NEARCACHED_BIN='$(abspath $(BINARY))' CC='$(CC)' $(RUN_TESTS) $(PYTHON) -m pytest -q -ra \
 	    -p no:cacheprovider -n $(PYTEST_JOBS) tests/integration $(PYTEST_ARGS)
 
@@ -338,6 +351,10 @@ $(BENCH_LINKED): $(OUT)/bench/%: $(OUT)/tests/bench/%.o $(LIB)
 	@mkdir -p $(@D)
 	$(say) LINK $@
 	$(Q)$(LINK) -o $@ $< $(LIB) $(LIBS)
+
+$(DEMO): $(OUT)/demo/%: $(OUT)/demo/%.o
+	$(say) LINK $@
+	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
 $(FUZZ): $(OUT)/tests/fuzz/%: $(OUT)/tests/fuzz/%.o $(LIB)
 	$(say) LINK $@

@@ -14,8 +14,6 @@ OTHER_FLAGS = {"config", "test", "describe", "version", "help"}
 # Told apart from options by the configuration's loader.
 OTHER_VARIABLES = {"NEARCACHED_CONFIG"}
 
-# Sections with names, any number of them.
-
 problems = []
 
 

@@ -79,9 +79,9 @@ def check_head(path, text):
 
 
 def main():
-    sources = [path for folder in ("src", "tests") for suffix in ("c", "h", "def")
+    sources = [path for folder in ("src", "tests", "demo") for suffix in ("c", "h", "def")
                for path in sorted((ROOT / folder).rglob(f"*.{suffix}"))]
-    scripts = [path for folder in ("scripts", "tests") for suffix in ("py", "sh")
+    scripts = [path for folder in ("scripts", "tests", "demo") for suffix in ("py", "sh")
                for path in sorted((ROOT / folder).rglob(f"*.{suffix}"))]
     for path in [*sources, *scripts, ROOT / "Makefile", ROOT / ".ci/run"]:
         text = path.read_text()

@@ -42,7 +42,7 @@ class ReplyError(Exception):
     """An error reply; str() is its text without the leading dash."""
 
 
-def _can_bind(port):
+def can_bind(port):
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -57,7 +57,7 @@ def free_port(with_bus=False):
     for _ in range(10000):
         port = _random.randrange(PORT_FIRST, PORT_LAST)
         wanted = {port, port + BUS_OFFSET} if with_bus else {port}
-        if wanted & _handed_out or not all(_can_bind(each) for each in wanted):
+        if wanted & _handed_out or not all(can_bind(each) for each in wanted):
             continue
         _handed_out.update(wanted)
         return port

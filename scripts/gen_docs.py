@@ -39,6 +39,8 @@ def table_lines(table):
     text = (ROOT / "src" / "tables" / table).read_text()
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
     for line in text.splitlines():
+        if line.startswith("#"):
+            continue
         match = re.fullmatch(r"\s*([A-Z_]+)\((.*)\)\s*", line)
         if not match:
             if line.strip():
@@ -71,7 +73,8 @@ class Option:
 
 
 def read_options():
-    """All options in the table's order (those of namespaces last), and the word lists."""
+    """All options in the table's order, and the word lists. What namespaces may override stands
+    behind their own options."""
     options, overrides, words = [], [], {}
     for macro, arguments in table_lines("options.def"):
         if macro == "OPTION":
@@ -82,11 +85,12 @@ def read_options():
             words[arguments[0]] = arguments[1]
         else:
             sys.exit(f"options.def: unknown macro {macro}")
-    for name in overrides:
+    at = max(i for i, option in enumerate(options) if option.section == "namespace") + 1
+    for i, name in enumerate(overrides):
         of = next(o for o in options if o.name == name and o.section != "namespace")
         option = Option("namespace", of.name, of.kind, "", of.low, of.high, "LIVE", of.text)
         option.is_override = True
-        options.append(option)
+        options.insert(at + i, option)
     for _, arguments in table_lines("events.def"):
         options.append(Option(arguments[0].replace("_", "-"), *arguments[1:]))
     return options, words
@@ -98,8 +102,8 @@ REPEATED = ("namespace", "dependency", "event", "event-source")
 
 class Metric:
     def __init__(self, macro, name, text):
-        self.name = "nearcached_" + name
-        self.kind = macro.replace("NS_", "").lower()
+        self.name = ("" if macro.startswith("STANDARD_") else "nearcached_") + name
+        self.kind = re.sub(r"^(NS_READ_|NS_|READ_|STANDARD_)|_LIST$", "", macro).lower()
         self.is_by_namespace = macro.startswith("NS_")
         self.text = text
         self.labels = []
@@ -108,8 +112,9 @@ class Metric:
 def read_metrics():
     metrics = []
     for macro, (_, name, labels, text) in table_lines("metrics.def"):
-        if not metrics or metrics[-1].name != "nearcached_" + name:
-            metrics.append(Metric(macro, name, text))
+        metric = Metric(macro, name, text)
+        if not metrics or metrics[-1].name != metric.name:
+            metrics.append(metric)
         if labels:
             metrics[-1].labels.append(labels)
     return metrics
@@ -144,10 +149,12 @@ def metrics_page():
         labels = ["`namespace`"] if metric.is_by_namespace else []
         values = {}
         for label in metric.labels:
-            name, value = re.fullmatch(r'(\w+)="(.*)"', label).groups()
-            values.setdefault(name, []).append(value)
+            if "=" not in label:
+                labels += [f"`{name}`" for name in label.split(",")]
+            for name, value in re.findall(r'(\w+)="([^"]*)"', label):
+                values.setdefault(name, []).append(value)
         for name, of in values.items():
-            labels.append(f"`{name}`: {', '.join(of)}")
+            labels.append(f"`{name}`: {', '.join(dict.fromkeys(of))}")
         lines.append(f"| `{metric.name}` | {metric.kind} | {'; '.join(labels)} "
                      f"| {markdown(metric.text)} |")
     return "\n".join(lines) + "\n"
@@ -178,6 +185,25 @@ def manual_page():
     return "\n".join(lines) + "\n"
 
 
+# The flags that nearcached(8) explains; nearcached.conf(5) has them all.
+COMMON_FLAGS = ("backend", "listen", "admin", "requirepass", "maxmemory", "threads", "coherence",
+                "max-staleness", "process-memory", "dry-run", "log-level", "log-format")
+
+
+def command_page():
+    options, words = read_options()
+    lines = []
+    for spelling in COMMON_FLAGS:
+        option = next(o for o in options if o.spelling == spelling and o.section != "namespace")
+        text = option.text[0].upper() + option.text[1:]
+        initial = f"default {option.initial}" if option.initial else "none by default"
+        value = "" if option.kind == "BOOL" else ' " VALUE"'
+        lines += [".TP", f".{'BI' if value else 'B'} {roff('--' + spelling)}{value}",
+                  roff(text if "://" not in text.split()[0] else option.text) + ".", ".br",
+                  roff(f"({option.accepts(words)}; {initial})")]
+    return "\n".join(lines) + "\n"
+
+
 PAGES = {
     "docs/configuration.md": ("<!-- generated from src/tables/options.def: begin -->\n",
                               "<!-- generated: end -->\n", configuration_page),
@@ -185,6 +211,8 @@ PAGES = {
                         "<!-- generated: end -->\n", metrics_page),
     "docs/nearcached.conf.5": ('.\\" generated from src/tables/options.def: begin\n',
                                '.\\" generated: end\n', manual_page),
+    "docs/nearcached.8": ('.\\" generated from src/tables/options.def: begin\n',
+                          '.\\" generated: end\n', command_page),
 }
 
 

@@ -1,19 +1,20 @@
 #!/bin/bash
 # install-deps.sh - installs the Debian packages that the project needs and that are not there
 #
-#   scripts/install-deps.sh [build] [run] [test] [bench] [tcl] [clients] [dev]
+#   scripts/install-deps.sh [build] [run] [test] [bench] [tcl] [clients] [demo] [dev]
 #
 #   Without arguments: build run test.
 #
 #   build   compiler and libraries       run    what `make run` starts, and a client to try it
 #   test    test frameworks              bench  the servers that are measured against
 #   clients client libraries of other languages
+#   demo    Prometheus, for `make demo`
 #   tcl     what Redis's own test suite needs
 #   dev     clang, clang-format, shellcheck, gcovr: fuzzing, formatting, linting, coverage
 #
 # Nothing is done, and nothing asked of the network, when all of it is there. Debian's packages of
-# redis-server and memcached start a service of their own (ports 6379 and 11211): it is neither used
-# nor stopped.
+# redis-server, memcached and prometheus start a service of their own (ports 6379, 11211, 9090): it
+# is neither used nor stopped.
 set -euo pipefail
 
 declare -A packages=(
@@ -24,6 +25,7 @@ declare -A packages=(
         libcmocka-dev openssl"
     [clients]="nodejs npm php-cli php-redis ruby-redis libredis-perl"
     [tcl]="redis-server redis-sentinel redis-tools python3 tcl8.6 dpkg-dev"
+    [demo]="prometheus"
     [bench]="redis-server python3 memcached nutcracker xz-utils"
     [dev]="clang clang-format libclang-rt-dev shellcheck gcovr"
 )
@@ -53,6 +55,7 @@ check_elsewhere() {
             pkg-config --exists cmocka 2>/dev/null || missing+=(cmocka)
             ;;
         tcl) command -v tclsh8.6 >/dev/null || missing+=(tclsh8.6) ;;
+        demo) command -v prometheus >/dev/null || missing+=(prometheus) ;;
         bench) command -v nutcracker >/dev/null || missing+=(nutcracker) ;;
         dev) command -v clang >/dev/null || missing+=(clang) ;;
         esac
@@ -67,7 +70,7 @@ groups=("$@")
 wanted=()
 for group in "${groups[@]}"; do
     [ -n "${packages[$group]:-}" ] ||
-        fail "no group '$group' (there are: build run test bench tcl clients dev)"
+        fail "no group '$group' (there are: build run test bench tcl clients demo dev)"
     read -r -d '' -a names <<<"${packages[$group]}" || true
     wanted+=("${names[@]}")
 done

@@ -7,7 +7,7 @@
 #include "admin/cache_call.h"
 #include "admin/coherence_state.h"
 #include "admin/info.h"
-#include "admin/metric_table.h"
+#include "admin/metrics.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -138,15 +138,18 @@ static void add_stat(struct stats_list *list, const char *name, size_t name_len,
     }
 }
 
-/* "stale_refused" of reason="stale-refused". */
-static void word_of_label(const char *labels, char *out, size_t size)
+/* "stale_refused" of reason="stale-refused"; of several labels all values. */
+static void word_of_labels(const char *labels, char *out, size_t size)
 {
-    const char *value = strchr(labels, '"');
+    struct bytes name, value;
     size_t n = 0;
 
-    if (value != NULL) {
-        for (value++; *value != '"' && *value != '\0' && n + 1 < size; value++) {
-            out[n++] = *value == '-' ? '_' : *value;
+    while (metric_label_next(&labels, &name, &value)) {
+        if (n > 0 && n + 1 < size) {
+            out[n++] = '_';
+        }
+        for (size_t i = 0; i < value.len && n + 1 < size; i++) {
+            out[n++] = value.ptr[i] == '-' ? '_' : (char)value.ptr[i];
         }
     }
     out[n] = '\0';
@@ -169,7 +172,7 @@ static void add_counters(struct stats_list *list)
             add_stat(list, line->name, name_len, "", metric_total(line->name));
         }
         if (line->labels[0] != '\0') {
-            word_of_label(line->labels, word, sizeof(word));
+            word_of_labels(line->labels, word, sizeof(word));
             add_stat(list, line->name, name_len, word, metric_line_sum(line));
         }
         former = line->name;

@@ -17,8 +17,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "admin/exposition.h"
 #include "admin/invalidate_http.h"
-#include "admin/metrics.h"
 #include "admin/tell_http.h"
 #include "admin/visitors.h"
 #include "base/clock.h"
@@ -52,6 +52,7 @@ struct admin_http {
 struct scrape {
     uint32_t magic;
     struct evhttp_request *request; /* NULL: its connection was closed */
+    int64_t began_at_us;
 };
 
 struct page {
@@ -104,6 +105,8 @@ static void on_gathered(const struct metrics_facts *facts, void *context)
 {
     struct scrape *scrape = OBJ_FROM(context, struct scrape, SCRAPE_MAGIC);
     struct evhttp_request *request = scrape->request;
+    const int64_t began_at_us = scrape->began_at_us;
+    enum exposition_format format;
     struct evbuffer *body;
 
     scrape->magic = 0;
@@ -114,12 +117,16 @@ static void on_gathered(const struct metrics_facts *facts, void *context)
     visitors_watch(evhttp_request_get_connection(request), NULL, NULL);
     body = evbuffer_new();
     CHECK(body != NULL);
-    if (metrics_write(facts, body) == 0) {
-        admin_http_reply(request, HTTP_OK, "OK", METRICS_CONTENT_TYPE, body);
+    format = exposition_choose(
+        evhttp_find_header(evhttp_request_get_input_headers(request), "Accept"));
+    evhttp_add_header(evhttp_request_get_output_headers(request), "Vary", "Accept");
+    if (exposition_write(facts, format, body) == 0) {
+        admin_http_reply(request, HTTP_OK, "OK", exposition_content_type(format), body);
     } else {
         reply_text(request, HTTP_INTERNAL, "Internal Server Error", "out of memory");
     }
     evbuffer_free(body);
+    stats_observe(HISTOGRAM_scrape, clock_now_us() - began_at_us, 1);
 }
 
 static void answer_metrics(struct admin_http *http, struct evhttp_request *request)
@@ -128,6 +135,7 @@ static void answer_metrics(struct admin_http *http, struct evhttp_request *reque
 
     scrape->magic = SCRAPE_MAGIC;
     scrape->request = request;
+    scrape->began_at_us = clock_now_us();
     visitors_watch(evhttp_request_get_connection(request), on_scraper_gone, scrape);
     metrics_gather(http->proxy, on_gathered, scrape);
 }

@@ -5,21 +5,49 @@
 #include "base/check.h"
 #include "config/config.h"
 
+#define LINE(name, labels, help, kind, is_by_namespace, is_standard, index)                        \
+    {name, labels, help, METRIC_##kind, is_by_namespace, is_standard, index},
+
 static const struct metric_line lines[] = {
-#define COUNTER(id, name, labels, help) {name, labels, help, METRIC_COUNTER, false, METRIC_##id},
+#define COUNTER(id, name, labels, help) LINE(name, labels, help, COUNTER, false, false, METRIC_##id)
 #define NS_COUNTER(id, name, labels, help)                                                         \
-    {name, labels, help, METRIC_COUNTER, true, NS_METRIC_##id},
-#define GAUGE(id, name, labels, help) {name, labels, help, METRIC_GAUGE, false, GAUGE_##id},
-#define NS_GAUGE(id, name, labels, help) {name, labels, help, METRIC_GAUGE, true, GAUGE_##id},
+    LINE(name, labels, help, COUNTER, true, false, NS_METRIC_##id)
 #define HISTOGRAM(id, name, labels, help)                                                          \
-    {name, labels, help, METRIC_HISTOGRAM, false, HISTOGRAM_##id},
+    LINE(name, labels, help, HISTOGRAM, false, false, HISTOGRAM_##id)
+#define NS_HISTOGRAM(id, name, labels, help)                                                       \
+    LINE(name, labels, help, HISTOGRAM, true, false, NS_HISTOGRAM_##id)
+#define GAUGE(id, name, labels, help) LINE(name, labels, help, GAUGE, false, false, GAUGE_##id)
+#define NS_GAUGE(id, name, labels, help) LINE(name, labels, help, GAUGE, true, false, GAUGE_##id)
+#define READ_COUNTER(id, name, labels, help)                                                       \
+    LINE(name, labels, help, READ_COUNTER, false, false, GAUGE_##id)
+#define NS_READ_COUNTER(id, name, labels, help)                                                    \
+    LINE(name, labels, help, READ_COUNTER, true, false, GAUGE_##id)
+#define STANDARD_GAUGE(id, name, labels, help)                                                     \
+    LINE(name, labels, help, GAUGE, false, true, GAUGE_##id)
+#define STANDARD_COUNTER(id, name, labels, help)                                                   \
+    LINE(name, labels, help, READ_COUNTER, false, true, GAUGE_##id)
+#define GAUGE_LIST(id, name, labels, help)                                                         \
+    LINE(name, labels, help, GAUGE_LIST, false, false, METRIC_LIST_##id)
+#define COUNTER_LIST(id, name, labels, help)                                                       \
+    LINE(name, labels, help, COUNTER_LIST, false, false, METRIC_LIST_##id)
 #include "tables/metrics.def"
-#undef COUNTER
-#undef NS_COUNTER
-#undef GAUGE
-#undef NS_GAUGE
-#undef HISTOGRAM
 };
+
+const char *metric_line_type(const struct metric_line *line)
+{
+    switch (line->kind) {
+    case METRIC_COUNTER:
+    case METRIC_READ_COUNTER:
+    case METRIC_COUNTER_LIST:
+        return "counter";
+    case METRIC_GAUGE:
+    case METRIC_GAUGE_LIST:
+        return "gauge";
+    case METRIC_HISTOGRAM:
+        break;
+    }
+    return "histogram";
+}
 
 const struct metric_line *metric_line_at(unsigned i)
 {

@@ -13,33 +13,53 @@
 
 #include <stdbool.h>
 
-/* stats.h numbers what it counts; gauges are read, not counted. */
+/* stats.h numbers what it counts; these are read, not counted. */
 enum gauge {
-#define COUNTER(id, name, labels, help)
-#define NS_COUNTER(id, name, labels, help)
 #define GAUGE(id, name, labels, help) GAUGE_##id,
-#define NS_GAUGE(id, name, labels, help) GAUGE_##id,
-#define HISTOGRAM(id, name, labels, help)
+#define NS_GAUGE GAUGE
+#define READ_COUNTER GAUGE
+#define NS_READ_COUNTER GAUGE
+#define STANDARD_GAUGE GAUGE
+#define STANDARD_COUNTER GAUGE
 #include "tables/metrics.def"
-#undef COUNTER
-#undef NS_COUNTER
-#undef GAUGE
-#undef NS_GAUGE
-#undef HISTOGRAM
     N_GAUGES
 };
 
-enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
+/* Those with a sample for each node, worker or the like. */
+enum metric_list {
+#define GAUGE_LIST(id, name, labels, help) METRIC_LIST_##id,
+#define COUNTER_LIST GAUGE_LIST
+#include "tables/metrics.def"
+    N_METRIC_LISTS
+};
+
+enum metric_kind {
+    METRIC_COUNTER, /* counted by stats.h */
+    METRIC_GAUGE,
+    METRIC_HISTOGRAM,
+    METRIC_READ_COUNTER,
+    METRIC_GAUGE_LIST,
+    METRIC_COUNTER_LIST
+};
 
 struct metric_line {
-    const char *name;   /* without "nearcached_" */
-    const char *labels; /* fixed ones, ready to print; "" when there are none */
+    const char *name;   /* without its prefix */
+    const char *labels; /* fixed ones, ready to print; "" when there are none. Lists: their names */
     const char *help;
     enum metric_kind kind;
     bool is_by_namespace;
-    /* An enum metric or (is_by_namespace) enum ns_metric; enum gauge; enum histogram. */
+    bool is_standard; /* no prefix */
+    /* Of the enum that its kind and is_by_namespace name: metric, ns_metric, gauge, ... */
     unsigned index;
 };
+
+static inline const char *metric_line_prefix(const struct metric_line *line)
+{
+    return line->is_standard ? "" : "nearcached_";
+}
+
+/* "counter", "gauge" or "histogram". */
+const char *metric_line_type(const struct metric_line *line);
 
 /* In the table's order: lines that share a name stand together. NULL behind the end. */
 const struct metric_line *metric_line_at(unsigned i);

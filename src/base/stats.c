@@ -7,6 +7,7 @@
 #include "base/stats.h"
 
 #include <pthread.h>
+#include <string.h>
 
 #include "base/mem.h"
 
@@ -32,9 +33,8 @@ struct stats_block *stats_register(void)
 }
 
 /* What is observed most is short, so the search begins at the short end. */
-void stats_observe(enum histogram histogram, int64_t us, uint64_t n)
+static void observe(struct stats_histogram *mine, int64_t us, uint64_t n)
 {
-    struct stats_histogram *mine = &stats_block()->histograms[histogram];
     const int64_t counted_us = us < 0 ? 0 : us;
     unsigned bucket = 0;
 
@@ -43,6 +43,16 @@ void stats_observe(enum histogram histogram, int64_t us, uint64_t n)
     }
     stats_bump(&mine->buckets[bucket], n);
     stats_bump(&mine->sum_us, (uint64_t)counted_us * n);
+}
+
+void stats_observe(enum histogram histogram, int64_t us, uint64_t n)
+{
+    observe(&stats_block()->histograms[histogram], us, n);
+}
+
+void stats_ns_observe(unsigned ns, enum ns_histogram histogram, int64_t us, uint64_t n)
+{
+    observe(&stats_block()->ns_histograms[ns][histogram], us, n);
 }
 
 static const struct stats_block *first_block(void)
@@ -74,23 +84,39 @@ uint64_t stats_ns_sum(unsigned ns, enum ns_metric metric)
     return sum;
 }
 
+static void add_histogram(const struct stats_histogram *theirs, uint64_t buckets[STATS_BUCKETS],
+                          uint64_t *sum_us)
+{
+    for (unsigned i = 0; i < STATS_BUCKETS; i++) {
+        buckets[i] += atomic_load_explicit(&theirs->buckets[i], memory_order_relaxed);
+    }
+    *sum_us += atomic_load_explicit(&theirs->sum_us, memory_order_relaxed);
+}
+
+static void cumulate(uint64_t buckets[STATS_BUCKETS])
+{
+    for (unsigned i = 1; i < STATS_BUCKETS; i++) {
+        buckets[i] += buckets[i - 1];
+    }
+}
+
 void stats_histogram_sum(enum histogram histogram, uint64_t out[STATS_BUCKETS], uint64_t *sum_us)
 {
-    uint64_t buckets[STATS_BUCKETS] = {0};
-    uint64_t total_us = 0;
-    uint64_t n_observed = 0;
-
+    memset(out, 0, STATS_BUCKETS * sizeof(out[0]));
+    *sum_us = 0;
     for (const struct stats_block *block = first_block(); block != NULL; block = block->next) {
-        const struct stats_histogram *theirs = &block->histograms[histogram];
+        add_histogram(&block->histograms[histogram], out, sum_us);
+    }
+    cumulate(out);
+}
 
-        for (unsigned i = 0; i < STATS_BUCKETS; i++) {
-            buckets[i] += atomic_load_explicit(&theirs->buckets[i], memory_order_relaxed);
-        }
-        total_us += atomic_load_explicit(&theirs->sum_us, memory_order_relaxed);
+void stats_ns_histogram_sum(unsigned ns, enum ns_histogram histogram, uint64_t out[STATS_BUCKETS],
+                            uint64_t *sum_us)
+{
+    memset(out, 0, STATS_BUCKETS * sizeof(out[0]));
+    *sum_us = 0;
+    for (const struct stats_block *block = first_block(); block != NULL; block = block->next) {
+        add_histogram(&block->ns_histograms[ns][histogram], out, sum_us);
     }
-    for (unsigned i = 0; i < STATS_BUCKETS; i++) {
-        n_observed += buckets[i];
-        out[i] = n_observed;
-    }
-    *sum_us = total_us;
+    cumulate(out);
 }

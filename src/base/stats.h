@@ -20,47 +20,26 @@
 
 enum metric {
 #define COUNTER(id, name, labels, help) METRIC_##id,
-#define NS_COUNTER(id, name, labels, help)
-#define GAUGE(id, name, labels, help)
-#define NS_GAUGE(id, name, labels, help)
-#define HISTOGRAM(id, name, labels, help)
 #include "tables/metrics.def"
-#undef COUNTER
-#undef NS_COUNTER
-#undef GAUGE
-#undef NS_GAUGE
-#undef HISTOGRAM
     N_METRICS
 };
 
 enum ns_metric {
-#define COUNTER(id, name, labels, help)
 #define NS_COUNTER(id, name, labels, help) NS_METRIC_##id,
-#define GAUGE(id, name, labels, help)
-#define NS_GAUGE(id, name, labels, help)
-#define HISTOGRAM(id, name, labels, help)
 #include "tables/metrics.def"
-#undef COUNTER
-#undef NS_COUNTER
-#undef GAUGE
-#undef NS_GAUGE
-#undef HISTOGRAM
     N_NS_METRICS
 };
 
 enum histogram {
-#define COUNTER(id, name, labels, help)
-#define NS_COUNTER(id, name, labels, help)
-#define GAUGE(id, name, labels, help)
-#define NS_GAUGE(id, name, labels, help)
 #define HISTOGRAM(id, name, labels, help) HISTOGRAM_##id,
 #include "tables/metrics.def"
-#undef COUNTER
-#undef NS_COUNTER
-#undef GAUGE
-#undef NS_GAUGE
-#undef HISTOGRAM
     N_HISTOGRAMS
+};
+
+enum ns_histogram {
+#define NS_HISTOGRAM(id, name, labels, help) NS_HISTOGRAM_##id,
+#include "tables/metrics.def"
+    N_NS_HISTOGRAMS
 };
 
 /* Upper bounds in microseconds, 10 us to 10 s; the last bucket is +Inf. */
@@ -76,6 +55,7 @@ struct stats_block {
     _Atomic uint64_t counters[N_METRICS];
     _Atomic uint64_t ns_counters[STATS_NAMESPACES][N_NS_METRICS];
     struct stats_histogram histograms[N_HISTOGRAMS];
+    struct stats_histogram ns_histograms[STATS_NAMESPACES][N_NS_HISTOGRAMS];
     struct stats_block *next; /* the registry's list; init */
 };
 
@@ -108,11 +88,14 @@ static inline void stats_ns_add(unsigned ns, enum ns_metric metric, uint64_t n)
 
 /* n observations of one value: a batch of hits shares one clock reading. */
 void stats_observe(enum histogram histogram, int64_t us, uint64_t n);
+void stats_ns_observe(unsigned ns, enum ns_histogram histogram, int64_t us, uint64_t n);
 
 /* Sums over all threads. */
 uint64_t stats_sum(enum metric metric);
 uint64_t stats_ns_sum(unsigned ns, enum ns_metric metric);
 /* Cumulative counts as Prometheus wants them, out[STATS_BUCKETS - 1] is the total. */
 void stats_histogram_sum(enum histogram histogram, uint64_t out[STATS_BUCKETS], uint64_t *sum_us);
+void stats_ns_histogram_sum(unsigned ns, enum ns_histogram histogram, uint64_t out[STATS_BUCKETS],
+                            uint64_t *sum_us);
 
 #endif

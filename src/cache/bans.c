@@ -219,6 +219,8 @@ static void judge_locked(struct cache *cache, struct shard *shard, const struct 
         return;
     }
     stats_add(reason, 1);
+    stats_ns_add(entry->ns, NS_METRIC_invalidated, 1);
+    gone_put(&shard->gone, entry_hash(entry), GONE_INVALIDATED);
     shard_remove_locked(cache, shard, entry, entry_hash(entry), work);
 }
 

@@ -186,6 +186,19 @@ void cache_set_margin(struct cache *cache, unsigned ns, int64_t early_us, int64_
     atomic_store_explicit(&cache->margins[ns], (uint32_t)margin, memory_order_relaxed);
 }
 
+static enum cache_miss why_gone_locked(struct shard *shard, uint64_t hash)
+{
+    switch (gone_why(&shard->gone, hash)) {
+    case GONE_INVALIDATED:
+        return CACHE_INVALIDATED;
+    case GONE_EVICTED:
+        return CACHE_EVICTED;
+    case GONE_UNKNOWN:
+        break;
+    }
+    return CACHE_COLD;
+}
+
 /* The view, if it may be served; otherwise *miss, and what will never be served again is gone. */
 static inline struct entry *find_valid_locked(struct cache *cache, struct shard *shard,
                                               const struct cache_query *query,
@@ -199,6 +212,7 @@ static inline struct entry *find_valid_locked(struct cache *cache, struct shard 
 
     *miss = CACHE_COLD;
     if (slot == NULL) {
+        *miss = why_gone_locked(shard, hash);
         return NULL;
     }
     struct entry *entry = entry_at(*slot);
@@ -566,6 +580,8 @@ enum cache_outcome cache_lookup(struct cache *cache, const struct cache_query *q
     shard_finish(cache, shard, &work);
     if (outcome == CACHE_HIT) {
         hit->is_near = miss == CACHE_NEAR;
+    } else {
+        hit->miss = (uint8_t)miss;
     }
     if (outcome == CACHE_BEGUN) {
         *flight = fresh;
@@ -624,6 +640,10 @@ static bool invalidate_locked(struct cache *cache, struct shard *shard, struct b
             struct entry *entry = entry_at(*slot);
             const enum entry_state state = shard_state_of(cache, entry, entry_tick(clock_now_us()));
             was_live = was_live || state == STATE_LIVE;
+            if (state == STATE_LIVE) {
+                stats_ns_add(entry->ns, NS_METRIC_invalidated, 1);
+                gone_put(&shard->gone, hash, GONE_INVALIDATED);
+            }
             shard_remove_dead_locked(cache, shard, entry, hash, state, work);
         }
         db = next;
@@ -779,6 +799,7 @@ static bool insert_locked(struct cache *cache, struct shard *shard, uint64_t has
     if (!table_insert(&shard->table, hash, arena_ref_of(entry))) {
         return false;
     }
+    gone_forget(&shard->gone, hash);
     if (built->block != NULL) {
         entry->body = arena_ref_of(built->block);
         entry->deadline = built->block->deadline;

@@ -126,10 +126,22 @@ struct cache_hit {
     bool is_near, is_renewable;
     uint16_t incarnation;
     int64_t left_us;
+    uint8_t miss; /* of cache_lookup() without a hit: enum cache_miss */
 };
 
-/* Why cache_get() found nothing: the label of the miss. Of a hit: CACHE_NEAR, or CACHE_COLD. */
-enum cache_miss { CACHE_COLD, CACHE_EXPIRED, CACHE_EPOCH, CACHE_STALE, CACHE_NEAR };
+/*
+ * Why cache_get() found nothing: the label of the miss. Of a hit: CACHE_NEAR, or CACHE_COLD.
+ * Invalidated, evicted: its key was held, and what went last not long ago; see gone.h.
+ */
+enum cache_miss {
+    CACHE_COLD,
+    CACHE_EXPIRED,
+    CACHE_EPOCH,
+    CACHE_STALE,
+    CACHE_NEAR,
+    CACHE_INVALIDATED,
+    CACHE_EVICTED
+};
 
 /*
  * The hit path. copy_to has room for CACHE_COPY_MAX bytes. True: *hit is filled in. False: *miss

@@ -292,6 +292,7 @@ static void finish_victim_locked(struct cache *cache, struct shard *shard, struc
 
     if (state == STATE_LIVE) {
         stats_ns_add(victim->ns, NS_METRIC_evictions, 1);
+        gone_put(&shard->gone, entry_hash(victim), GONE_EVICTED);
         stats_add(METRIC_invalidations_capacity, 1);
     } else {
         count_dead(victim, state);

@@ -16,6 +16,7 @@
 #include <pthread.h>
 
 #include "cache/flight.h"
+#include "cache/gone.h"
 #include "cache/policy.h"
 #include "cache/table.h"
 #include "cache/tag_bans.h"
@@ -59,6 +60,7 @@ struct shard {
     struct shard_note notes[SHARD_NOTES];           /* lock */
     struct cache_watch *watches[CACHE_WATCH_HEADS]; /* lock: by hash of the key */
     unsigned n_watches;                             /* lock */
+    struct gone gone;                               /* lock: by scoped hash */
 } __attribute__((aligned(64)));
 
 /* Where a walk over all entries stands. */

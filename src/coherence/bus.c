@@ -198,7 +198,10 @@ static void take_good(struct bus *bus, unsigned channel, const struct bus_header
         break;
     }
     apply(bus, records);
-    stats_observe(HISTOGRAM_bus_lag, clock_unix_us() - header->sent_unix_us, 1);
+    const int64_t lag_us = clock_unix_us() - header->sent_unix_us;
+
+    stats_observe(HISTOGRAM_bus_lag, lag_us, 1);
+    stats_observe(HISTOGRAM_lag_bus, lag_us, 1);
     atomic_store_explicit(
         &bus->n_peers,
         bus_peers_count(bus->peers, now_us - HEARTBEATS_TO_SILENCE * heartbeat_us(bus)),

@@ -264,6 +264,7 @@ static void on_ping_reply(struct link_op *op, struct link *link, unsigned index,
     }
     /* -BUSY and -LOADING prove that the link is alive, not that earlier writes were told. */
     if (part.len > 0 && part.ptr[0] == '+') {
+        stats_observe(HISTOGRAM_lag_tracking, clock_now_us() - op->sent_at_us, 1);
         track_advance(track, op->sent_at_us);
     }
     pass_legs(&track->legs_sent);

@@ -128,22 +128,26 @@ void config_describe(FILE *out)
 /* -- Metrics ---------------------------------------------------------------------------------- */
 
 struct metric_line {
-    const char *name, *labels, *type, *help;
+    const char *prefix, *name, *labels, *type, *help;
     bool is_by_namespace;
 };
 
 static const struct metric_line metric_lines[] = {
-#define COUNTER(id, name, labels, help) {name, labels, "counter", help, false},
-#define NS_COUNTER(id, name, labels, help) {name, labels, "counter", help, true},
-#define GAUGE(id, name, labels, help) {name, labels, "gauge", help, false},
-#define NS_GAUGE(id, name, labels, help) {name, labels, "gauge", help, true},
-#define HISTOGRAM(id, name, labels, help) {name, labels, "histogram", help, false},
+#define LINE(name, labels, type, help) {"nearcached_", name, labels, type, help, false},
+#define NS_LINE(name, labels, type, help) {"nearcached_", name, labels, type, help, true},
+#define COUNTER(id, name, labels, help) LINE(name, labels, "counter", help)
+#define NS_COUNTER(id, name, labels, help) NS_LINE(name, labels, "counter", help)
+#define READ_COUNTER COUNTER
+#define NS_READ_COUNTER NS_COUNTER
+#define COUNTER_LIST COUNTER
+#define GAUGE(id, name, labels, help) LINE(name, labels, "gauge", help)
+#define NS_GAUGE(id, name, labels, help) NS_LINE(name, labels, "gauge", help)
+#define GAUGE_LIST GAUGE
+#define HISTOGRAM(id, name, labels, help) LINE(name, labels, "histogram", help)
+#define NS_HISTOGRAM(id, name, labels, help) NS_LINE(name, labels, "histogram", help)
+#define STANDARD_GAUGE(id, name, labels, help) {"", name, labels, "gauge", help, false},
+#define STANDARD_COUNTER(id, name, labels, help) {"", name, labels, "counter", help, false},
 #include "tables/metrics.def"
-#undef COUNTER
-#undef NS_COUNTER
-#undef GAUGE
-#undef NS_GAUGE
-#undef HISTOGRAM
 };
 
 #define N_METRIC_LINES (sizeof(metric_lines) / sizeof(metric_lines[0]))
@@ -159,7 +163,7 @@ static size_t describe_metric(FILE *out, size_t first)
     const struct metric_line *const metric = &metric_lines[first];
     size_t next = first;
 
-    fprintf(out, "nearcached_%s %s\n", metric->name, metric->type);
+    fprintf(out, "%s%s %s\n", metric->prefix, metric->name, metric->type);
     print_wrapped(out, 4, metric->help);
     if (metric->is_by_namespace) {
         fputs("    namespace=\"NAME\"\n", out);

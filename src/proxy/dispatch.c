@@ -221,6 +221,22 @@ static struct request *queue_relayed(struct session *session, const struct dispa
     return request;
 }
 
+/* The first one's namespace is what it is counted under. */
+static void set_keys(struct request *request, const struct dispatch_call *call,
+                     const struct dispatch_route *route)
+{
+    const struct config_namespace *ns = config_namespace_of(request->front->config,
+                                                            call->argv[route->keys.at[0]]);
+
+    request->slot = route->slot;
+    request->key_mask = route->mask;
+    request->key_hash = route->first_hash;
+    request->has_one_key = route->keys.n == 1;
+    request->ns = ns->id;
+    request->is_bypass = !ns->cache && request->command != NULL &&
+                         request->command->class == CLASS_CACHED_READ;
+}
+
 static enum verdict relay_by(struct session *session, const struct dispatch_call *call,
                              struct dispatch_route *route)
 {
@@ -254,10 +270,7 @@ static enum verdict relay_by(struct session *session, const struct dispatch_call
         large_set_apart(request);
     }
     if (route->keys.n > 0) {
-        request->slot = route->slot;
-        request->key_mask = route->mask;
-        request->key_hash = route->first_hash;
-        request->has_one_key = route->keys.n == 1;
+        set_keys(request, call, route);
     } else if (opaque) {
         request->slot = slot_of_script(session, call);
     }

@@ -105,6 +105,12 @@ static void set_margins(struct cache *cache, const struct config *config)
     }
 }
 
+/* Ids of namespaces never go: entries of those that are gone are there still. */
+static unsigned hit_words(void)
+{
+    return (config_namespace_count() + 7) / 8;
+}
+
 static int init_front(struct front *front, struct proxy *proxy, struct config *config,
                       unsigned index)
 {
@@ -126,6 +132,7 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
                  &front->coherence);
     coherence_init(&front->coherence, &proxy->fleet, &front->worker, &front->backend, config);
     front->audit_left = audit_interval(front->coherence.auditor);
+    front->hits.n_words = hit_words();
     front->max_staleness_us = max_staleness_us(config);
     front->is_restricted = config->has_refusals;
     overload_fit_front(front);
@@ -135,6 +142,7 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
     front->idle_event = event_new(front->worker.base, -1, EV_PERSIST, on_idle_timer, front);
     CHECK(front->retry_event != NULL && front->idle_event != NULL);
     event_add(front->idle_event, &tick);
+    lag_init(&front->lag, &front->worker);
     pause_init(front);
     handshake_init(front);
     return 0;
@@ -228,6 +236,7 @@ static void fini_front(struct front *front)
     coherence_fini(&front->coherence);
     event_free(front->retry_event);
     event_free(front->idle_event);
+    lag_fini(&front->lag);
     worker_run_deferred(&front->worker);
     while (front->first_retry != NULL) {
         struct request *const request = front->first_retry;
@@ -476,6 +485,7 @@ static void take_config(struct front *front, void *context)
         event_sources_set_config(front->proxy->fleet.event_sources, front->config);
     }
     front->audit_left = audit_interval(front->coherence.auditor);
+    front->hits.n_words = hit_words();
     front->max_staleness_us = max_staleness_us(front->config);
     overload_fit_front(front);
     config_unref(&former);

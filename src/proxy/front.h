@@ -13,6 +13,7 @@
 #include "base/worker.h"
 #include "coherence/coherence.h"
 #include "config/config.h"
+#include "proxy/lag.h"
 #include "proxy/limits.h"
 #include "proxy/topic.h"
 #include "resp/command.h"
@@ -48,8 +49,23 @@ typedef void (*proxy_info_fn)(struct proxy *proxy, struct resp_writer *text);
 /* Hits of a multi-key read that is not yet known to be answered from tier 1 as a whole. */
 struct front_tally {
     uint32_t n_hits[STATS_NAMESPACES], n_negative[STATS_NAMESPACES];
+    uint64_t n_bytes[STATS_NAMESPACES];
     uint8_t touched[STATS_NAMESPACES];
     unsigned n_touched;
+};
+
+/*
+ * Hits since their time was last observed: one byte is stored per hit, and what it comes to is
+ * found out once per batch.
+ */
+struct front_hits {
+    union {
+        uint8_t of_ns[256]; /* 1: there were some */
+        uint64_t words[32];
+    };
+    unsigned n_words;                      /* those that namespaces have */
+    uint64_t n_observed[STATS_NAMESPACES]; /* of this worker's count */
+    int64_t n_parts[STATS_NAMESPACES];     /* of those since: not requests by themselves */
 };
 
 /* A dry run; see dry.h. */
@@ -84,7 +100,8 @@ struct front {
     unsigned pipeline_least; /* unanswered requests of a client that are always permitted */
     struct permit permit;    /* of what was admitted last, until a request has it */
     struct front_tally tally;
-    uint64_t n_hits;     /* reads answered from tier 1 here */
+    uint64_t n_hits; /* reads answered from tier 1 here */
+    struct front_hits hits;
     uint64_t audit_left; /* hits until one is compared with the backend; from 0 on: never */
     /* max-staleness; in a dry run so low that tier 1 answers nothing: see dry.h. */
     int64_t max_staleness_us;
@@ -102,6 +119,7 @@ struct front {
     struct pause pause;                       /* CLIENT PAUSE */
     bool is_restricted;                       /* some mode refuses something: see mode.h */
     struct event *idle_event;
+    struct lag lag;
     struct hub *hub;           /* of the users whose home is here */
     struct topic_table topics; /* that sessions here are subscribed to */
     struct subscriber *waiting_subscribers;

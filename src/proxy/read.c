@@ -88,7 +88,9 @@ static bool put_hit(struct front *front, struct outq *out, const struct cache_hi
 static void count_hit(struct front *front, const struct cache_hit *hit)
 {
     front->n_hits++;
+    front->hits.of_ns[hit->ns] = 1;
     stats_ns_add(hit->ns, NS_METRIC_hits, 1);
+    stats_ns_add(hit->ns, NS_METRIC_saved_bytes, hit->reply.len);
     if (hit->is_negative) {
         stats_ns_add(hit->ns, NS_METRIC_hits_negative, 1);
     }
@@ -158,6 +160,7 @@ static void note_hit(struct front *front, const struct cache_hit *hit)
         tally->touched[tally->n_touched++] = hit->ns;
     }
     tally->n_negative[hit->ns] += hit->is_negative;
+    tally->n_bytes[hit->ns] += hit->reply.len;
 }
 
 bool read_try_hit(struct session *session, const struct read_call *read)
@@ -196,17 +199,52 @@ void read_settle_hits(struct front *front, bool do_count)
 {
     struct front_tally *tally = &front->tally;
 
+    if (do_count && tally->n_touched > 0) {
+        /* All of them together are one request, of the first key's namespace. */
+        front->hits.n_parts[tally->touched[0]]--;
+    }
     for (unsigned i = 0; i < tally->n_touched; i++) {
         const unsigned ns = tally->touched[i];
 
         if (do_count) {
             front->n_hits += tally->n_hits[ns];
+            front->hits.n_parts[ns] += tally->n_hits[ns];
+            front->hits.of_ns[ns] = 1;
             stats_ns_add(ns, NS_METRIC_hits, tally->n_hits[ns]);
             stats_ns_add(ns, NS_METRIC_hits_negative, tally->n_negative[ns]);
+            stats_ns_add(ns, NS_METRIC_saved_bytes, tally->n_bytes[ns]);
         }
         tally->n_hits[ns] = tally->n_negative[ns] = 0;
+        tally->n_bytes[ns] = 0;
     }
     tally->n_touched = 0;
+}
+
+static void observe_hits_of(struct front *front, unsigned ns, int64_t took_us)
+{
+    const uint64_t n_hits = atomic_load_explicit(&stats_block()->ns_counters[ns][NS_METRIC_hits],
+                                                 memory_order_relaxed);
+
+    const uint64_t n_new = n_hits - front->hits.n_observed[ns];
+
+    stats_ns_observe(ns, NS_HISTOGRAM_latency_hit, took_us, n_new);
+    stats_ns_add(ns, NS_METRIC_requests_hit, n_new - (uint64_t)front->hits.n_parts[ns]);
+    front->hits.n_observed[ns] = n_hits;
+    front->hits.n_parts[ns] = 0;
+}
+
+void read_observe_hits(struct front *front, int64_t took_us)
+{
+    struct front_hits *hits = &front->hits;
+
+    for (unsigned i = 0; i < hits->n_words; i++) {
+        while (hits->words[i] != 0) {
+            const unsigned ns = i * 8 + (unsigned)__builtin_ctzll(hits->words[i]) / 8;
+
+            hits->of_ns[ns] = 0;
+            observe_hits_of(front, ns, took_us);
+        }
+    }
 }
 
 #define ATTRIBUTE_MAX 64
@@ -254,6 +292,13 @@ static void queue_hit(struct session *session, const struct read_call *read,
     queue_reply(session, read, hit, -1);
 }
 
+static void queue_stale(struct session *session, const struct read_call *read,
+                        const struct cache_hit *hit, int64_t left_us)
+{
+    stats_ns_add(hit->ns, NS_METRIC_requests_stale, 1);
+    queue_reply(session, read, hit, left_us);
+}
+
 static enum ns_metric miss_metric(enum cache_miss miss)
 {
     switch (miss) {
@@ -263,6 +308,10 @@ static enum ns_metric miss_metric(enum cache_miss miss)
         return NS_METRIC_misses_epoch;
     case CACHE_STALE:
         return NS_METRIC_misses_stale;
+    case CACHE_INVALIDATED:
+        return NS_METRIC_misses_invalidated;
+    case CACHE_EVICTED:
+        return NS_METRIC_misses_evicted;
     case CACHE_NEAR:
     case CACHE_COLD:
         break;
@@ -335,10 +384,10 @@ static void prepare(struct request *request, const struct read_call *read)
 
 static void count_relayed_miss(uint8_t ns, enum coherence_refusal refusal, enum cache_miss miss)
 {
-    stats_ns_add(ns,
-                 refusal == REFUSED_LINK && miss == CACHE_COLD ? NS_METRIC_misses_link
-                                                               : miss_metric(miss),
-                 1);
+    const bool is_absent = miss == CACHE_COLD || miss == CACHE_INVALIDATED || miss == CACHE_EVICTED;
+
+    stats_ns_add(
+        ns, refusal == REFUSED_LINK && is_absent ? NS_METRIC_misses_link : miss_metric(miss), 1);
 }
 
 /* ---- while the node cannot be asked (stale-if-error) ---- */
@@ -521,6 +570,7 @@ static struct request *queue_miss(struct session *session, const struct dispatch
     struct request *request;
 
     if (NC_UNLIKELY(overload_is_guarded(front)) && !overload_admit(session, call, read->key)) {
+        stats_ns_add(ns->id, NS_METRIC_misses_guard, 1);
         return NULL;
     }
     request = request_queue(session, REQUEST_CACHED, read->command);
@@ -549,6 +599,7 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     struct request *request;
     struct cache_hit hit;
     enum coherence_refusal refusal;
+    enum cache_outcome outcome;
     enum verdict verdict;
     int64_t left_us;
 
@@ -563,7 +614,7 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     if (NC_UNLIKELY(ns->stale_if_error_ms > 0) && order->may_hit && session->identity == NULL &&
         is_away(session->front, read) &&
         find_stale(session->front, read, session->scope, &hit, &left_us)) {
-        queue_reply(session, read, &hit, left_us);
+        queue_stale(session, read, &hit, left_us);
         return VERDICT_TAKEN;
     }
     request = queue_miss(session, call, read, ns);
@@ -578,18 +629,17 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     if (NC_UNLIKELY(ns->miss_lease_ms > 0)) {
         request->waiter.miss.client = misses_of(session);
     }
-    switch (look_up(request, read, order, &hit, &refusal)) {
+    outcome = look_up(request, read, order, &hit, &refusal);
+    switch (outcome) {
     case CACHE_HIT:
         /* Filled between the two look-ups. */
         unqueue_miss(request, read);
         queue_hit(session, read, &hit);
         return VERDICT_TAKEN;
     case CACHE_JOINED:
-        stats_ns_add(ns->id, miss_metric(miss), 1);
-        stats_ns_add(ns->id, NS_METRIC_coalesced, 1);
-        return VERDICT_TAKEN;
     case CACHE_BEGUN:
         stats_ns_add(ns->id, miss_metric(miss), 1);
+        stats_ns_add(ns->id, NS_METRIC_coalesced, outcome == CACHE_JOINED);
         return VERDICT_TAKEN;
     case CACHE_RELAY:
         break;
@@ -705,14 +755,15 @@ bool read_part(struct group *group, struct session *session, const struct read_c
     switch (look_up(request, read, &order, &hit, &refusal)) {
     case CACHE_HIT:
         count_hit(front, &hit);
+        front->hits.n_parts[hit.ns]++;
         take_part_hit(request, &hit);
         return true;
     case CACHE_JOINED:
-        stats_ns_add(ns->id, NS_METRIC_misses_cold, 1);
+        stats_ns_add(ns->id, miss_metric(hit.miss), 1);
         stats_ns_add(ns->id, NS_METRIC_coalesced, 1);
         return true;
     case CACHE_BEGUN:
-        stats_ns_add(ns->id, NS_METRIC_misses_cold, 1);
+        stats_ns_add(ns->id, miss_metric(hit.miss), 1);
         return true;
     case CACHE_RELAY:
         break;

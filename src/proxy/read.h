@@ -30,6 +30,8 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
  */
 bool read_try_hit(struct session *session, const struct read_call *read);
 void read_settle_hits(struct front *front, bool do_count);
+/* All hits since the last call took this long: a batch shares one reading of the clock. */
+void read_observe_hits(struct front *front, int64_t took_us);
 
 /* A part of a split read: hit, join or begin; false: relay it with its slot's other keys. */
 bool read_part(struct group *group, struct session *session, const struct read_call *read,

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "proxy/account.h"
 #include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
@@ -256,6 +257,10 @@ void request_take_part(struct request *request, struct bytes part)
         keep_for_group(request, part);
         return;
     }
+    if (!request->has_reply) {
+        request->has_reply = true;
+        account_reply(request->command, part);
+    }
     if (session == NULL || request->is_muted) {
         return;
     }
@@ -277,17 +282,6 @@ void request_take_part(struct request *request, struct bytes part)
     }
 }
 
-static void observe(const struct request *request)
-{
-    const int64_t took_us = clock_now_us() - request->began_at_us;
-
-    if (request->kind == REQUEST_CACHED) {
-        stats_observe(HISTOGRAM_latency_miss, took_us, 1);
-    } else if (request->kind != REQUEST_LOCAL) {
-        stats_observe(HISTOGRAM_latency_relayed, took_us, 1);
-    }
-}
-
 void request_done(struct request *request)
 {
     struct session *session = request->session;
@@ -297,7 +291,7 @@ void request_done(struct request *request)
         group_part_done(request);
         return;
     }
-    observe(request);
+    account_done(request);
     request->is_done = true;
     if (session == NULL) {
         large_end(request);

@@ -74,6 +74,8 @@ struct request {
     bool is_dry;              /* tier 1 would have answered it: its reply drops nothing */
     bool counts_apart;        /* in its session's n_apart */
     bool counts_large;        /* in the proxy's n_large */
+    bool is_bypass;           /* a read of a namespace that is not cached */
+    bool has_reply;           /* some of it was taken */
     bool awaits_turn;         /* goes to the retry list when it heads the queue */
     uint8_t again;            /* enum request_again: what the retry list does with it */
     uint8_t downgrade;        /* enum resp_downgrade of a cached read's reply */

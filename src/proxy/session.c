@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "proxy/account.h"
 #include "proxy/dispatch.h"
 #include "proxy/handshake.h"
 #include "proxy/large.h"
@@ -392,8 +393,11 @@ void session_end_reply(struct session *session, struct resp_writer *writer)
 
         request_take_part(request, reply);
         request_done(request);
-    } else if (!session_is_muted(session) && outq_append(&session->out, reply) != 0) {
-        session_close(session);
+    } else if (!session_is_muted(session)) {
+        account_reply(NULL, reply);
+        if (outq_append(&session->out, reply) != 0) {
+            session_close(session);
+        }
     }
     buffer_consume(writer->out, reply.len);
     if (writer->out->capacity > BUFFER_CHUNK) {
@@ -653,8 +657,7 @@ static void take_input(struct session *session)
     stats_add(METRIC_commands, n_commands);
     if (front->n_hits != n_hits) {
         /* One clock reading for all hits of a batch. */
-        stats_observe(HISTOGRAM_latency_hit, clock_now_us() - session->active_at_us,
-                      front->n_hits - n_hits);
+        read_observe_hits(front, clock_now_us() - session->active_at_us);
     }
     if (session->is_closed) {
         return;

@@ -334,6 +334,7 @@ static void begin_parts(struct split *split, const struct command *view)
     bool *flags = mem_try_alloc(2 * (size_t)split->n_keys);
     bool any_cached = false, any_asked = false;
 
+    owner->ns = config_namespace_of(split->session->front->config, key_at(split, 0))->id;
     owner->key_mask = split->mask;
     owner->is_dry = split->is_dry;
     if (NC_UNLIKELY(split->session->front->guard != 0)) {

@@ -138,6 +138,7 @@ struct lease *lease_take(struct backend *backend, struct backend_node *node, uns
     lease = find_idle(node, proto == 3 ? LINK_RELAY3 : LINK_RELAY2);
     if (lease != NULL) {
         unlist_idle(lease);
+        stats_add(METRIC_leases_reused, 1);
     } else {
         lease = make(backend, node, proto);
     }

@@ -693,6 +693,7 @@ static void come_up(struct link *link)
     link->error[0] = '\0';
     link->last_used_us = link->last_progress_us = clock_now_us();
     stats_add(METRIC_links_opened, 1);
+    stats_observe(HISTOGRAM_connect_time, link->last_used_us - link->connect_began_us, 1);
     if (link->settings.is_leased || link->settings.is_quiet) {
         log_debug("upstream", "link up", "addr=%s kind=%s", link->name, link_kind_name(link->kind));
     } else {

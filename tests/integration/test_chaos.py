@@ -2,7 +2,7 @@
 
 `make chaos` runs every class of faults for CHAOS_SECONDS (a minute by default); the test suite runs
 each fault once. What is judged, and when, stands in harness/chaos.py; what clients and operators
-see of each fault in docs/operations.md, "What bad days look like". Faults within clusters of several
+see of each fault in docs/operations.md, "What bad days look like". Faults of clusters with several
 proxies are test_fleet.py's.
 """
 

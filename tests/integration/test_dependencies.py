@@ -390,7 +390,7 @@ def make(proxy, fleet, keys):
                   for each in fleet.proxies]
         with proxy.client() as client:
             is_new = [client.ok("SETNX", key, "v") for key in keys]
-        wait_until(lambda: all(each.metrics().get("unlink_jobs") == 0 for each in fleet.proxies),
+        wait_until(lambda: all(each.metrics().get("unlink_jobs_running") == 0 for each in fleet.proxies),
                    10, "jobs to end")
         return not any(is_new) and before == [
             each.metrics().get("dependency_unlinks_total", result="done") for each in fleet.proxies]

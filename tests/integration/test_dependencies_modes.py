@@ -130,7 +130,7 @@ def test_who_goes_while_an_order_is_under_way(fleet, start_redis):
         words = ["CACHE", "DEPEND", f"page:{number}", *(f"s{i}" for i in range(100))]
         client.send("".join([f"*{len(words)}\r\n", *(f"${len(word)}\r\n{word}\r\n"
                                                      for word in words)]).encode())
-    wait_until(lambda: proxy.metrics().get("ledger_operations") > 0, 10, "orders to be under way")
+    wait_until(lambda: proxy.metrics().get("ledger_operations_running") > 0, 10, "orders to be under way")
     for client in clients[:4]:
         client.close()
     proxy.stop()

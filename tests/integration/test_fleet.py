@@ -55,7 +55,7 @@ class Fleet:
         heir = self.cluster.replicas_of(victim)[0]
         killed = now()
         victim.kill()
-        wait_until(lambda: heir in self.cluster.masters(), 30, "the failover")
+        wait_until(lambda: heir in self.cluster.masters(), 90, "the failover")
         # What the old master had acknowledged and not yet passed on is lost.
         self.workload.rollbacks.append((killed - 0.5, now() + 0.2))
         time.sleep(1)
@@ -67,7 +67,7 @@ class Fleet:
         heir = self.cluster.replicas_of(victim)[0]
         paused = now()
         victim.pause()
-        wait_until(lambda: heir in self.cluster.masters(), 30, "the failover")
+        wait_until(lambda: heir in self.cluster.masters(), 90, "the failover")
         resumed = now()
         victim.resume()
         self._wait_for_replica(victim)
@@ -96,7 +96,7 @@ class Fleet:
                 asked = time.monotonic()
             return replica in self.cluster.masters()
 
-        wait_until(is_master, 30, "the failover")
+        wait_until(is_master, 90, "the failover")
         time.sleep(0.5)
 
     def move_a_slot(self):

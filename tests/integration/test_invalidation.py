@@ -459,7 +459,7 @@ def test_a_job_is_slow_tells_its_progress_and_can_be_cancelled(start_proxy, clus
     wait_until(lambda: job_of(proxy, number)["removed"] > 0, 20, "the job to begin")
     job = job_of(proxy, number)
     assert job["state"] == "running" and job["masters"] == 3 and job["scanned"] >= job["removed"]
-    assert proxy.metrics().get("unlink_jobs") == 1
+    assert proxy.metrics().get("unlink_jobs_running") == 1
     with proxy.client() as client:
         assert client.ask("CACHE", "INVALIDATE", "ALL", "EVERYTHING").startswith(b"-ERR as many")
     assert post(proxy, {"cancel": number}) == (200, {"cancelled": True})

@@ -78,18 +78,24 @@ def test_metrics_follow_the_format_and_the_table(proxy):
     assert metrics.text.endswith("\n") and seen == set(types)
     table = metric_table()
     assert len(table) > 80
-    kinds = {"COUNTER": "counter", "NS_COUNTER": "counter", "GAUGE": "gauge", "NS_GAUGE": "gauge",
-             "HISTOGRAM": "histogram"}
     for kind, name, labels, description in table:
-        full = "nearcached_" + name
-        assert types.get(full) == kinds[kind], full
+        full = name if kind.startswith("STANDARD_") else "nearcached_" + name
+        plain = re.sub(r"^(NS_READ_|NS_|READ_|STANDARD_)|_LIST$", "", kind).lower()
+        assert types.get(full) == plain, full
         assert helps[full] == description
+        if kind.startswith("STANDARD_"):
+            assert f"\n{full} " in metrics.text
+            continue
+        if kind.endswith("_LIST"):
+            assert f"\n{full}{{" in metrics.text
+            continue
         wanted = dict(re.findall(r'(\w+)="([^"]*)"', labels))
         if kind.startswith("NS_"):
             wanted["namespace"] = "default"
-        assert metrics.has(name + ("_count" if kind == "HISTOGRAM" else ""), **wanted), (
+        assert metrics.has(name + ("_count" if plain == "histogram" else ""), **wanted), (
             full, wanted)
-    assert set(types) == {"nearcached_" + name for _, name, _, _ in table}
+    assert set(types) == {("" if kind.startswith("STANDARD_") else "nearcached_") + name
+                          for kind, name, _, _ in table}
 
 
 def test_metrics_count_what_happens(start_proxy, redis_server):

@@ -151,7 +151,7 @@ def test_one_of_a_thousand_computes(leased, n_proxies):
         assert reads.count() <= 4 * n_proxies
     assert total(proxies, "miss_leases_total", kind="first") == 1
     assert total(proxies, "miss_leases_total", kind="again") == 0
-    wait_until(lambda: total(proxies, "miss_leases") == 0, what="the leases to end")
+    wait_until(lambda: total(proxies, "miss_leases_held") == 0, what="the leases to end")
     assert total(proxies, "miss_lease_wait_seconds_count") >= 999
     assert total(proxies, "miss_lease_passes_total") == 0
     wait_until(lambda: server.ask("KEYS", "nc:lease:*") == [], what="the lock to be given back")
@@ -265,7 +265,7 @@ def test_a_lease_that_nobody_serves_costs_its_time(leased):
         crowd.wait(20)
         assert len(crowd.with_reply(NIL)) == 20
     assert total(proxies, "miss_lease_passes_total", reason="time") >= 1
-    wait_until(lambda: total(proxies, "miss_leases") == 0, what="the leases to end")
+    wait_until(lambda: total(proxies, "miss_leases_held") == 0, what="the leases to end")
 
 
 def test_a_holder_that_goes_hands_its_lease_on(leased):
@@ -427,7 +427,7 @@ def test_leases_end_when_a_reload_takes_them_away_and_at_the_drain(leased):
         proxy.write_config(lease_config())
         proxy.signal(signal.SIGHUP)
         wait_until(lambda: holder.ask("GET", "m:y") == NIL and
-                   proxy.metrics().get("miss_leases") == 1, what="leases again")
+                   proxy.metrics().get("miss_leases_held") == 1, what="leases again")
         reader.send(encode("GET", "m:y"))
         held([proxy], 1)
         proxy.signal(signal.SIGTERM)
@@ -481,7 +481,7 @@ def test_one_is_told_early_and_the_others_are_served(leased):
         assert reader.ask("GET", "m:hot") == VALUE
         reader.ok("SET", "m:hot", "fresh", "PX", "60000")
         wait_until(lambda: writer.ask("GET", "m:hot") == b"$5\r\nfresh\r\n", what="the new value")
-    wait_until(lambda: proxy.metrics().get("miss_leases") == 0, what="the lease to end")
+    wait_until(lambda: proxy.metrics().get("miss_leases_held") == 0, what="the lease to end")
 
 
 def test_behind_the_end_the_old_value_is_shown_while_one_fetch_renews_it(

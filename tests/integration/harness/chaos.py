@@ -1,10 +1,10 @@
 """A proxy under load while something goes wrong, and what must be so during it and afterwards.
 
-An Arena has one proxy, its backend and a consistency.Workload. run() lets faults happen in turn
-and then judges: no value that was wrong or older than the bound, no error of a kind that the documents do not
-state for these faults, the proxy healthy, nothing left over (clients, waiters, buffers, descriptors,
-memory), and after each fault an answer within RECOVERY seconds. That bound is waited for and is wide;
-how long it took is printed.
+An Arena has one proxy, its backend and a consistency.Workload. run() lets faults happen in turn and
+then judges: no value that was wrong or older than the bound, no error of a kind that the documents
+do not state for these faults, the proxy healthy, nothing left over (clients, waiters, buffers,
+descriptors, memory), and after each fault an answer within RECOVERY seconds. That bound is waited
+for and is wide; how long it took is printed.
 """
 
 import os
@@ -40,7 +40,7 @@ CONFIG = {'namespace "brief"': {"match": "brief:*", "max-ttl": "2s", "early-refr
           'namespace "held"': {"match": "held:*", "miss-lease": "60ms", "negative-ttl": "100ms"}}
 PREFIXES = (b"", b"brief:", b"off:", b"held:")
 
-# By the proxy alone: of a version that went around it, it knows the end only when it knows the version.
+# Through the proxy alone: the end of a version that went around it is known when the version is.
 EXPIRING = tuple(consistency.Op(op.name, op.run, through=("proxy",)) for op in consistency.EXPIRING)
 
 # What a client may be told; docs/operations.md, "What bad days look like".
@@ -121,7 +121,7 @@ class Arena:
         return Level(self.proxy)
 
     def is_well(self):
-        """A new client writes and reads in each namespace, and operators are told that all is well."""
+        """A new client writes and reads in each namespace, and operators are told the same."""
         with self.proxy.client(timeout=5) as client:
             for prefix in PREFIXES:
                 key = prefix + b"is it well"

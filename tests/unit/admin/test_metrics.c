@@ -1,25 +1,28 @@
 /*
- * test_metrics.c - proves of metrics.h: every line of the table stands in the exposition, once per
- * label set; HELP and TYPE stand once per name, directly before the name's samples; values are
- * those of the facts and counters, in base units; gathering asks every worker.
+ * test_metrics.c - proves of metrics.h and exposition.h: every line of the table stands in the
+ * exposition, once per label set; HELP and TYPE stand once per name, directly before the name's
+ * samples; values are those of the facts and counters, in base units; OpenMetrics is worded as its
+ * specification asks, and chosen by who prefers it; gathering asks every worker.
  */
-#include "admin/metrics.h"
+#include "admin/exposition.h"
 
-#include "admin/metric_table.h"
 #include "admin_testing.h"
 
 #include <event2/event.h>
 
-static const struct metrics_facts no_facts;
+static struct metric_node a_node = {
+    .name = "10.0.0.7:6379", .is_master = true, .has_watermark = true};
+static struct metric_worker a_worker;
+static const struct metrics_facts no_facts = {
+    .nodes = &a_node, .n_listed_nodes = 1, .workers = &a_worker, .n_workers = 1};
 
-/* The exposition as a string; the caller frees it. */
-static char *expose(const struct metrics_facts *facts)
+static char *expose_as(const struct metrics_facts *facts, enum exposition_format format)
 {
     struct evbuffer *out = evbuffer_new();
     char *text;
     size_t length;
 
-    assert_int_equal(metrics_write(facts, out), 0);
+    assert_int_equal(exposition_write(facts, format, out), 0);
     length = evbuffer_get_length(out);
     text = malloc(length + 1);
     assert_non_null(text);
@@ -27,6 +30,12 @@ static char *expose(const struct metrics_facts *facts)
     text[length] = '\0';
     evbuffer_free(out);
     return text;
+}
+
+/* The exposition as a string; the caller frees it. */
+static char *expose(const struct metrics_facts *facts)
+{
+    return expose_as(facts, EXPOSITION_TEXT);
 }
 
 /* How often a line begins with this. */
@@ -62,8 +71,8 @@ static void sample_of(const struct metric_line *line, const char *suffix, char o
 
     snprintf(labels, sizeof(labels), "%s%s%s", line->is_by_namespace ? "namespace=\"default\"" : "",
              line->is_by_namespace && line->labels[0] != '\0' ? "," : "", line->labels);
-    snprintf(out, 256, "nearcached_%s%s%s%s%s ", line->name, suffix, labels[0] != '\0' ? "{" : "",
-             labels, labels[0] != '\0' ? "}" : "");
+    snprintf(out, 256, "%s%s%s%s%s%s ", metric_line_prefix(line), line->name, suffix,
+             labels[0] != '\0' ? "{" : "", labels, labels[0] != '\0' ? "}" : "");
 }
 
 static void every_line_of_the_table_is_exposed_exactly_once(void **state)
@@ -77,6 +86,11 @@ static void every_line_of_the_table_is_exposed_exactly_once(void **state)
     for (; (line = metric_line_at(n)) != NULL; n++) {
         const bool is_histogram = line->kind == METRIC_HISTOGRAM;
 
+        if (line->kind == METRIC_GAUGE_LIST || line->kind == METRIC_COUNTER_LIST) {
+            snprintf(sample, sizeof(sample), "nearcached_%s{", line->name);
+            assert_in_range(count_lines(text, sample), 1, 3);
+            continue;
+        }
         sample_of(line, is_histogram ? "_count" : "", sample);
         assert_int_equal(count_lines(text, sample), 1);
         if (is_histogram) {
@@ -128,14 +142,17 @@ static void help_and_type_come_once_and_directly_before_their_samples(void **sta
             assert_true(has_type);
             assert_true(belongs_to(name, family));
         }
-        assert_memory_equal(name, "nearcached_", strlen("nearcached_"));
+        assert_true(strncmp(name, "nearcached_", strlen("nearcached_")) == 0 ||
+                    strncmp(name, "process_", strlen("process_")) == 0);
     }
     free(text);
     text = expose(&no_facts);
     for (unsigned i = 0; metric_line_at(i) != NULL; i++) {
-        snprintf(header, sizeof(header), "# HELP nearcached_%s ", metric_line_at(i)->name);
+        snprintf(header, sizeof(header), "# HELP %s%s ", metric_line_prefix(metric_line_at(i)),
+                 metric_line_at(i)->name);
         assert_int_equal(count_lines(text, header), 1);
-        snprintf(header, sizeof(header), "# TYPE nearcached_%s ", metric_line_at(i)->name);
+        snprintf(header, sizeof(header), "# TYPE %s%s ", metric_line_prefix(metric_line_at(i)),
+                 metric_line_at(i)->name);
         assert_int_equal(count_lines(text, header), 1);
     }
     free(text);
@@ -203,13 +220,13 @@ static void gauges_show_the_facts_in_base_units(void **state)
 
 static void histograms_are_cumulative_and_in_seconds(void **state)
 {
-    const char *of_misses = "outcome=\"miss\"";
-    char sample[128];
+    const char *of_misses = "namespace=\"session\",outcome=\"miss\"";
+    char sample[160];
     char *text;
 
     (void)state;
-    stats_observe(HISTOGRAM_latency_miss, 150, 2);
-    stats_observe(HISTOGRAM_latency_miss, 20 * 1000 * 1000, 1);
+    stats_ns_observe(1, NS_HISTOGRAM_latency_miss, 150, 2);
+    stats_ns_observe(1, NS_HISTOGRAM_latency_miss, 20 * 1000 * 1000, 1);
     text = expose(&no_facts);
     snprintf(sample, sizeof(sample), "nearcached_request_duration_seconds_bucket{%s,le=\"0.0001\"}",
              of_misses);
@@ -226,6 +243,95 @@ static void histograms_are_cumulative_and_in_seconds(void **state)
     snprintf(sample, sizeof(sample), "nearcached_request_duration_seconds_sum{%s}", of_misses);
     assert_true(value_of(text, sample) > 20.0002 && value_of(text, sample) < 20.0004);
     free(text);
+}
+
+static void openmetrics_is_worded_as_specified(void **state)
+{
+    char *text = expose_as(&no_facts, EXPOSITION_OPENMETRICS);
+    const size_t length = strlen(text);
+
+    (void)state;
+    assert_true(length > 6 && strcmp(text + length - 6, "# EOF\n") == 0);
+    assert_int_equal(count_lines(text, "# EOF"), 1);
+    assert_int_equal(count_lines(text, "# TYPE nearcached_misses counter"), 1);
+    assert_int_equal(count_lines(text, "nearcached_misses_total{"), 2 * 9);
+    assert_int_equal(count_lines(text, "# UNIT nearcached_request_duration_seconds seconds"), 1);
+    assert_int_equal(count_lines(text, "# UNIT nearcached_client_read_bytes bytes"), 1);
+    assert_int_equal(count_lines(text, "# TYPE process_cpu_seconds counter"), 1);
+    assert_int_equal(count_lines(text, "nearcached_bus_lag_seconds_bucket{le=\"1.0\"} "), 1);
+    assert_int_equal(count_lines(text, "nearcached_bus_lag_seconds_bucket{le=\"0.5\"} "), 1);
+    assert_int_equal(count_lines(text, "# TYPE nearcached_bus_lag_seconds histogram"), 1);
+    free(text);
+}
+
+/* Without "_total" no counter is called as another metric. */
+static void families_have_one_name_each(void **state)
+{
+    const struct metric_line *line, *other;
+
+    (void)state;
+    for (unsigned i = 0; (line = metric_line_at(i)) != NULL; i++) {
+        const size_t length = strlen(line->name) - strlen("_total");
+
+        if (strcmp(metric_line_type(line), "counter") != 0) {
+            continue;
+        }
+        assert_string_equal(line->name + length, "_total");
+        for (unsigned k = 0; (other = metric_line_at(k)) != NULL; k++) {
+            if (strlen(other->name) == length && memcmp(other->name, line->name, length) == 0 &&
+                other->is_standard == line->is_standard) {
+                fail_msg("%s and %s", line->name, other->name);
+            }
+        }
+    }
+}
+
+static void the_format_is_what_the_client_prefers(void **state)
+{
+    static const struct {
+        const char *accept;
+        enum exposition_format format;
+    } cases[] = {
+        {NULL, EXPOSITION_TEXT},
+        {"", EXPOSITION_TEXT},
+        {"*/*", EXPOSITION_TEXT},
+        {"text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", EXPOSITION_TEXT},
+        {"application/openmetrics-text", EXPOSITION_OPENMETRICS},
+        {"application/openmetrics-text; version=1.0.0; charset=utf-8", EXPOSITION_OPENMETRICS},
+        {"application/openmetrics-text;version=\t0.0.1", EXPOSITION_TEXT},
+        {"application/openmetrics-text;version=1.0.0;q=0", EXPOSITION_TEXT},
+        {"APPLICATION/OpenMetrics-Text;Version=1.0.0;Q=0.7, text/plain;q=0.3",
+         EXPOSITION_OPENMETRICS},
+        {"text/plain;version=0.0.4;q=0.9, application/openmetrics-text;q=0.8", EXPOSITION_TEXT},
+        {"text/plain, application/openmetrics-text", EXPOSITION_TEXT},
+        {"application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;"
+         "q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+         EXPOSITION_OPENMETRICS},
+        {"application/*;q=0.5", EXPOSITION_OPENMETRICS},
+        {",;=,;;q=,q", EXPOSITION_TEXT},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        if (exposition_choose(cases[i].accept) != cases[i].format) {
+            fail_msg("Accept: %s", cases[i].accept);
+        }
+    }
+}
+
+static void labels_come_one_by_one(void **state)
+{
+    const char *labels = "node=\"a\\\"b,c\",state=\"up\"";
+    struct bytes name, value;
+
+    (void)state;
+    assert_true(metric_label_next(&labels, &name, &value));
+    assert_true(bytes_equal(name, BYTES("node")) && bytes_equal(value, BYTES("a\\\"b,c")));
+    assert_true(metric_label_next(&labels, &name, &value));
+    assert_true(bytes_equal(name, BYTES("state")) && bytes_equal(value, BYTES("up")));
+    assert_false(metric_label_next(&labels, &name, &value));
+    labels = "";
+    assert_false(metric_label_next(&labels, &name, &value));
 }
 
 static void keep_facts(const struct metrics_facts *facts, void *context)
@@ -257,9 +363,15 @@ static void gathering_asks_workers_cache_and_process(void **state)
     assert_int_equal(facts.namespaces[1].n_entries, 1);
     assert_true(facts.namespaces[1].n_bytes > 0);
     assert_int_equal(facts.namespaces[0].n_entries, 0);
-    assert_true(facts.process_resident_bytes > 100 * 1024);
-    assert_true(facts.allocated_bytes > 0);
+    assert_true(facts.process.resident_bytes > 100 * 1024);
+    assert_true(facts.heap.allocated > 0);
     assert_in_range(facts.watermark_age_us, 0, RIG_PATIENCE_MS * 1000);
+    assert_int_equal(facts.n_workers, RIG_WORKERS);
+    assert_true(facts.process.n_open_fds > 3 && facts.process.n_open_fds < facts.process.max_fds);
+    assert_true(facts.process.n_threads > RIG_WORKERS);
+    assert_true(facts.process.started_at_unix <= (double)clock_unix_us() / 1e6 + 1);
+    assert_true(facts.process.started_at_unix > (double)clock_unix_us() / 1e6 - 600);
+    assert_true(facts.heap.resident >= facts.heap.active);
     atomic_store(&rig.proxy.n_clients, 0);
 }
 
@@ -305,6 +417,10 @@ int main(void)
         cmocka_unit_test(counters_show_what_was_counted_and_only_that),
         cmocka_unit_test(gauges_show_the_facts_in_base_units),
         cmocka_unit_test(histograms_are_cumulative_and_in_seconds),
+        cmocka_unit_test(openmetrics_is_worded_as_specified),
+        cmocka_unit_test(families_have_one_name_each),
+        cmocka_unit_test(the_format_is_what_the_client_prefers),
+        cmocka_unit_test(labels_come_one_by_one),
         cmocka_unit_test(gathering_asks_workers_cache_and_process),
         cmocka_unit_test(ttl_links_change_the_mode_and_the_bound),
     };

@@ -70,11 +70,19 @@ static void every_metric_is_described_once(void **state)
     assert_has(reference, "    outcome=\"relayed\"\n");
     assert_has(reference, "nearcached_uptime_seconds gauge\n    time since start\n");
 #define LINE(id, name, labels, help) assert_stands_once(reference, "nearcached_" name " ");
+#define STANDARD_LINE(id, name, labels, help) assert_stands_once(reference, name " ");
 #define COUNTER LINE
 #define NS_COUNTER LINE
+#define READ_COUNTER LINE
+#define NS_READ_COUNTER LINE
+#define COUNTER_LIST LINE
 #define GAUGE LINE
 #define NS_GAUGE LINE
+#define GAUGE_LIST LINE
 #define HISTOGRAM LINE
+#define NS_HISTOGRAM LINE
+#define STANDARD_GAUGE STANDARD_LINE
+#define STANDARD_COUNTER STANDARD_LINE
 #include "tables/metrics.def"
     free(reference);
 }
