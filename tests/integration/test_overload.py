@@ -263,6 +263,33 @@ def test_clients_that_hold_the_most_are_closed(start_proxy, redis_server):
         set_budget(proxy, config, 0)
 
 
+@needs_real_memory
+def test_a_burst_of_requests_leaves_no_memory_behind(start_proxy, start_redis):
+    """They queue up on one link; when they have been answered, it gives back what they took."""
+    server = start_redis()
+    proxy = start_proxy(server.url(), {"threads": 1, "request-timeout": "60s",
+                                       "breaker": "off"})
+
+    def working():
+        metrics = proxy.metrics()
+        return metrics.get("allocated_bytes") - metrics.get("memory_bytes")
+
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(proxy.client(timeout=60)) for _ in range(10)]
+        for client in clients:
+            client.ok("SET", "k", "v")
+        before = working()
+        server.pause()
+        for number, client in enumerate(clients):
+            client.send(b"".join(encode("SET", f"{number}:{i}", b"v" * 60000) for i in range(60)))
+        wait_until(lambda: working() > before + 32 * MB, 20, "them to be queued")
+        server.resume()
+        for client in clients:
+            assert all(client.read() == b"+OK\r\n" for _ in range(60))
+        # But for 4 MB of buffers of each thread.
+        wait_until(lambda: working() < before + 12 * MB, 10, "the memory to come back")
+
+
 def test_one_slow_reader_slows_nobody_else(start_proxy, redis_server):
     """On the same worker, over the same link: its replies wait for it, those of others do not."""
     proxy = start_proxy(redis_server.url(), {"client-output-limit": "512mb",

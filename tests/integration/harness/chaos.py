@@ -22,6 +22,8 @@ from .waiting import SCALE, wait_until
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "0"))
 RECOVERY = 30.0
 MB = 1 << 20
+# Each thread keeps 4 MB of buffers for the next ones that need some; and something for the rest.
+POOLS = 3 * 4 * MB + 4 * MB
 
 MAX_STALENESS = 0.5
 # The clock of the test, and requests of a busy machine, on top.
@@ -82,7 +84,7 @@ class Level:
     def is_like(self, before):
         # One connection of the admin port may still be on its way out: that of the last look.
         return (self.is_quiet() and self.others <= before.others + 3
-                and (is_sanitized() or (self.working <= before.working + 8 * MB
+                and (is_sanitized() or (self.working <= before.working + POOLS
                                         and self.resident <= before.resident + 48 * MB)))
 
     def __repr__(self):
