@@ -62,6 +62,11 @@ def restart(server):
     return server.start()
 
 
+# What hostile clients ask for is held by the server until the proxy reads it: else it would take all
+# the memory of the machine. At its bound it cuts the link.
+BOUNDED = (("client-output-buffer-limit", "normal 512mb 0 0"), ("maxmemory-clients", "1gb"))
+
+
 def can_unshare(*flags):
     return subprocess.run(["unshare", *flags, "true"], capture_output=True,
                           check=False).returncode == 0
@@ -685,7 +690,7 @@ def be_hostile(arena):
 
 
 def test_hostile_clients(start_redis, start_proxy):
-    server = start_redis()
+    server = start_redis(BOUNDED)
     with server.client() as direct:
         direct.ok("SET", "big", b"b" * 200000)
     proxy = start_proxy(server.url(), {**PATIENT, "client-output-limit": "4mb",
@@ -839,7 +844,7 @@ def test_the_proxy_is_killed(start_redis, start_proxy):
 @long_only
 @pytest.mark.skipif(is_sanitized(), reason="a sanitizer's memory means nothing")
 def test_hostile_clients_in_a_container(group, start_redis, start_proxy):
-    server = start_redis()
+    server = start_redis(BOUNDED)
     with server.client() as direct:
         direct.ok("SET", "big", b"b" * 200000)
     proxy = start_proxy(server.url(), {**OPTIONS, "maxmemory": "64mb", "maxclients": 2000},
