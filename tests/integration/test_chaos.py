@@ -852,6 +852,7 @@ def test_hostile_clients_in_a_container(group, start_redis, start_proxy):
     group.set_limit(96 << 20)
     group.add(proxy.pid)
     wait_until(proxy.is_ready, 15, "the proxy to be ready")
+    proxy.wait_metric("cgroup_memory_limit_bytes", 96 << 20)  # it was moved there while it ran
     arena = Arena(proxy, server.client, recovery=60)
 
     def fault(_):
