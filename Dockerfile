@@ -18,13 +18,15 @@ RUN make -j"$(nproc)" && make install PREFIX=/usr DESTDIR=/stage
 FROM debian:12-slim
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends \
-        ca-certificates libevent-2.1-7 libhiredis0.14 libinih1 libjansson4 libjemalloc2 libssl3 \
-        libsystemd0 libxxhash0 \
+        ca-certificates libevent-2.1-7 libhiredis0.14 libinih1 libjansson4 libjemalloc2 \
+        libncursesw6 libssl3 libsystemd0 libxxhash0 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --no-create-home --shell /usr/sbin/nologin nearcached
-COPY --from=build /stage/usr/bin/nearcached /usr/bin/nearcached
+    && groupadd --system --gid 638 nearcached \
+    && useradd --system --uid 638 --gid 638 --no-create-home --shell /usr/sbin/nologin nearcached
+COPY --from=build /stage/usr/bin/nearcached /stage/usr/bin/nearcached-top /usr/bin/
 COPY --from=build /stage/etc/nearcached /etc/nearcached
-USER nearcached
+# By number: Kubernetes cannot tell that a name is not root's (runAsNonRoot).
+USER 638:638
 # The environment stands above the file: what is set here holds until -e says otherwise.
 ENV NEARCACHED_LISTEN=*:6380 NEARCACHED_ADMIN=*:9380
 EXPOSE 6380 9380

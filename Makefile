@@ -22,6 +22,7 @@ MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/nearcached
 BUILD ?= build
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 1800
 BACKEND ?=
 ARGS ?=
 PYTEST_ARGS ?=
@@ -50,15 +51,16 @@ endif
 ifeq ($(FLAVOUR),)
 OUT := $(BUILD)
 CFLAGS ?= -O2 -g
-# _FORTIFY_SOURCE means nothing without optimisation, and glibc warns.
-HARDEN = -fstack-protector-strong \
-    $(if $(filter -O1 -O2 -O3 -Os,$(CFLAGS)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+# _FORTIFY_SOURCE means nothing without optimisation, and glibc warns. A level that is given counts.
+HARDEN = -fstack-protector-strong $(if $(findstring _FORTIFY_SOURCE,$(CPPFLAGS) $(CFLAGS)),,\
+    $(if $(filter -O1 -O2 -O3 -Os,$(CFLAGS)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2))
 else
 OUT := $(BUILD)/$(FLAVOUR)
 CFLAGS ?= $(OPTIMISE_$(FLAVOUR))
 HARDEN = $(SANITIZE_$(FLAVOUR)) -DNC_DEBUG
 endif
 BINARY := $(OUT)/nearcached
+TOP := $(OUT)/nearcached-top
 
 # -- flags ------------------------------------------------------------------------------------
 
@@ -67,6 +69,8 @@ PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES) 2>/dev/null)
 # jemalloc is named in every flavour: the cache's arena calls mallocx(). In a sanitizer flavour
 # malloc() stays the sanitizer's, whose runtime comes first among the libraries.
 PACKAGE_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES) 2>/dev/null)
+# For nearcached-top alone.
+TOP_LIBS := $(shell $(PKG_CONFIG) --libs ncursesw 2>/dev/null)
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wcast-qual \
     -Wwrite-strings -Wformat=2 -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes \
@@ -95,8 +99,9 @@ endif
 # -- sources ----------------------------------------------------------------------------------
 
 LIB := $(OUT)/libnearcached.a
-LIB_OBJS := $(patsubst %.c,$(OUT)/%.o,$(sort $(wildcard src/*/*.c)))
+LIB_OBJS := $(patsubst %.c,$(OUT)/%.o,$(filter-out src/top/main.c,$(sort $(wildcard src/*/*.c))))
 MAIN_OBJS := $(OUT)/src/main.o
+TOP_OBJS := $(OUT)/src/top/main.o
 
 UNIT_SOURCES := $(sort $(wildcard tests/unit/*/*.c))
 UNIT_TESTS := $(patsubst %.c,$(OUT)/%,$(filter $(wildcard tests/unit/*/test_*.c),$(UNIT_SOURCES)))
@@ -119,8 +124,12 @@ DEMO := $(OUT)/demo/distance
 
 FUZZ := $(patsubst %.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-OBJS := $(LIB_OBJS) $(MAIN_OBJS) $(UNIT_SOURCES:%.c=$(OUT)/%.o) $(MODEL_OBJS) \
-    $(BENCH:$(OUT)/bench/%=$(OUT)/tests/bench/%.o) $(FUZZ:%=%.o) $(DEMO:%=%.o)
+# libFuzzer comes with clang; in other flavours a fuzzer reads the files that it is given.
+FUZZ_MAIN := $(if $(filter fuzz,$(FLAVOUR)),,$(OUT)/tests/fuzz/replay.o)
+FUZZ_LINK := $(if $(filter fuzz,$(FLAVOUR)),-fsanitize=fuzzer)
+
+OBJS := $(LIB_OBJS) $(MAIN_OBJS) $(TOP_OBJS) $(UNIT_SOURCES:%.c=$(OUT)/%.o) $(MODEL_OBJS) \
+    $(BENCH:$(OUT)/bench/%=$(OUT)/tests/bench/%.o) $(FUZZ:%=%.o) $(FUZZ_MAIN) $(DEMO:%=%.o)
 
 C_FILES = $(shell find src tests demo -name '*.[ch]')
 SHELL_FILES = $(shell find scripts -name '*.sh') .ci/run
@@ -142,11 +151,11 @@ export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 .SECONDEXPANSION:
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: all run demo deps test unit integration clients fleet chaos tcl-suite check bench asan \
-    tsan fuzz model cover format lint lint-fast lint-slow docs install uninstall dist clean help \
-    FORCE
+.PHONY: all run demo deps test unit integration clients page fleet soak chaos tcl-suite check bench \
+    asan tsan corpora fuzz model cover format lint lint-fast lint-slow docs install uninstall dist deb \
+    package-test clean help FORCE
 
-all: $(BINARY) ## build the daemon: build/nearcached
+all: $(BINARY) $(TOP) ## build the daemon, build/nearcached, and nearcached-top
 
 # Exported, not written into the recipe: it may hold a password. exec: a signal to make reaches what
 # was started, and not a shell in between.
@@ -169,11 +178,13 @@ deps: ## install the packages that building, running and testing need
 
 test: ## what CI runs: install what is missing, build, unit tests, lint, integration tests
 	@scripts/install-deps.sh build run test
-	@$(MAKE) $(JOBS) WERROR=1 all unit-programs
+	@$(MAKE) $(JOBS) WERROR=1 all unit-programs fuzz-programs
 	@$(MAKE) lint-fast
 	@$(MAKE) unit
+	@$(MAKE) corpora
 	@$(MAKE) integration
 	@$(MAKE) clients
+	@$(MAKE) page
 	@cat $(OUT)/unit.summary
 
 check: ## the long form before a release: lint, test, sanitizers, a minute of each fuzzer, the model
@@ -201,6 +212,12 @@ clients: $(BINARY) ## scenarios of real clients: npm, PHP, Ruby, Perl, Python
 	@NEARCACHED_BIN='$(abspath $(BINARY))' $(PYTHON) -m pytest -q -ra -p no:cacheprovider \
 	    tests/integration/clients_scenarios.py $(PYTEST_ARGS)
 
+page: $(BINARY) ## the status page in headless Chromium
+	@scripts/install-deps.sh build run test page
+	@scripts/install_clients.sh tests/page
+	@NEARCACHED_BIN='$(abspath $(BINARY))' $(PYTHON) -m pytest -q -ra -p no:cacheprovider \
+	    tests/integration/page_scenarios.py $(PYTEST_ARGS)
+
 fleet: $(BINARY) ## 2 and 4 proxies under each class of faults, FLEET_SECONDS=600 each: hours
 	@NEARCACHED_BIN='$(abspath $(BINARY))' FLEET_SECONDS=$${FLEET_SECONDS:-600} \
 	    $(PYTHON) -m pytest -q -ra -s -p no:cacheprovider tests/integration/test_fleet.py \
@@ -210,6 +227,10 @@ chaos: $(BINARY) ## one proxy on bad days, fault after fault, CHAOS_SECONDS=60 e
 	@NEARCACHED_BIN='$(abspath $(BINARY))' CC='$(CC)' CHAOS_SECONDS=$${CHAOS_SECONDS:-60} \
 	    $(RUN_TESTS) $(PYTHON) -m pytest -q -ra -s -p no:cacheprovider \
 	    tests/integration/test_chaos.py $(PYTEST_ARGS)
+
+soak: $(BINARY) ## a load that uses everything, for SOAK_SECONDS (1800): does anything drift?
+	@NEARCACHED_BIN='$(abspath $(BINARY))' SOAK_SECONDS='$(SOAK_SECONDS)' \
+	    $(PYTHON) tests/soak/soak.py --out $(OUT)/soak
 
 tcl-suite: ## Redis's own test suite through the proxy; TCL_ARGS='--units unit/multi'
 	@scripts/install-deps.sh build run tcl
@@ -225,14 +246,18 @@ bench: ## benchmarks against redis-server, nutcracker and memcached; BENCH_ARGS=
 bench-programs: $(BENCH)
 
 asan: ## unit and integration tests with AddressSanitizer and UBSan
-	@$(MAKE) $(JOBS) FLAVOUR=asan all unit-programs
+	@$(MAKE) $(JOBS) FLAVOUR=asan all unit-programs fuzz-programs
 	@$(MAKE) FLAVOUR=asan unit
+	@$(MAKE) FLAVOUR=asan corpora
 	@$(MAKE) FLAVOUR=asan integration
 
 tsan: ## unit and integration tests with ThreadSanitizer
 	@$(MAKE) $(JOBS) FLAVOUR=tsan all unit-programs
 	@$(MAKE) FLAVOUR=tsan unit
 	@$(MAKE) FLAVOUR=tsan integration
+
+corpora: $(FUZZ) ## what fuzzers have found, and their seeds, once each; any compiler
+	@scripts/run_corpora.sh $(OUT) $(sort $(FUZZ))
 
 fuzz: ## run each fuzzer for FUZZ_SECONDS (60); needs clang
 	@command -v $(CLANG) >/dev/null || \
@@ -264,8 +289,8 @@ lint: lint-fast lint-slow ## documents against tables, layers, style, format, sh
 
 lint-fast:
 	$(say) LINT 'documents, layers, style'
-	$(Q)status=0; for check in check_docs.py 'gen_commands_doc.py --check' lint_layers.py \
-	    check_style.py; do \
+	$(Q)status=0; for check in check_docs.py 'gen_commands_doc.py --check' \
+	    'gen_dashboard.py --check' lint_layers.py check_style.py; do \
 	    $(PYTHON) -B scripts/$$check || status=1; \
 	done; exit $$status
 
@@ -277,25 +302,36 @@ lint-slow:
 docs: ## bring the generated parts of docs/ up to date
 	$(Q)$(PYTHON) -B scripts/gen_docs.py
 	$(Q)$(PYTHON) -B scripts/gen_commands_doc.py
+	$(Q)$(PYTHON) -B scripts/gen_dashboard.py
+
+# What is installed stands here and nowhere else: uninstall and the packages follow it. A further
+# program is one word in PROGRAMS; manual pages are found by their section.
+PROGRAMS = $(BINARY) $(TOP)
+UNITS = $(wildcard systemd/*.service systemd/*.socket)
+MANUALS = $(wildcard docs/*.[1-8])
+DOCUMENTS = README.md CHANGELOG.md LICENSE $(wildcard docs/*.md)
+EXAMPLES = $(sort $(shell find conf -mindepth 2 -type f))
 
 # An existing configuration is kept; the new one then stands beside it.
 CONF := $(DESTDIR)$(SYSCONFDIR)/nearcached/nearcached.conf
 install: all ## install below PREFIX (/usr/local), staged in DESTDIR
-	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/nearcached
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(PROGRAMS)
 	@if [ -e '$(CONF)' ] && ! cmp -s conf/nearcached.conf '$(CONF)'; then \
 	    echo '$(CONF) is kept as it is; the new one is nearcached.conf.new'; \
 	    install -D -m 644 conf/nearcached.conf '$(CONF).new'; \
 	else \
 	    install -D -m 644 conf/nearcached.conf '$(CONF)'; \
 	fi
-	@mkdir -p $(DESTDIR)$(UNITDIR)
-	sed -e 's|/usr/local/bin/|$(PREFIX)/bin/|g' -e 's|/usr/local/etc/|$(SYSCONFDIR)/|g' \
-	    systemd/nearcached.service > $(DESTDIR)$(UNITDIR)/nearcached.service
-	@chmod 644 $(DESTDIR)$(UNITDIR)/nearcached.service
-	install -D -m 644 -t $(DESTDIR)$(UNITDIR) systemd/nearcached.socket systemd/nearcached-admin.socket
-	install -D -m 644 docs/nearcached.8 $(DESTDIR)$(MANDIR)/man8/nearcached.8
-	install -D -m 644 docs/nearcached.conf.5 $(DESTDIR)$(MANDIR)/man5/nearcached.conf.5
-	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE $(wildcard docs/*.md)
+	install -D -m 644 -t $(DESTDIR)$(UNITDIR) $(UNITS)
+	sed -i -e 's|/usr/local/bin/|$(PREFIX)/bin/|g' -e 's|/usr/local/etc/|$(SYSCONFDIR)/|g' \
+	    $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS)))
+	@for page in $(MANUALS); do \
+	    install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} $$page || exit 1; \
+	done
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR) $(DOCUMENTS)
+	@for example in $(EXAMPLES); do \
+	    install -D -m 644 $$example $(DESTDIR)$(DOCDIR)/examples/$${example#conf/} || exit 1; \
+	done
 
 uninstall: ## remove what install put there; a changed configuration stays
 	@if [ -e '$(CONF)' ] && ! cmp -s conf/nearcached.conf '$(CONF)'; then \
@@ -303,10 +339,21 @@ uninstall: ## remove what install put there; a changed configuration stays
 	else \
 	    rm -f '$(CONF)' '$(CONF).new'; rmdir '$(dir $(CONF))' 2>/dev/null; true; \
 	fi
-	rm -f $(DESTDIR)$(PREFIX)/bin/nearcached $(DESTDIR)$(UNITDIR)/nearcached.service \
-	    $(DESTDIR)$(UNITDIR)/nearcached.socket $(DESTDIR)$(UNITDIR)/nearcached-admin.socket \
-	    $(DESTDIR)$(MANDIR)/man8/nearcached.8 $(DESTDIR)$(MANDIR)/man5/nearcached.conf.5
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS))) \
+	    $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS)))
+	@for page in $(notdir $(MANUALS)); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
 	rm -rf $(DESTDIR)$(DOCDIR)
+
+# Unit tests are run while it is built where DEB_BUILD_OPTIONS is set, and has no nocheck.
+deb: export DEB_BUILD_OPTIONS ?= nocheck
+deb: ## Debian packages of the tree as it is: build/deb/*.deb
+	@scripts/install-deps.sh build package
+	@scripts/build_deb.sh $(BUILD)/deb
+
+# As root: it makes folders of Debian systems (build/rootfs), in which packages are installed.
+package-test: ## packages built, installed, upgraded, purged; the Dockerfile's steps: minutes
+	@scripts/install-deps.sh build run test package
+	@$(PYTHON) -m pytest -q -ra -p no:cacheprovider tests/packages $(PYTEST_ARGS)
 
 # Of the commit that is checked out: the same bytes wherever and whenever it is made.
 dist: ## source tarball of the current commit: build/nearcached-VERSION.tar.gz
@@ -327,6 +374,10 @@ help: ## this list
 $(BINARY): $(MAIN_OBJS) $(LIB)
 	$(say) LINK $@
 	$(Q)$(LINK) -o $@ $(MAIN_OBJS) $(LIB) $(LIBS)
+
+$(TOP): $(TOP_OBJS) $(LIB)
+	$(say) LINK $@
+	$(Q)$(LINK) -o $@ $(TOP_OBJS) $(LIB) $(TOP_LIBS) $(LIBS)
 
 # Made anew each time: a module that was removed must not live on in the archive.
 $(LIB): $(LIB_OBJS) $(OUT)/.modules
@@ -356,14 +407,25 @@ $(DEMO): $(OUT)/demo/%: $(OUT)/demo/%.o
 	$(say) LINK $@
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
-$(FUZZ): $(OUT)/tests/fuzz/%: $(OUT)/tests/fuzz/%.o $(LIB)
+$(FUZZ): $(OUT)/tests/fuzz/%: $(OUT)/tests/fuzz/%.o $(FUZZ_MAIN) $(LIB)
 	$(say) LINK $@
-	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $< $(LIB) $(LIBS)
+	$(Q)$(LINK) $(FUZZ_LINK) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
 $(OUT)/%.o: %.c $(OUT)/.flags
 	@mkdir -p $(@D)
 	$(say) CC $<
 	$(Q)$(COMPILE) -c -o $@ $<
+
+# The status page, as it is and compressed: assembled into its object, see src/admin/page.c.
+PAGE := src/admin/page/status.html
+$(OUT)/status.html.gz: $(PAGE)
+	@mkdir -p $(@D)
+	$(say) GZIP $@
+	$(Q)gzip -9nc $< > $@
+
+$(OUT)/src/admin/page.o: $(PAGE) $(OUT)/status.html.gz
+$(OUT)/src/admin/page.o: private COMPILE_FLAGS += -DPAGE_PLAIN='"$(PAGE)"' \
+    -DPAGE_PACKED='"$(OUT)/status.html.gz"'
 
 # Rewritten only when it differs, so that other flags, or other modules, rebuild what they concern.
 $(OUT)/.flags: FORCE

@@ -80,9 +80,11 @@ def check_head(path, text):
 
 def main():
     sources = [path for folder in ("src", "tests", "demo") for suffix in ("c", "h", "def")
-               for path in sorted((ROOT / folder).rglob(f"*.{suffix}"))]
+               for path in sorted((ROOT / folder).rglob(f"*.{suffix}"))
+               if "node_modules" not in path.parts]
     scripts = [path for folder in ("scripts", "tests", "demo") for suffix in ("py", "sh")
-               for path in sorted((ROOT / folder).rglob(f"*.{suffix}"))]
+               for path in sorted((ROOT / folder).rglob(f"*.{suffix}"))
+               if "node_modules" not in path.parts]
     for path in [*sources, *scripts, ROOT / "Makefile", ROOT / ".ci/run"]:
         text = path.read_text()
         check_lines(path, text)

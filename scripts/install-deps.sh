@@ -1,7 +1,8 @@
 #!/bin/bash
 # install-deps.sh - installs the Debian packages that the project needs and that are not there
 #
-#   scripts/install-deps.sh [build] [run] [test] [bench] [tcl] [clients] [demo] [dev]
+#   scripts/install-deps.sh [build] [run] [test] [bench] [tcl] [clients] [page] [demo] [package]
+#                           [dev]
 #
 #   Without arguments: build run test.
 #
@@ -9,7 +10,9 @@
 #   test    test frameworks              bench  the servers that are measured against
 #   clients client libraries of other languages
 #   demo    Prometheus, for `make demo`
+#   page    a browser for the status page, and what drives it
 #   tcl     what Redis's own test suite needs
+#   package building Debian packages and trying them
 #   dev     clang, clang-format, shellcheck, gcovr: fuzzing, formatting, linting, coverage
 #
 # Nothing is done, and nothing asked of the network, when all of it is there. Debian's packages of
@@ -19,17 +22,19 @@ set -euo pipefail
 
 declare -A packages=(
     [build]="gcc make pkgconf libc6-dev libevent-dev libhiredis-dev libjansson-dev libjemalloc-dev
-        libinih-dev libxxhash-dev libsystemd-dev libssl-dev"
+        libinih-dev libncurses-dev libxxhash-dev libsystemd-dev libssl-dev"
     [run]="redis-server redis-tools python3 curl"
     [test]="redis-server redis-tools python3 python3-pytest python3-pytest-xdist python3-redis
-        libcmocka-dev openssl"
+        python3-pyte python3-yaml libcmocka-dev openssl prometheus"
     [clients]="nodejs npm php-cli php-redis ruby-redis libredis-perl"
+    [page]="chromium fonts-dejavu-core nodejs npm"
     [tcl]="redis-server redis-sentinel redis-tools python3 tcl8.6 dpkg-dev"
     [demo]="prometheus"
+    [package]="debhelper dpkg-dev fakeroot lintian debootstrap systemd-container"
     [bench]="redis-server python3 memcached nutcracker xz-utils"
     [dev]="clang clang-format libclang-rt-dev shellcheck gcovr"
 )
-libraries=(libevent hiredis jansson jemalloc inih libxxhash libsystemd libssl)
+libraries=(libevent hiredis jansson jemalloc inih ncursesw libxxhash libsystemd libssl)
 
 fail() {
     echo "install-deps.sh: $*" >&2
@@ -50,10 +55,13 @@ check_elsewhere() {
             ;;
         run) command -v redis-server >/dev/null || missing+=(redis-server) ;;
         test)
-            "${PYTHON:-/usr/bin/python3}" -c 'import pytest, redis, xdist' 2>/dev/null ||
-                missing+=("pytest, pytest-xdist and redis-py for ${PYTHON:-/usr/bin/python3}")
+            "${PYTHON:-/usr/bin/python3}" -c 'import pyte, pytest, redis, xdist, yaml' \
+                2>/dev/null ||
+                missing+=("pytest, pytest-xdist, pyte, redis-py, PyYAML for ${PYTHON:-python3}")
+            command -v prometheus >/dev/null || missing+=(prometheus)
             pkg-config --exists cmocka 2>/dev/null || missing+=(cmocka)
             ;;
+        package) command -v dpkg-buildpackage >/dev/null || missing+=(dpkg-buildpackage) ;;
         tcl) command -v tclsh8.6 >/dev/null || missing+=(tclsh8.6) ;;
         demo) command -v prometheus >/dev/null || missing+=(prometheus) ;;
         bench) command -v nutcracker >/dev/null || missing+=(nutcracker) ;;
@@ -70,7 +78,7 @@ groups=("$@")
 wanted=()
 for group in "${groups[@]}"; do
     [ -n "${packages[$group]:-}" ] ||
-        fail "no group '$group' (there are: build run test bench tcl clients demo dev)"
+        fail "no group '$group' (there are: ${!packages[*]})"
     read -r -d '' -a names <<<"${packages[$group]}" || true
     wanted+=("${names[@]}")
 done

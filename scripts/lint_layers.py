@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 """lint_layers.py - a file includes only its own floor's headers or those of a floor below
 
-The floors, lowest first, are the folders of src/ (src/README.md); main.c stands on top. Includes
-are written from src/. The headers' graph must have no cycle either, and src/README.md, the map,
-must have a line for each module. Exits 1 and names what breaks a rule.
+The floors, lowest first, are the folders of src/ (src/README.md); main.c stands on top. What
+belongs to another program stands beside them. Includes are written from src/. The headers' graph
+must have no cycle either, and src/README.md, the map, must have a line for each module. Exits 1 and
+names what breaks a rule.
 """
 
 import pathlib
@@ -14,11 +15,15 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
 FLOORS = ["tables", "base", "config", "resp", "cache", "upstream", "coherence", "proxy", "admin",
           "main"]
+# Folders of programs of their own: they may use floors up to this one, and nobody uses them.
+PROGRAMS = {"top": "base"}
 
 
 def floor_of(path):
     """The number of the floor that a path below src/ belongs to; None if there is no such one."""
     name = path.parts[0] if len(path.parts) > 1 else path.stem
+    if name in PROGRAMS:
+        return FLOORS.index(PROGRAMS[name])
     return FLOORS.index(name) if name in FLOORS else None
 
 
@@ -66,7 +71,7 @@ def check_map(problems):
             lines.add(f"{floor}/{match.group(2)}")
         if line.startswith("## "):
             break
-    modules = {f"{file.parent.name}/{file.stem}" for floor in FLOORS
+    modules = {f"{file.parent.name}/{file.stem}" for floor in [*FLOORS, *PROGRAMS]
                for file in (SRC / floor).glob("*.*") if file.suffix in (".c", ".h", ".def")}
     problems += [f"src/README.md: no line for {name}" for name in sorted(modules - lines)]
     problems += [f"src/README.md: there is no {name}" for name in sorted(lines - modules)]
@@ -86,6 +91,8 @@ def main():
             theirs = floor_of(included)
             if theirs is None or not (SRC / included).exists():
                 problems.append(f'{where}: "{included}" is no path below src/')
+            elif included.parts[0] in PROGRAMS and included.parts[0] != name.parts[0]:
+                problems.append(f'{where}: "{included}" belongs to a program of its own')
             elif theirs > mine:
                 problems.append(f'{where}: "{included}" stands above {FLOORS[mine]}')
             elif file.suffix == ".h":

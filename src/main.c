@@ -6,6 +6,7 @@
  */
 #include "admin/cache_command.h"
 #include "admin/changer.h"
+#include "admin/history.h"
 #include "admin/info.h"
 #include "admin/ports.h"
 #include "admin/service.h"
@@ -121,6 +122,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
     cache_sweep(daemon->cache, cache_sweep_quota(daemon->cache, SWEEP_TICK_MS * 1000),
                 clock_now_us());
     bans_sweep(daemon->cache, clock_now_us(), SWEEP_SLICE_US);
+    unlink_jobs_tick(daemon->proxy.fleet.jobs);
 }
 
 /* The backend is away altogether: what is answered now, tier 1 answers alone. */
@@ -340,11 +342,13 @@ static int apply_config(void *context, const struct config *former, struct confi
     }
     set_log(fresh);
     set_tls(daemon, fresh);
+    /* What the others hold bounds the new size, too. */
+    overload_configure(daemon->proxy.overload, fresh);
+    overload_tick(daemon->proxy.overload);
     cache_set_maxmemory(daemon->cache, fresh->maxmemory);
     cache_set_max_bans(daemon->cache, (unsigned)fresh->max_bans);
     cache_set_max_tag_bans(daemon->cache, (unsigned)fresh->max_tag_bans);
     cache_set_limits(daemon->cache, (unsigned)fresh->negative_share, (size_t)fresh->max_flights);
-    overload_configure(daemon->proxy.overload, fresh);
     gate_configure(fresh->connect_parallel, fresh->connect_rate);
     atomic_store_explicit(&daemon->proxy.max_clients, fit_max_clients(fresh), memory_order_relaxed);
     discovery_configure(daemon->discovery, fresh);
@@ -355,12 +359,20 @@ static int apply_config(void *context, const struct config *former, struct confi
 static void on_hangup(evutil_socket_t signal_number, short what, void *arg)
 {
     struct daemon *daemon = arg;
+    const bool is_main = !upgrade_is_pending(daemon->upgrade) &&
+                         !upgrade_has_left(daemon->upgrade) &&
+                         !atomic_load_explicit(&daemon->proxy.is_leaving, memory_order_relaxed);
 
     (void)signal_number;
     (void)what;
-    service_reloading(&daemon->service);
+    /* To systemd the main process is another one before and after an upgrade. */
+    if (is_main) {
+        service_reloading(&daemon->service);
+    }
     (void)changer_reload(daemon->changer);
-    service_ready(&daemon->service);
+    if (is_main) {
+        service_ready(&daemon->service);
+    }
 }
 
 /* ---- start ---- */
@@ -542,6 +554,7 @@ static int start(struct daemon *daemon)
     make_run_id(proxy->run_id);
     proxy->cache_command = cache_command;
     proxy->info_section = info_section;
+    proxy->history = history_new();
     proxy->fleet.request_refresh = request_refresh;
     proxy->fleet.refresh_context = daemon;
     daemon->refresh_mail.run = on_refresh_mail;
@@ -568,6 +581,7 @@ static void stop(struct daemon *daemon)
 {
     ports_close_clients(daemon->ports);
     service_fini(&daemon->service);
+    history_stop(daemon->proxy.history);
     event_free(daemon->sweep_event);
     event_free(daemon->housekeeping_event);
     event_free(daemon->drain_event);
@@ -586,6 +600,7 @@ static void stop(struct daemon *daemon)
     /* Mail on its way home, and what a name service still holds. */
     event_base_loop(daemon->control.base, EVLOOP_NONBLOCK);
     upgrade_free(&daemon->upgrade);
+    history_free(&daemon->proxy.history);
     changer_free(&daemon->changer);
     overload_free(&daemon->proxy.overload);
     unlink_jobs_free(&daemon->proxy.fleet.jobs);
@@ -608,11 +623,13 @@ static int run(struct config *config, char **argv)
     config_backend_text(&config->target, backend, sizeof(backend));
     daemon.upgrade = upgrade_new(argv);
     if (start(&daemon) != 0) {
-        return 1;
+        /* At once: workers may run by now, and use what is on this stack. */
+        _exit(1);
     }
     log_info("main", "started", "version=%s pid=%d workers=%u maxmemory=%zu backend=%s", NC_VERSION,
              (int)getpid(), daemon.proxy.n_fronts, config->maxmemory, backend);
     service_init(&daemon.service, &daemon.proxy);
+    history_start(daemon.proxy.history, &daemon.proxy);
     begin_to_serve(&daemon);
     worker_run(&daemon.control);
     stop(&daemon);

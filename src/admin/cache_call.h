@@ -37,6 +37,11 @@ void cache_run_unsubscribe(struct cache_call *call);
 void cache_run_config(struct cache_call *call);
 void cache_run_mode(struct cache_call *call);
 
+/* admin/watch_command.c */
+void cache_run_hotkeys(struct cache_call *call);
+void cache_run_bigkeys(struct cache_call *call);
+void cache_run_slowlog(struct cache_call *call);
+
 /* admin/dependency_command.c */
 void cache_run_depend(struct cache_call *call);
 void cache_run_undepend(struct cache_call *call);

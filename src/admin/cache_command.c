@@ -413,6 +413,10 @@ static const struct subcommand subcommands[] = {
      cache_run_ban},
     {"BAN", "LIST | REMOVE <id>", "Show the bans that stand, or remove one.", 1, 2, true,
      cache_run_ban},
+    {"BIGKEYS", "[COUNT <n>]",
+     "Show the keys with the largest replies that came from the backend within an hour: bytes, and "
+     "seconds since then.",
+     0, 2, true, cache_run_bigkeys},
     {"CLEAR", "[<namespace>]", "Drop everything, or all of a namespace. Returns how many keys.", 0,
      1, true, cache_run_clear},
     {"CONFIG", "GET <pattern> [<pattern> ...] | SET <option> <value> [<option> <value> ...]",
@@ -428,6 +432,10 @@ static const struct subcommand subcommands[] = {
     {"GET", "<key>", "Show a key's namespace and policy, and what tier 1 holds for it.", 1, 1,
      false, run_get},
     {"HELP", "", "Print this help.", 0, 0, false, run_help},
+    {"HOTKEYS", "[REQUESTS|BYTES|MISSES|INVALIDATIONS] [COUNT <n>] | RESET",
+     "Show the keys with the most of these of late: an estimate, and by how much it may be too "
+     "high.",
+     0, 3, true, cache_run_hotkeys},
     {"INFO", "", "Show version, coherence, nodes and namespaces.", 0, 0, false, run_info},
     {"INVALIDATE", "<key> [<key> ...]", "Drop keys. Returns how many of them were held.", 1,
      UINT32_MAX, true, cache_run_invalidate},
@@ -447,6 +455,11 @@ static const struct subcommand subcommands[] = {
     {"PUBLISH", "[L1|ALL] <event>",
      "Drop what is subscribed to an event, in every proxy's memory; ALL: at the backend, too.", 1,
      2, true, cache_run_publish},
+    {"SLOWLOG", "GET [<count>] | LEN | RESET",
+     "Show requests that took slowlog-threshold or longer: as SLOWLOG GET, and outcome, "
+     "microseconds "
+     "of waiting and at the backend.",
+     1, 2, true, cache_run_slowlog},
     {"STATS", "", "Show counters and sizes as a map of integers.", 0, 0, false, run_stats},
     {"SUBSCRIBE", "<event> <key> [<key> ...]",
      "Drop keys, or globs of keys, whenever an event is published. Returns how many are new.", 2,

@@ -233,35 +233,46 @@ static void join_lines(char *text)
     }
 }
 
+char *changer_set_now(struct changer *changer, const char *who, const struct config_assignment *set,
+                      unsigned n, void (*done)(void *context), void *context)
+{
+    struct config *fresh = NULL;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *errors = open_memstream(&text, &size);
+    int error;
+
+    CHECK(errors != NULL);
+    error = config_set(changer->config, set, n, &fresh, errors);
+    if (error == 0) {
+        error = take(changer, fresh, who, errors, done, context);
+    }
+    (void)fclose(errors);
+    if (error != 0) {
+        join_lines(text);
+        return text;
+    }
+    /* The workers have mail, but this thread, which ends the tour, is still here. */
+    free(text);
+    stats_add(METRIC_config_sets, 1);
+    return NULL;
+}
+
 static void on_change(struct mail *mail)
 {
     struct change *change = CONTAINER_OF(mail, struct change, mail);
     struct changer *changer = change->changer;
-    struct config *fresh = NULL;
-    size_t size = 0;
-    FILE *errors;
-    int error;
+    char *error;
 
     if (changer->is_stopped) {
         free_change(change);
         return;
     }
-    errors = open_memstream(&change->error, &size);
-    CHECK(errors != NULL);
-    error = config_set(changer->config, change->set, change->n, &fresh, errors);
-    if (error == 0) {
-        error = take(changer, fresh, change->who, errors, go_home, change);
-    }
-    (void)fclose(errors);
-    if (error != 0) {
-        join_lines(change->error);
+    error = changer_set_now(changer, change->who, change->set, change->n, go_home, change);
+    if (error != NULL) {
+        change->error = error;
         go_home(change);
-        return;
     }
-    /* The workers have mail, but this thread, which ends the tour, is still here. */
-    free(change->error);
-    change->error = NULL;
-    stats_add(METRIC_config_sets, 1);
 }
 
 void changer_set(struct changer *changer, struct session *session,

@@ -44,4 +44,11 @@ bool changer_set_modes(struct changer *changer, const char *text);
 void changer_set(struct changer *changer, struct session *session,
                  const struct config_assignment *set, unsigned n);
 
+/*
+ * The same on the control thread. NULL: done is called when all workers act by it. Else what is
+ * wrong, in one line; free() it.
+ */
+char *changer_set_now(struct changer *changer, const char *who, const struct config_assignment *set,
+                      unsigned n, void (*done)(void *context), void *context);
+
 #endif

@@ -1,7 +1,7 @@
 /*
- * Design: libevent's evhttp, with a table of pages. /metrics has to ask the workers, so its request
- * waits in a struct scrape; a connection that is closed meanwhile takes its request with it, which
- * the scrape hears of through the connection's close callback.
+ * Design: libevent's evhttp, with a table of pages. /metrics and some more have to ask the workers,
+ * so their request waits in a struct scrape; a connection that is closed meanwhile takes its
+ * request with it, which the scrape hears of through the connection's close callback.
  *
  * evhttp knows no limit for the number of connections, visitors do. The timeout bounds how long an
  * idle one lasts, and the listener pauses when descriptors run out instead of spinning on accept().
@@ -18,14 +18,20 @@
 #include <unistd.h>
 
 #include "admin/exposition.h"
+#include "admin/history.h"
 #include "admin/invalidate_http.h"
+#include "admin/mode_http.h"
+#include "admin/nodes.h"
+#include "admin/order_http.h"
+#include "admin/page.h"
+#include "admin/readiness.h"
+#include "admin/status_http.h"
 #include "admin/tell_http.h"
 #include "admin/visitors.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
-#include "base/version.h"
 
 #define HTTP_MAGIC 0x68747470u
 #define SCRAPE_MAGIC 0x73637270u
@@ -48,17 +54,23 @@ struct admin_http {
     bool is_accepting;
 };
 
-/* One GET /metrics while the workers are asked. */
+typedef void (*gathered_fn)(struct admin_http *http, struct evhttp_request *request,
+                            const struct metrics_facts *facts);
+
+/* One GET while the workers are asked. */
 struct scrape {
     uint32_t magic;
-    struct evhttp_request *request; /* NULL: its connection was closed */
+    struct admin_http *http;
+    struct evhttp_request *request; /* NULL: its connection was closed, and maybe the port */
+    gathered_fn answer;
     int64_t began_at_us;
 };
 
 struct page {
     const char *path;
     void (*answer)(struct admin_http *http, struct evhttp_request *request);
-    bool is_post; /* and nothing else */
+    bool is_post;         /* and nothing else */
+    gathered_fn gathered; /* instead of answer: with what the workers say */
 };
 
 /* ---- replies ---- */
@@ -74,6 +86,7 @@ void admin_http_reply(struct evhttp_request *request, int status, const char *re
     evhttp_add_header(headers, "Content-Type", content_type);
     evhttp_add_header(headers, "Content-Length", digits);
     evhttp_add_header(headers, "Cache-Control", "no-store");
+    evhttp_add_header(headers, "X-Content-Type-Options", "nosniff");
     if (evhttp_request_get_command(request) == EVHTTP_REQ_HEAD) {
         evbuffer_drain(body, length);
     }
@@ -91,9 +104,9 @@ static void reply_text(struct evhttp_request *request, int status, const char *r
     evbuffer_free(body);
 }
 
-/* ---- /metrics ---- */
+/* ---- pages that ask the workers ---- */
 
-static void on_scraper_gone(struct evhttp_connection *connection, void *arg)
+static void on_reader_gone(struct evhttp_connection *connection, void *arg)
 {
     struct scrape *scrape = OBJ_FROM(arg, struct scrape, SCRAPE_MAGIC);
 
@@ -101,24 +114,58 @@ static void on_scraper_gone(struct evhttp_connection *connection, void *arg)
     scrape->request = NULL;
 }
 
-static void on_gathered(const struct metrics_facts *facts, void *context)
+static struct scrape *new_scrape(struct admin_http *http, struct evhttp_request *request,
+                                 gathered_fn answer)
 {
-    struct scrape *scrape = OBJ_FROM(context, struct scrape, SCRAPE_MAGIC);
+    struct scrape *scrape = mem_alloc(sizeof(*scrape));
+
+    scrape->magic = SCRAPE_MAGIC;
+    scrape->http = http;
+    scrape->request = request;
+    scrape->answer = answer;
+    scrape->began_at_us = clock_now_us();
+    visitors_watch(evhttp_request_get_connection(request), on_reader_gone, scrape);
+    return scrape;
+}
+
+/* The request, or NULL when there is nobody left to answer; then the port may be gone, too. */
+static struct evhttp_request *end_scrape(struct scrape *scrape)
+{
     struct evhttp_request *request = scrape->request;
-    const int64_t began_at_us = scrape->began_at_us;
-    enum exposition_format format;
-    struct evbuffer *body;
 
     scrape->magic = 0;
     mem_free(scrape);
-    if (request == NULL) {
-        return;
+    if (request != NULL) {
+        visitors_watch(evhttp_request_get_connection(request), NULL, NULL);
     }
-    visitors_watch(evhttp_request_get_connection(request), NULL, NULL);
-    body = evbuffer_new();
-    CHECK(body != NULL);
-    format = exposition_choose(
+    return request;
+}
+
+static void on_gathered(const struct metrics_facts *facts, void *context)
+{
+    struct scrape *scrape = OBJ_FROM(context, struct scrape, SCRAPE_MAGIC);
+    struct admin_http *http = scrape->http;
+    const gathered_fn answer = scrape->answer;
+    const int64_t began_at_us = scrape->began_at_us;
+    struct evhttp_request *request = end_scrape(scrape);
+
+    if (request != NULL) {
+        answer(http, request, facts);
+        stats_observe(HISTOGRAM_scrape, clock_now_us() - began_at_us, 1);
+    }
+}
+
+/* ---- /metrics ---- */
+
+static void answer_metrics(struct admin_http *http, struct evhttp_request *request,
+                           const struct metrics_facts *facts)
+{
+    const enum exposition_format format = exposition_choose(
         evhttp_find_header(evhttp_request_get_input_headers(request), "Accept"));
+    struct evbuffer *body = evbuffer_new();
+
+    (void)http;
+    CHECK(body != NULL);
     evhttp_add_header(evhttp_request_get_output_headers(request), "Vary", "Accept");
     if (exposition_write(facts, format, body) == 0) {
         admin_http_reply(request, HTTP_OK, "OK", exposition_content_type(format), body);
@@ -126,18 +173,92 @@ static void on_gathered(const struct metrics_facts *facts, void *context)
         reply_text(request, HTTP_INTERNAL, "Internal Server Error", "out of memory");
     }
     evbuffer_free(body);
-    stats_observe(HISTOGRAM_scrape, clock_now_us() - began_at_us, 1);
 }
 
-static void answer_metrics(struct admin_http *http, struct evhttp_request *request)
-{
-    struct scrape *scrape = mem_alloc(sizeof(*scrape));
+/* ---- the status, as JSON ---- */
 
-    scrape->magic = SCRAPE_MAGIC;
-    scrape->request = request;
-    scrape->began_at_us = clock_now_us();
-    visitors_watch(evhttp_request_get_connection(request), on_scraper_gone, scrape);
-    metrics_gather(http->proxy, on_gathered, scrape);
+/* The value of a parameter of the query, or NULL; free() it. */
+static char *parameter(struct evhttp_request *request, const char *name)
+{
+    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(request);
+    const char *query = uri != NULL ? evhttp_uri_get_query(uri) : NULL;
+    struct evkeyvalq found;
+    const char *value;
+    char *copy = NULL;
+
+    if (query == NULL || evhttp_parse_query_str(query, &found) != 0) {
+        return NULL;
+    }
+    value = evhttp_find_header(&found, name);
+    if (value != NULL) {
+        copy = strdup(value);
+    }
+    evhttp_clear_headers(&found);
+    return copy;
+}
+
+static void reply_json(struct evhttp_request *request, json_t *json)
+{
+    order_answer_json(request, HTTP_OK, "OK", json);
+}
+
+static void answer_status(struct admin_http *http, struct evhttp_request *request,
+                          const struct metrics_facts *facts)
+{
+    reply_json(request, status_json(http->proxy, http->discovery, facts));
+}
+
+static void answer_metrics_json(struct admin_http *http, struct evhttp_request *request,
+                                const struct metrics_facts *facts)
+{
+    char *names = parameter(request, "names");
+
+    (void)http;
+    reply_json(request, status_metrics_json(facts, names));
+    free(names);
+}
+
+static void answer_namespaces(struct admin_http *http, struct evhttp_request *request,
+                              const struct metrics_facts *facts)
+{
+    reply_json(request, status_namespaces_json(http->proxy, facts));
+}
+
+static void on_nodes(json_t *nodes, void *context)
+{
+    struct evhttp_request *request = end_scrape(OBJ_FROM(context, struct scrape, SCRAPE_MAGIC));
+
+    if (request != NULL) {
+        reply_json(request, json_pack("{s:o}", "nodes", nodes));
+    } else {
+        json_decref(nodes);
+    }
+}
+
+static void answer_nodes(struct admin_http *http, struct evhttp_request *request)
+{
+    nodes_gather(http->proxy, on_nodes, new_scrape(http, request, NULL));
+}
+
+static void answer_history(struct admin_http *http, struct evhttp_request *request)
+{
+    char *since = parameter(request, "since");
+    const int64_t since_unix_ms = since != NULL ? strtoll(since, NULL, 10) : 0;
+
+    free(since);
+    if (http->proxy->history == NULL) {
+        reply_text(request, HTTP_NOTFOUND, "Not Found", "there is no history");
+        return;
+    }
+    reply_json(request, history_json(http->proxy->history, since_unix_ms));
+}
+
+/* As CACHE CONFIG GET: for those who may change it. */
+static void answer_config(struct admin_http *http, struct evhttp_request *request)
+{
+    if (order_may(http->proxy, request)) {
+        reply_json(request, status_config_json(http->proxy->config));
+    }
 }
 
 /* ---- the other pages ---- */
@@ -150,58 +271,19 @@ static void answer_health(struct admin_http *http, struct evhttp_request *reques
 
 static void answer_readiness(struct admin_http *http, struct evhttp_request *request)
 {
-    const struct proxy *proxy = http->proxy;
-    const char *error = "";
-    char text[512];
+    char text[READINESS_TEXT_MAX];
 
-    if (atomic_load_explicit(&proxy->is_leaving, memory_order_relaxed) ||
-        atomic_load_explicit(&proxy->is_draining, memory_order_relaxed)) {
-        reply_text(request, HTTP_SERVUNAVAIL, "Service Unavailable", "draining");
-        return;
-    }
-    if (proxy->config->mode == MODE_OFF) {
-        reply_text(request, HTTP_SERVUNAVAIL, "Service Unavailable", "switched off (mode = off)");
-        return;
-    }
-    if (atomic_load_explicit(&proxy->is_reachable, memory_order_relaxed)) {
-        reply_text(request, HTTP_OK, "OK", "ok");
-        return;
-    }
-    if (http->discovery != NULL) {
-        error = discovery_last_error(http->discovery);
-    }
-    snprintf(text, sizeof(text), "backend unreachable: %s",
-             error[0] != '\0' ? error : "no answer yet");
-    if (proxy->config->ready_without_backend) {
+    if (readiness_of(http->proxy, http->discovery, text)) {
         reply_text(request, HTTP_OK, "OK", text);
-        return;
+    } else {
+        reply_text(request, HTTP_SERVUNAVAIL, "Service Unavailable", text);
     }
-    reply_text(request, HTTP_SERVUNAVAIL, "Service Unavailable", text);
 }
 
-static void answer_index(struct admin_http *http, struct evhttp_request *request)
+static void answer_page(struct admin_http *http, struct evhttp_request *request)
 {
-    struct evbuffer *body = evbuffer_new();
-
     (void)http;
-    CHECK(body != NULL);
-    evbuffer_add_printf(body,
-                        "<!DOCTYPE html>\n<html lang=\"en\">\n<title>nearcached</title>\n"
-                        "<h1>nearcached %s</h1>\n<ul>\n"
-                        "<li><a href=\"/metrics\">/metrics</a>: counters and states, for "
-                        "Prometheus\n"
-                        "<li><a href=\"/healthz\">/healthz</a>: the process runs\n"
-                        "<li><a href=\"/readyz\">/readyz</a>: the backend can be reached\n"
-                        "<li>/v1/invalidate: POST what tier 1 is to drop, as JSON\n"
-                        "<li>/v1/drain: POST, to do as on SIGTERM\n"
-                        "<li>/v1/tags, /v1/dependencies, /v1/events: POST what keys have to do "
-                        "with each other\n"
-                        "<li><a href=\"/v1/bans\">/v1/bans</a>, <a "
-                        "href=\"/v1/jobs\">/v1/jobs</a>: what stands, and what is under way\n"
-                        "</ul>\n</html>\n",
-                        NC_VERSION);
-    admin_http_reply(request, HTTP_OK, "OK", "text/html; charset=utf-8", body);
-    evbuffer_free(body);
+    page_answer(request);
 }
 
 /* ---- invalidation ---- */
@@ -244,18 +326,30 @@ static void answer_events(struct admin_http *http, struct evhttp_request *reques
     tell_http_events(http->proxy, request);
 }
 
+static void answer_mode(struct admin_http *http, struct evhttp_request *request)
+{
+    mode_http_post(http->proxy, request);
+}
+
 static const struct page pages[] = {
-    {"/", answer_index, false},
-    {"/metrics", answer_metrics, false},
-    {"/healthz", answer_health, false},
-    {"/readyz", answer_readiness, false},
-    {"/v1/invalidate", answer_invalidate, true},
-    {"/v1/tags", answer_tags, true},
-    {"/v1/dependencies", answer_dependencies, true},
-    {"/v1/events", answer_events, true},
-    {"/v1/bans", answer_bans, false},
-    {"/v1/jobs", answer_jobs, false},
-    {"/v1/drain", answer_drain, true},
+    {"/", answer_page, false, NULL},
+    {"/metrics", NULL, false, answer_metrics},
+    {"/v1/status", NULL, false, answer_status},
+    {"/v1/metrics", NULL, false, answer_metrics_json},
+    {"/v1/namespaces", NULL, false, answer_namespaces},
+    {"/v1/nodes", answer_nodes, false, NULL},
+    {"/v1/history", answer_history, false, NULL},
+    {"/v1/config", answer_config, false, NULL},
+    {"/healthz", answer_health, false, NULL},
+    {"/readyz", answer_readiness, false, NULL},
+    {"/v1/invalidate", answer_invalidate, true, NULL},
+    {"/v1/mode", answer_mode, true, NULL},
+    {"/v1/tags", answer_tags, true, NULL},
+    {"/v1/dependencies", answer_dependencies, true, NULL},
+    {"/v1/events", answer_events, true, NULL},
+    {"/v1/bans", answer_bans, false, NULL},
+    {"/v1/jobs", answer_jobs, false, NULL},
+    {"/v1/drain", answer_drain, true, NULL},
 };
 
 static const struct page *find_page(struct evhttp_request *request)
@@ -284,6 +378,8 @@ static void on_request(struct evhttp_request *request, void *arg)
         evhttp_add_header(evhttp_request_get_output_headers(request), "Allow",
                           page->is_post ? "POST" : "GET, HEAD");
         reply_text(request, HTTP_BADMETHOD, "Method Not Allowed", "method not allowed");
+    } else if (page->gathered != NULL) {
+        metrics_gather(http->proxy, on_gathered, new_scrape(http, request, page->gathered));
     } else {
         page->answer(http, request);
     }

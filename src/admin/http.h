@@ -1,9 +1,8 @@
 /*
- * http.h - the admin port: /metrics, /healthz, /readyz, /v1/invalidate, /v1/drain and an index of
- * them
+ * http.h - the admin port: the status page, /metrics, /healthz, /readyz, and /v1
  *
- * Purpose:    answer monitoring and orchestration over HTTP on the control thread, and take
- *             invalidations (invalidate_http.h).
+ * Purpose:    answer people, monitoring and orchestration over HTTP on the control thread, and take
+ *             orders (order_http.h). docs/status.md describes /v1.
  * Ownership:  the server owns its socket and connections; proxy and discovery are borrowed and
  *             must outlive it.
  * Threading:  the control thread.

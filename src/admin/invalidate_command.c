@@ -2,7 +2,8 @@
  * CACHE INVALIDATE, CLEAR, BAN and JOB: words in, coherence/invalidation.h, numbers out.
  *
  * INVALIDATE takes keys as they are, or a form that begins with a word. So a key that is called
- * like such a word is named behind KEYS.
+ * like such a word is named behind KEYS. Of very many keys the answer comes later, in its place,
+ * and what the client sends behind it waits.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -10,7 +11,9 @@
 #include "admin/cache_call.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "coherence/key_orders.h"
 #include "coherence/unlink.h"
+#include "proxy/request.h"
 
 static bool is_word(struct bytes text, const char *word)
 {
@@ -67,21 +70,102 @@ bool cache_may_unlink(struct cache_call *call)
     return false;
 }
 
-static void put_answer(struct cache_call *call, const struct invalidation_answer *answer)
+static void put_answer(struct resp_writer *reply, const struct invalidation_answer *answer)
 {
-    resp_put_map(call->reply, answer->job != 0 ? 4 : 3);
-    resp_put_string(call->reply, "entries");
+    resp_put_map(reply, answer->job != 0 ? 4 : 3);
+    resp_put_string(reply, "entries");
     if (answer->is_counted) {
-        resp_put_integer(call->reply, (int64_t)answer->n_entries);
+        resp_put_integer(reply, (int64_t)answer->n_entries);
     } else {
-        resp_put_null(call->reply);
+        resp_put_null(reply);
     }
-    resp_put_string(call->reply, "matched");
-    resp_put_string(call->reply, answer->is_counted ? "at-once" : "lazily");
-    put_pair(call->reply, "proxies", answer->n_proxies);
+    resp_put_string(reply, "matched");
+    resp_put_string(reply, answer->is_counted ? "at-once" : "lazily");
+    put_pair(reply, "proxies", answer->n_proxies);
     if (answer->job != 0) {
-        put_pair(call->reply, "job", answer->job);
+        put_pair(reply, "job", answer->job);
     }
+}
+
+/* ---- a great many keys ---- */
+
+struct many {
+    struct request *request; /* outlives its session */
+    bool is_plain;
+};
+
+static void on_many_done(void *context, const struct invalidation_answer *answer)
+{
+    struct many *many = context;
+    struct request *request = many->request;
+    struct buffer room;
+
+    buffer_init(&room);
+    if (answer->error != NULL) {
+        request_fail(request, "ERR %s", answer->error);
+    } else {
+        struct resp_writer reply = {.out = &room, .is_resp3 = request->proto == 3};
+
+        if (many->is_plain) {
+            resp_put_integer(&reply, (int64_t)answer->n_entries);
+        } else {
+            put_answer(&reply, answer);
+        }
+        if (reply.has_failed) {
+            request_fail(request, "ERR nearcached: out of memory");
+        } else {
+            request_take_part(request, buffer_bytes(&room));
+            request_done(request);
+        }
+    }
+    buffer_fini(&room);
+    mem_free(many);
+}
+
+/*
+ * The names as they came in: bulk strings one behind the other. Empty: the request was inline, and
+ * so is not that long.
+ */
+static struct bytes as_sent(const struct bytes *keys, unsigned n)
+{
+    const unsigned char *begin = keys[0].ptr - 2;
+
+    /* A word of the command stands before it at least. */
+    if (memcmp(begin, "\r\n", 2) != 0) {
+        return (struct bytes){0};
+    }
+    while (*begin != '$') {
+        begin--;
+    }
+    return bytes_make(begin, (size_t)(keys[n - 1].ptr + keys[n - 1].len - begin) + 2);
+}
+
+/* False: they are not so many. */
+static bool run_many(struct cache_call *call, const struct bytes *keys, unsigned n, bool is_all,
+                     bool is_plain)
+{
+    const struct bytes names = n > KEY_ORDERS_SLICE ? as_sent(keys, n) : (struct bytes){0};
+    struct many *many;
+    const char *error;
+
+    if (names.len == 0) {
+        return false;
+    }
+    many = mem_alloc(sizeof(*many));
+    *many = (struct many){request_queue(call->session, REQUEST_LOCAL, NULL), is_plain};
+    many->request->suspends = true;
+    session_suspend(call->session, false);
+    error = key_orders_begin(call->front->coherence.key_orders,
+                             &(struct key_order){.keys = names,
+                                                 .is_all = is_all,
+                                                 .db = call->session->db,
+                                                 .done = on_many_done,
+                                                 .context = many});
+    if (error != NULL) {
+        request_fail(many->request, "ERR %s", error);
+        mem_free(many);
+    }
+    return true;
 }
 
 static void run_form(struct cache_call *call, const struct form *form, const struct bytes *args,
@@ -104,10 +188,12 @@ static void run_form(struct cache_call *call, const struct form *form, const str
         return;
     } else if (form->kind == INVALIDATE_TAGS) {
         cache_run_invalidate_tags(call, args, n_args, is_all);
+    } else if (form->kind == INVALIDATE_KEYS && run_many(call, args, n_args, is_all, false)) {
+        return;
     } else if (!invalidation_run(fleet_of(call), &call->front->coherence, &what, &answer)) {
         resp_put_error(call->reply, "ERR %s", answer.error);
     } else {
-        put_answer(call, &answer);
+        put_answer(call->reply, &answer);
     }
 }
 
@@ -118,6 +204,9 @@ static void run_plain(struct cache_call *call)
         .kind = INVALIDATE_KEYS, .keys = call->args, .n_keys = call->n_args};
     struct invalidation_answer answer;
 
+    if (run_many(call, call->args, call->n_args, false, true)) {
+        return;
+    }
     (void)invalidation_run(fleet_of(call), &call->front->coherence, &what, &answer);
     resp_put_integer(call->reply, (int64_t)answer.n_entries);
 }

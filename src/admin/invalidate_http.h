@@ -17,8 +17,6 @@
 
 #include <event2/http.h>
 
-#define INVALIDATE_KEYS_MAX ((size_t)10000)
-
 void invalidate_http_post(struct proxy *proxy, struct evhttp_request *request);
 void invalidate_http_bans(struct proxy *proxy, struct evhttp_request *request);
 void invalidate_http_jobs(struct proxy *proxy, struct evhttp_request *request);

@@ -42,6 +42,7 @@ struct gather {
     struct proxy *proxy;
     metrics_ready_fn ready;
     void *context;
+    unsigned n_asked; /* fronts; when all have answered there may be none any more */
     struct metrics_facts facts;
     struct front_facts fronts[]; /* by worker index; each written by its worker */
 };
@@ -299,7 +300,7 @@ static void on_all_asked(void *context)
         add_process(gather);
     }
     gather->ready(&gather->facts, gather->context);
-    for (unsigned i = 0; i < gather->facts.n_workers; i++) {
+    for (unsigned i = 0; i < gather->n_asked; i++) {
         mem_free(gather->fronts[i].nodes);
     }
     mem_free(gather->facts.nodes);
@@ -313,6 +314,7 @@ void metrics_gather(struct proxy *proxy, metrics_ready_fn ready, void *context)
                                       proxy->n_fronts * sizeof(gather->fronts[0]));
 
     gather->proxy = proxy;
+    gather->n_asked = proxy->n_fronts;
     gather->ready = ready;
     gather->context = context;
     proxy_on_all_workers(proxy, ask_front, on_all_asked, gather);

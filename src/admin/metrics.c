@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "base/version.h"
+#include "upstream/tracking_tables.h"
 
 /* ---- gauges ---- */
 
@@ -252,6 +253,26 @@ static void list_node_watermark_age(const struct visit *visit)
     FOR_EACH_NODE(
         visit, if (node->has_watermark) {
             give_listed(visit, (double)node->watermark_age_us / 1e6, "node=\"%s\"", name);
+        })
+}
+
+static void list_node_tracking_keys(const struct visit *visit)
+{
+    uint64_t n;
+
+    FOR_EACH_NODE(
+        visit, if (tracking_tables_keys(node->id, &n)) {
+            give_listed(visit, (double)n, "node=\"%s\"", name);
+        })
+}
+
+static void list_node_tracking_limit(const struct visit *visit)
+{
+    uint64_t n;
+
+    FOR_EACH_NODE(
+        visit, if (tracking_tables_limit(node->id, &n)) {
+            give_listed(visit, (double)n, "node=\"%s\"", name);
         })
 }
 

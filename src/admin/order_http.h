@@ -8,19 +8,14 @@
  *             come back and nobody is there any more to be answered.
  * Threading:  the control thread.
  * Errors:     answered as {"error": "...", "field": "..."}; field is null where none is to blame.
- *
- * Limits:     bodies of 256 KiB, 1000 orders in one of them.
  */
 #ifndef NC_ADMIN_ORDER_HTTP_H
 #define NC_ADMIN_ORDER_HTTP_H
 
+#include "admin/order_body.h"
 #include "proxy/front.h"
 
 #include <event2/http.h>
-#include <jansson.h>
-
-#define ORDER_BODY_MAX ((size_t)256 * 1024)
-#define ORDERS_MAX ((size_t)1000)
 
 struct order; /* opaque */
 
@@ -28,7 +23,7 @@ struct order; /* opaque */
 struct call {
     struct proxy *proxy;
     struct order *order;
-    const json_t *body; /* an object */
+    const json_t *body; /* a value of any type */
 };
 
 /* Answers it by one of the functions below, at once or later. */
@@ -44,6 +39,9 @@ void call_refuse(const struct call *call, int status, const char *reason, const 
                  const char *error);
 /* Status 400. */
 void call_refuse_field(const struct call *call, const char *field, const char *error);
+void call_refuse_fault(const struct call *call, const struct order_fault *fault);
+/* Where the order names no database. */
+unsigned call_db(const struct call *call);
 /* Behind an answer that did not come within the order_run_fn. */
 void order_go_on(struct order *order);
 
@@ -56,21 +54,12 @@ bool order_may_json(const struct proxy *proxy, struct evhttp_request *request);
 /* Where clients must log in, nobody removes keys at the backend without a token. */
 bool call_may_unlink(const struct call *call);
 
-/* ---- reading and writing JSON ---- */
+/* ---- writing JSON ---- */
 
 /* Of any bytes: what is no UTF-8 is shown with question marks, and cut. */
 json_t *json_of_bytes(struct bytes bytes);
-/* Of a string. */
-struct bytes bytes_of_json(const json_t *string);
 /* Without a body of its own: GET. json: taken. */
 void order_answer_json(struct evhttp_request *request, int status, const char *reason,
                        json_t *json);
-
-/* Absent: *value stays. False: refused. */
-bool call_take_integer(const struct call *call, const json_t *object, const char *name, int64_t max,
-                       int64_t *value);
-bool call_take_db(const struct call *call, unsigned *db);
-/* known: ends with NULL. False: refused. */
-bool call_has_known(const struct call *call, const json_t *object, const char *const *known);
 
 #endif

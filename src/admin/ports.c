@@ -22,13 +22,15 @@ static const char *const kind_names[N_KINDS] = {"listen", "tls", "admin"};
 struct inherited {
     int fd; /* -1: taken */
     enum kind kind;
-    bool is_own; /* the predecessor opened it by its options */
+    bool is_own;     /* the predecessor opened it by its options */
+    bool is_unused;  /* ours do not name it */
+    unsigned number; /* in the predecessor's list */
     char text[sizeof(((struct endpoint *)0)->text)];
 };
 
 struct port {
-    struct listener *listener;
-    bool is_given; /* by systemd: no option changes it */
+    struct listener *listener; /* NULL: dropped, until ports_thaw() */
+    bool is_given;             /* by systemd: no option changes it */
 };
 
 struct ports {
@@ -40,7 +42,10 @@ struct ports {
     struct admin_http *http;
     const struct discovery *discovery;
     bool is_admin_given, is_accepting;
-    bool is_frozen; /* closed for good, or a successor's: no option changes them */
+    bool is_closed;        /* for good */
+    bool is_frozen;        /* a successor was told of them: no option changes them */
+    unsigned n_told;       /* so many, the admin port included, which is the last one */
+    struct config *missed; /* in force when the first change came that was not made; or NULL */
 };
 
 /* ---- what came from outside ---- */
@@ -52,7 +57,7 @@ static enum kind kind_of(const char *name)
                                                        : KIND_LISTEN;
 }
 
-static void inherit(struct ports *ports, int fd, const char *name)
+static void inherit(struct ports *ports, int fd, const char *name, unsigned number)
 {
     struct inherited *one = &ports->inherited[ports->n_inherited];
     struct sockaddr_storage address;
@@ -69,6 +74,7 @@ static void inherit(struct ports *ports, int fd, const char *name)
     }
     endpoint_from_sockaddr(&endpoint, (struct sockaddr *)&address, length);
     one->fd = fd;
+    one->number = number;
     one->is_own = strncmp(name, OWN, strlen(OWN)) == 0;
     one->kind = kind_of(one->is_own ? name + strlen(OWN) : name);
     (void)snprintf(one->text, sizeof(one->text), "%s", endpoint.text);
@@ -83,7 +89,7 @@ struct ports *ports_new(struct proxy *proxy)
 
     ports->proxy = proxy;
     for (int i = 0; i < n; i++) {
-        inherit(ports, SD_LISTEN_FDS_START + i, names[i]);
+        inherit(ports, SD_LISTEN_FDS_START + i, names[i], (unsigned)i);
         free(names[i]);
     }
     free(names);
@@ -126,8 +132,23 @@ static void drop_inherited(struct ports *ports, enum kind kind)
         if (one->fd >= 0 && one->kind == kind) {
             close(one->fd);
             one->fd = -1;
+            one->is_unused = one->is_own;
         }
     }
+}
+
+bool ports_next_unused(struct ports *ports, unsigned *number)
+{
+    for (unsigned i = 0; i < ports->n_inherited; i++) {
+        struct inherited *one = &ports->inherited[i];
+
+        if (one->is_unused) {
+            one->is_unused = false;
+            *number = one->number;
+            return true;
+        }
+    }
+    return false;
 }
 
 /* ---- clients ---- */
@@ -258,7 +279,7 @@ int ports_open(struct ports *ports, const struct config *config, FILE *errors)
 
 void ports_close_clients(struct ports *ports)
 {
-    ports->is_frozen = true;
+    ports->is_closed = true;
     for (unsigned i = 0; i < ports->n; i++) {
         listener_close(&ports->all[i].listener);
     }
@@ -313,7 +334,9 @@ void ports_accept(struct ports *ports, bool on)
 {
     ports->is_accepting = on;
     for (unsigned i = 0; i < ports->n; i++) {
-        listener_accept(ports->all[i].listener, on);
+        if (ports->all[i].listener != NULL) {
+            listener_accept(ports->all[i].listener, on);
+        }
     }
     if (ports->http != NULL) {
         admin_http_accept(ports->http, on);
@@ -352,7 +375,7 @@ static int change_admin(struct ports *ports, const struct config *former,
                         const struct config *config, FILE *errors)
 {
     if (ports->is_admin_given ||
-        (former->has_admin == config->has_admin &&
+        (former->has_admin == config->has_admin && config->has_admin == (ports->http != NULL) &&
          (!config->has_admin ||
           config_address_equal(&former->admin_address, &config->admin_address)))) {
         return 0;
@@ -390,7 +413,14 @@ int ports_change(struct ports *ports, const struct config *former, const struct 
     int error;
 
     /* Whoever connects to what is opened now is not served, or not even accepted. */
+    if (ports->is_closed) {
+        return 0;
+    }
     if (ports->is_frozen) {
+        if (ports->missed == NULL) {
+            /* Its references are counted; what it says does not change. */
+            ports->missed = config_ref((struct config *)(uintptr_t)former);
+        }
         return 0;
     }
     error = open_all(ports, config, false, errors);
@@ -434,11 +464,68 @@ unsigned ports_list(const struct ports *ports, int fds[PORTS_MAX],
     return n;
 }
 
+void ports_freeze(struct ports *ports)
+{
+    ports->is_frozen = true;
+    ports->n_told = ports->n;
+}
+
+static void forget_dropped(struct ports *ports)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < ports->n; i++) {
+        if (ports->all[i].listener != NULL) {
+            ports->all[n++] = ports->all[i];
+        }
+    }
+    ports->n = n;
+}
+
+void ports_thaw(struct ports *ports, const struct config *config)
+{
+    struct config *former = ports->missed;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *errors = open_memstream(&text, &size);
+
+    CHECK(errors != NULL);
+    ports->missed = NULL;
+    ports->is_frozen = false;
+    forget_dropped(ports);
+    if (ports_change(ports, former != NULL ? former : config, config, errors) != 0) {
+        (void)fflush(errors);
+        log_error("main", "not all sockets can be listened on again", "reason=%s",
+                  log_quote_long(bytes_of_string(text)));
+    }
+    (void)fclose(errors);
+    free(text);
+    config_unref(&former);
+}
+
+void ports_drop(struct ports *ports, unsigned number)
+{
+    if (!ports->is_frozen || ports->is_closed) {
+        return;
+    }
+    if (number == ports->n_told) {
+        admin_http_stop(&ports->http);
+    } else if (number < ports->n && ports->all[number].listener != NULL) {
+        struct port *port = &ports->all[number];
+
+        log_info("main", "no longer listening: the successor does not", "addr=%s",
+                 listener_text(port->listener));
+        listener_own_file(port->listener, !port->is_given);
+        listener_close(&port->listener);
+    }
+}
+
 void ports_own_files(struct ports *ports, bool on)
 {
-    ports->is_frozen = !on;
     for (unsigned i = 0; i < ports->n; i++) {
-        listener_own_file(ports->all[i].listener, on && !ports->all[i].is_given);
+        if (ports->all[i].listener != NULL) {
+            listener_own_file(ports->all[i].listener, on && !ports->all[i].is_given);
+        }
     }
 }
 
@@ -452,6 +539,7 @@ void ports_free(struct ports **ports)
     for (unsigned kind = 0; kind < N_KINDS; kind++) {
         drop_inherited(*ports, (enum kind)kind);
     }
+    config_unref(&(*ports)->missed);
     mem_free(*ports);
     *ports = NULL;
 }

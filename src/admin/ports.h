@@ -28,7 +28,7 @@ NC_MUST_CHECK int ports_open_admin(struct ports *ports, const struct config *con
                                    const struct discovery *discovery, FILE *errors);
 void ports_accept(struct ports *ports, bool on);
 
-/* From one configuration to the next: all or nothing; not when closed or given away. */
+/* From one configuration to the next: all or nothing; later or never when frozen or closed. */
 NC_MUST_CHECK int ports_change(struct ports *ports, const struct config *former,
                                const struct config *config, FILE *errors);
 
@@ -40,7 +40,15 @@ void ports_close_clients(struct ports *ports);
 #define PORTS_NAME_MAX 32
 unsigned ports_list(const struct ports *ports, int fds[PORTS_MAX],
                     char names[PORTS_MAX][PORTS_NAME_MAX]);
-/* Sockets are ours to change, and their files to remove / somebody else's. */
+/* From now on no option changes them: a successor was told of them. */
+void ports_freeze(struct ports *ports);
+/* There is no successor after all: what options have asked for meanwhile is done now. */
+void ports_thaw(struct ports *ports, const struct config *config);
+/* The successor does not use this one, by its number in the list: who waits in it is refused. */
+void ports_drop(struct ports *ports, unsigned number);
+/* The same as seen by the successor: *number of one that it did not use. False: no further one. */
+bool ports_next_unused(struct ports *ports, unsigned *number);
+/* Files of sockets are ours to remove / somebody else's. */
 void ports_own_files(struct ports *ports, bool on);
 
 #endif

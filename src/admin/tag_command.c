@@ -16,7 +16,6 @@ struct listing {
     struct request *request; /* outlives its session */
     struct buffer keys;      /* bulk strings */
     size_t n, max;
-    unsigned db;
     bool has_failed;
 };
 
@@ -147,10 +146,8 @@ static void on_members(void *context, const struct ledger_member *members, unsig
     struct resp_writer keys = {.out = &listing->keys};
 
     for (unsigned i = 0; i < n && listing->n < listing->max; i++) {
-        if (members[i].db == listing->db) {
-            resp_put_bulk(&keys, members[i].key);
-            listing->n++;
-        }
+        resp_put_bulk(&keys, members[i].key);
+        listing->n++;
     }
     listing->has_failed = listing->has_failed || keys.has_failed;
 }
@@ -188,10 +185,9 @@ void cache_run_members(struct cache_call *call)
     listing = mem_alloc(sizeof(*listing));
     listing->request = begin(call);
     listing->max = (size_t)max;
-    listing->db = call->session->db;
     buffer_init(&listing->keys);
-    error = ledger_members(call->front->coherence.ledger, LEDGER_TAG, call->args[0], (uint64_t)max,
-                           on_members, on_listed, listing);
+    error = ledger_members(call->front->coherence.ledger, LEDGER_TAG, call->args[0],
+                           (int)call->session->db, (uint64_t)max, on_members, on_listed, listing);
     if (error != NULL) {
         refuse(listing->request, error);
         buffer_fini(&listing->keys);

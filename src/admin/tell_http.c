@@ -30,10 +30,8 @@ struct ask {
 };
 
 struct ask_kind {
-    const char *first, *names; /* members; NULL: none */
-    size_t names_max;
-    bool needs_names;      /* also to undo */
-    bool is_refusal_final; /* of begin(): to ask again is of no use */
+    struct order_words words; /* a member is NULL: there is none */
+    bool is_refusal_final;    /* of begin(): to ask again is of no use */
     /* Words: nothing was begun. */
     const char *(*begin)(struct ask *ask);
     json_t *(*answer)(const struct ask *ask);
@@ -56,12 +54,13 @@ static void on_home(struct mail *mail)
     if (ask->error[0] == '\0') {
         call_answer(&call, ask->kind->answer(ask));
     } else if (!ask->is_begun && ask->kind->is_refusal_final) {
-        call_refuse_field(&call, ask->kind->names, ask->error);
+        call_refuse_field(&call, ask->kind->words.names, ask->error);
     } else {
-        call_refuse(
-            &call, HTTP_SERVUNAVAIL, "Service Unavailable",
-            ask->is_begun ? NULL : (ask->kind->names != NULL ? ask->kind->names : ask->kind->first),
-            ask->error);
+        call_refuse(&call, HTTP_SERVUNAVAIL, "Service Unavailable",
+                    ask->is_begun ? NULL
+                                  : (ask->kind->words.names != NULL ? ask->kind->words.names
+                                                                    : ask->kind->words.first),
+                    ask->error);
     }
     mem_free(ask);
     order_go_on(order);
@@ -246,26 +245,22 @@ static json_t *answer_subscribe(const struct ask *ask)
 }
 
 static const struct ask_kind invalidate_tags = {
-    .names = "tags", .names_max = TAGS_MAX, .begin = begin_tags, .answer = answer_tags};
+    .words = {.names = "tags"}, .begin = begin_tags, .answer = answer_tags};
 static const struct ask_kind publish = {
-    .first = "event", .begin = begin_publish, .answer = answer_publish};
-static const struct ask_kind attach = {.first = "key",
-                                       .names = "tags",
-                                       .names_max = TAGS_MAX,
-                                       .needs_names = true,
-                                       .begin = begin_attach,
-                                       .answer = answer_attach};
-static const struct ask_kind depend = {.first = "derived",
-                                       .names = "sources",
-                                       .names_max = DEPENDENCY_SOURCES_MAX,
-                                       .is_refusal_final = true,
-                                       .begin = begin_depend,
-                                       .answer = answer_depend};
-static const struct ask_kind subscribe = {.first = "event",
-                                          .names = "names",
-                                          .names_max = LEDGER_ADD_MAX,
-                                          .begin = begin_subscribe,
-                                          .answer = answer_subscribe};
+    .words = {.first = "event"}, .begin = begin_publish, .answer = answer_publish};
+static const struct ask_kind attach = {
+    .words = {.first = "key", .names = "tags", .names_max = TAGS_MAX, .needs_names = true},
+    .begin = begin_attach,
+    .answer = answer_attach};
+static const struct ask_kind depend = {
+    .words = {.first = "derived", .names = "sources", .names_max = DEPENDENCY_SOURCES_MAX},
+    .is_refusal_final = true,
+    .begin = begin_depend,
+    .answer = answer_depend};
+static const struct ask_kind subscribe = {
+    .words = {.first = "event", .names = "names", .names_max = LEDGER_ADD_MAX},
+    .begin = begin_subscribe,
+    .answer = answer_subscribe};
 
 /* ---- asking ---- */
 
@@ -280,22 +275,12 @@ static struct bytes copy(unsigned char **room, struct bytes text)
     return copied;
 }
 
-static bool are_strings(const json_t *names)
-{
-    for (size_t i = 0; i < json_array_size(names); i++) {
-        if (!json_is_string(json_array_get(names, i))) {
-            return false;
-        }
-    }
-    return json_is_array(names);
-}
-
-/* first: NULL, or a string; names: NULL, or an array of strings. */
-static struct ask *ask_new(const struct call *call, const struct ask_kind *kind,
-                           const json_t *first, const json_t *names)
+/* names: NULL, or an array of strings. */
+static struct ask *ask_new(const struct call *call, const struct ask_kind *kind, struct bytes first,
+                           const json_t *names)
 {
     const size_t n = json_array_size(names);
-    size_t n_bytes = json_string_length(first);
+    size_t n_bytes = first.len;
     struct ask *ask;
     unsigned char *room;
 
@@ -309,9 +294,7 @@ static struct ask *ask_new(const struct call *call, const struct ask_kind *kind,
     ask->order = call->order;
     ask->n_names = n;
     room = (unsigned char *)&ask->names[n];
-    if (first != NULL) {
-        ask->first = copy(&room, bytes_of_json(first));
-    }
+    ask->first = copy(&room, first);
     for (size_t i = 0; i < n; i++) {
         ask->names[i] = copy(&room, bytes_of_json(json_array_get(names, i)));
     }
@@ -323,81 +306,39 @@ static void post(struct ask *ask)
     worker_post(home_of(ask)->worker, &ask->mail);
 }
 
-void tell_http_invalidate_tags(const struct call *call, const json_t *tags, unsigned db,
-                               bool is_all)
+void tell_http_invalidate_tags(const struct call *call, const struct order_invalidate *order)
 {
-    struct ask *ask;
+    struct ask *ask = ask_new(call, &invalidate_tags, BYTES(""), order->names);
 
-    if (!are_strings(tags) || json_array_size(tags) == 0 || json_array_size(tags) > TAGS_MAX) {
-        call_refuse_field(call, "tags", "not an array of 1 to 128 strings");
-        return;
-    }
-    ask = ask_new(call, &invalidate_tags, NULL, tags);
-    ask->db = db;
-    ask->is_all = is_all;
+    ask->db = order->what.db;
+    ask->is_all = order->what.is_all;
     post(ask);
 }
 
-void tell_http_publish(const struct call *call, const json_t *event, unsigned db, bool is_all)
+void tell_http_publish(const struct call *call, const struct order_invalidate *order)
 {
-    struct ask *ask;
+    struct ask *ask = ask_new(call, &publish, order->what.name, NULL);
 
-    if (!json_is_string(event) || json_string_length(event) == 0 ||
-        json_string_length(event) > EVENT_NAME_MAX) {
-        call_refuse_field(call, "event", "not a string of 1 to 512 bytes");
-        return;
-    }
-    ask = ask_new(call, &publish, event, NULL);
-    ask->db = db;
-    ask->is_all = is_all;
+    ask->db = order->what.db;
+    ask->is_all = order->what.is_all;
     post(ask);
 }
 
 /* ---- what is told ---- */
 
-/* False: refused. */
-static bool take_names(const struct call *call, const struct ask_kind *kind, bool is_undo)
-{
-    const json_t *names = json_object_get(call->body, kind->names);
-    char text[80];
-
-    if (names == NULL && is_undo && !kind->needs_names) {
-        return true;
-    }
-    if (!are_strings(names) || json_array_size(names) == 0 ||
-        json_array_size(names) > kind->names_max) {
-        (void)snprintf(text, sizeof(text), "not an array of 1 to %zu strings", kind->names_max);
-        call_refuse_field(call, kind->names, text);
-        return false;
-    }
-    return true;
-}
-
 static void tell(const struct call *call, const struct ask_kind *kind)
 {
-    const char *const known[] = {kind->first, kind->names, "remove", "db", NULL};
-    const json_t *first = json_object_get(call->body, kind->first);
-    const json_t *undo = json_object_get(call->body, "remove");
+    struct order_telling order;
+    struct order_fault fault;
     struct ask *ask;
-    unsigned db;
 
-    if (!call_has_known(call, call->body, known)) {
+    if (!order_read_telling(call->body, &kind->words, call_db(call), &order, &fault)) {
+        call_refuse_fault(call, &fault);
         return;
     }
-    if (!json_is_string(first) || json_string_length(first) == 0) {
-        call_refuse_field(call, kind->first, "not a string, or empty");
-        return;
-    }
-    if (undo != NULL && !json_is_boolean(undo)) {
-        call_refuse_field(call, "remove", "neither true nor false");
-        return;
-    }
-    if (!take_names(call, kind, json_is_true(undo)) || !call_take_db(call, &db)) {
-        return;
-    }
-    ask = ask_new(call, kind, first, json_object_get(call->body, kind->names));
-    ask->db = db;
-    ask->is_undo = json_is_true(undo);
+    ask = ask_new(call, kind, order.first, order.names);
+    ask->db = order.db;
+    ask->is_undo = order.is_undo;
     post(ask);
 }
 

@@ -18,8 +18,8 @@ void tell_http_tags(struct proxy *proxy, struct evhttp_request *request);
 void tell_http_dependencies(struct proxy *proxy, struct evhttp_request *request);
 void tell_http_events(struct proxy *proxy, struct evhttp_request *request);
 
-void tell_http_invalidate_tags(const struct call *call, const json_t *tags, unsigned db,
-                               bool is_all);
-void tell_http_publish(const struct call *call, const json_t *event, unsigned db, bool is_all);
+/* Orders of POST /v1/invalidate, as they were read. */
+void tell_http_invalidate_tags(const struct call *call, const struct order_invalidate *order);
+void tell_http_publish(const struct call *call, const struct order_invalidate *order);
 
 #endif

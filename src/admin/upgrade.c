@@ -30,6 +30,9 @@
 #define START_TIMEOUT_S 30
 #define READY_TIMEOUT_S 25
 #define GIVE_TICK_MS 5
+/* Out of descriptors: connections wait in the socket of words; who waits too long is lost. */
+#define FULL_TICK_MS 20
+#define FULL_MAX_US 10000000
 /* For what two processes send each other at once. */
 #define WORD_BUFFER (1024 * 1024)
 
@@ -55,10 +58,15 @@ struct upgrade {
     bool can_give;  /* the successor understands */
     bool is_giving; /* workers use fd */
     bool is_failed; /* fd is to be closed when they no longer do */
+    bool has_next;  /* the successor has one itself: nothing more is given */
+    bool owes_done; /* to be told so when workers no longer use fd */
 
     int from_fd; /* the same, to the predecessor; -1: none */
     struct event *from_event, *from_timer;
+    struct event *full_timer; /* out of descriptors: when to try again */
+    int64_t full_since_us;    /* 0: not */
     bool is_pending, is_ready;
+    bool is_from_done; /* it gives nothing more */
     char *modes;
 };
 
@@ -150,9 +158,33 @@ static void forget_predecessor(struct upgrade *upgrade)
         event_free(upgrade->from_timer);
         upgrade->from_timer = NULL;
     }
+    if (upgrade->full_timer != NULL) {
+        event_free(upgrade->full_timer);
+        upgrade->full_timer = NULL;
+    }
     if (upgrade->from_fd >= 0) {
         close(upgrade->from_fd);
         upgrade->from_fd = -1;
+    }
+}
+
+/* A word that costs nothing when it does not arrive. */
+static void mention(int fd, const char *word)
+{
+    if (fd >= 0) {
+        (void)!handover_say(fd, word);
+    }
+}
+
+/* Nobody accepts from those that our options do not name: the predecessor closes them as well. */
+static void drop_unused(struct upgrade *upgrade)
+{
+    char word[HANDOVER_WORD_MAX];
+    unsigned number;
+
+    while (ports_next_unused(upgrade->ports, &number)) {
+        (void)snprintf(word, sizeof(word), "DROP %u", number);
+        mention(upgrade->from_fd, word);
     }
 }
 
@@ -164,6 +196,7 @@ static void take_over(struct upgrade *upgrade, const char *why)
     }
     ports_own_files(upgrade->ports, true);
     ports_accept(upgrade->ports, true);
+    drop_unused(upgrade);
     log_info("main", "taken over from the predecessor", "reason=%s",
              log_quote(bytes_of_string(why)));
     upgrade->events->on_taken(upgrade->context);
@@ -173,10 +206,39 @@ static void on_word_of_predecessor(struct upgrade *upgrade, const char *word)
 {
     uint64_t next_id;
 
-    if (upgrade->is_pending && sscanf(word, "GO %" SCNu64, &next_id) == 1) {
+    if (strcmp(word, "DONE") == 0) {
+        upgrade->is_from_done = true;
+    }
+    if (!upgrade->is_pending) {
+        return;
+    }
+    if (strcmp(word, "STOP") == 0) {
+        upgrade->is_pending = false; /* its end is not a reason to take over any more */
+        log_error("main", "the predecessor waits no longer", NULL);
+        upgrade->events->on_failed(upgrade->context);
+    } else if (sscanf(word, "GO %" SCNu64, &next_id) != 1) {
+        return;
+    } else if (atomic_load_explicit(&upgrade->proxy->is_leaving, memory_order_relaxed)) {
+        upgrade->is_pending = false; /* told to end meanwhile: the predecessor is to go on */
+        (void)shutdown(upgrade->from_fd, SHUT_RDWR);
+    } else {
         atomic_store_explicit(&upgrade->proxy->next_session_id, next_id, memory_order_relaxed);
         take_over(upgrade, "it has stopped accepting");
     }
+}
+
+/* Others may close some meanwhile. */
+static void wait_for_descriptors(struct upgrade *upgrade)
+{
+    const struct timeval tick = {0, FULL_TICK_MS * 1000};
+
+    if (upgrade->full_since_us == 0) {
+        upgrade->full_since_us = clock_now_us();
+        stats_add(METRIC_handover_stalls, 1);
+        log_error("main", "connections of the predecessor wait: out of descriptors", NULL);
+    }
+    event_del(upgrade->from_event);
+    event_add(upgrade->full_timer, &tick);
 }
 
 static void on_from(evutil_socket_t fd, short what, void *arg)
@@ -190,8 +252,16 @@ static void on_from(evutil_socket_t fd, short what, void *arg)
         result = handover_take(upgrade->proxy, fd, word);
         if (result == HANDOVER_SIGNAL) {
             on_word_of_predecessor(upgrade, word);
+        } else if (result == HANDOVER_FULL && upgrade->full_since_us != 0 &&
+                   clock_now_us() - upgrade->full_since_us > FULL_MAX_US) {
+            handover_lose(fd);
         }
     } while (result == HANDOVER_SIGNAL);
+    if (result == HANDOVER_FULL) {
+        wait_for_descriptors(upgrade);
+        return;
+    }
+    upgrade->full_since_us = 0;
     if (result == HANDOVER_END) {
         forget_predecessor(upgrade);
         if (upgrade->is_pending) {
@@ -200,6 +270,15 @@ static void on_from(evutil_socket_t fd, short what, void *arg)
             log_info("main", "the predecessor has ended", NULL);
         }
     }
+}
+
+static void on_full_tick(evutil_socket_t fd, short what, void *arg)
+{
+    struct upgrade *upgrade = arg;
+
+    (void)fd;
+    (void)what;
+    event_add(upgrade->from_event, NULL);
 }
 
 static void on_not_ready(evutil_socket_t fd, short what, void *arg)
@@ -211,6 +290,7 @@ static void on_not_ready(evutil_socket_t fd, short what, void *arg)
     if (upgrade->is_pending) {
         log_error("main", "the backend is not reached, the predecessor goes on", "after_s=%d",
                   READY_TIMEOUT_S);
+        upgrade->is_pending = false;
         upgrade->events->on_failed(upgrade->context);
     }
 }
@@ -219,7 +299,8 @@ void upgrade_ready(struct upgrade *upgrade)
 {
     char word[HANDOVER_WORD_MAX];
 
-    if (upgrade->is_pending && !upgrade->is_ready && upgrade->from_fd >= 0) {
+    if (upgrade->is_pending && !upgrade->is_ready && upgrade->from_fd >= 0 &&
+        !atomic_load_explicit(&upgrade->proxy->is_leaving, memory_order_relaxed)) {
         (void)snprintf(word, sizeof(word), "READY %x", handover_format());
         upgrade->is_ready = handover_say(upgrade->from_fd, word) == 0;
     }
@@ -248,12 +329,26 @@ static void forget_front(struct front *front, void *context)
     handover_forget(front);
 }
 
+/*
+ * It serves nobody yet, and may hang. The word is for one that a script has started: what goes on
+ * below the script is not to take the end of this process's socket for its death.
+ */
+static void stop_successor(struct upgrade *upgrade)
+{
+    mention(upgrade->fd, "STOP");
+    (void)kill(upgrade->child, SIGKILL);
+}
+
 /* As if nothing had been. */
 static void go_on(struct upgrade *upgrade, const char *reason)
 {
     stats_add(METRIC_upgrade_failures, 1);
     log_error("main", "the successor failed, this process goes on", "pid=%d reason=%s",
               (int)upgrade->child, log_quote(bytes_of_string(reason)));
+    if (upgrade->state == STATE_STARTING) {
+        stop_successor(upgrade);
+    }
+    ports_thaw(upgrade->ports, changer_config(upgrade->changer));
     if (upgrade->state == STATE_LEFT &&
         !atomic_load_explicit(&upgrade->proxy->is_leaving, memory_order_relaxed)) {
         ports_own_files(upgrade->ports, true);
@@ -261,6 +356,7 @@ static void go_on(struct upgrade *upgrade, const char *reason)
         sd_notifyf(0, "MAINPID=%d\nREADY=1", (int)getpid());
     }
     upgrade->state = STATE_ALONE;
+    mention(upgrade->from_fd, "BACK");
     forget_successor(upgrade);
     /* Behind what gives, on every worker. */
     proxy_on_all_workers(upgrade->proxy, forget_front, NULL, NULL);
@@ -282,6 +378,15 @@ static void arm(struct upgrade *upgrade, int64_t wait_ms)
     event_add(upgrade->timer, &wait);
 }
 
+/* Behind the last connection. */
+static void say_done(struct upgrade *upgrade)
+{
+    if (upgrade->owes_done && !upgrade->is_giving) {
+        upgrade->owes_done = false;
+        mention(upgrade->fd, "DONE");
+    }
+}
+
 /* The descriptor is closed here alone, when no worker uses it. */
 static void on_given(void *context)
 {
@@ -289,6 +394,7 @@ static void on_given(void *context)
     struct proxy *proxy = upgrade->proxy;
 
     upgrade->is_giving = false;
+    say_done(upgrade);
     if (upgrade->is_failed && upgrade->timer != NULL) {
         upgrade->is_failed = false;
         forget_successor(upgrade);
@@ -296,7 +402,9 @@ static void on_given(void *context)
     if (upgrade->state != STATE_LEFT) {
         return;
     }
+    /* What a predecessor has sent until it heard that it is not to is not lost. */
     if (atomic_load_explicit(&proxy->n_clients, memory_order_relaxed) == 0 &&
+        (upgrade->from_fd < 0 || upgrade->is_from_done) &&
         (proxy->fleet.jobs == NULL || unlink_jobs_running(proxy->fleet.jobs) == 0)) {
         upgrade->events->on_left(upgrade->context);
     } else if (clock_now_us() >= upgrade->until_us) {
@@ -311,7 +419,8 @@ static void give(struct upgrade *upgrade)
     if (!upgrade->is_giving &&
         !atomic_load_explicit(&upgrade->proxy->is_draining, memory_order_relaxed)) {
         upgrade->is_giving = true;
-        proxy_on_all_workers(upgrade->proxy, give_front, on_given, upgrade);
+        proxy_on_all_workers(upgrade->proxy, upgrade->has_next ? forget_front : give_front,
+                             on_given, upgrade);
     }
 }
 
@@ -322,7 +431,6 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     if (upgrade->state == STATE_STARTING) {
-        (void)kill(upgrade->child, SIGTERM);
         go_on(upgrade, "not ready in time");
     } else if (upgrade->state == STATE_LEFT) {
         give(upgrade);
@@ -348,6 +456,8 @@ static void leave(struct upgrade *upgrade)
     sd_notifyf(0, "MAINPID=%d", (int)upgrade->child);
     upgrade->state = STATE_LEFT;
     upgrade->until_us = clock_now_us() + wait_ms * 1000;
+    upgrade->has_next = upgrade->owes_done = false;
+    mention(upgrade->from_fd, "NEXT");
     stats_add(METRIC_upgrades, 1);
     log_info("main", "the successor takes over", "pid=%d clients=%u limit_ms=%" PRId64,
              (int)upgrade->child,
@@ -356,12 +466,28 @@ static void leave(struct upgrade *upgrade)
     give(upgrade);
 }
 
+/*
+ * One that has a successor itself has left the clients to that one: this process need not accept
+ * again, and serves those that it has to their end.
+ */
+static void on_successor_s_end(struct upgrade *upgrade)
+{
+    if (upgrade->state == STATE_LEFT && upgrade->has_next) {
+        event_free(upgrade->event);
+        upgrade->event = NULL;
+        log_info("main", "the successor has ended, its own one serves", "pid=%d",
+                 (int)upgrade->child);
+    } else {
+        go_on(upgrade, "it has ended");
+    }
+}
+
 static void on_word_of_successor(evutil_socket_t fd, short what, void *arg)
 {
     struct upgrade *upgrade = arg;
     char word[HANDOVER_WORD_MAX];
     const ssize_t n = recv(fd, word, sizeof(word) - 1, MSG_DONTWAIT);
-    unsigned format;
+    unsigned format, number;
 
     (void)what;
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
@@ -369,12 +495,20 @@ static void on_word_of_successor(evutil_socket_t fd, short what, void *arg)
     }
     word[n > 0 ? n : 0] = '\0';
     if (n <= 0) {
-        go_on(upgrade, "it has ended");
+        on_successor_s_end(upgrade);
     } else if (sscanf(word, "READY %x", &format) == 1 && upgrade->state == STATE_STARTING) {
         upgrade->can_give = format == handover_format();
         leave(upgrade);
-    } else if (strcmp(word, "BYE") == 0 && upgrade->state == STATE_LEFT) {
+    } else if (upgrade->state != STATE_LEFT) {
+        return;
+    } else if (strcmp(word, "BYE") == 0) {
         upgrade->events->on_timeout(upgrade->context);
+    } else if (sscanf(word, "DROP %u", &number) == 1) {
+        ports_drop(upgrade->ports, number);
+    } else if (strcmp(word, "NEXT") == 0 || strcmp(word, "BACK") == 0) {
+        upgrade->has_next = word[0] == 'N';
+        upgrade->owes_done = upgrade->has_next;
+        say_done(upgrade);
     }
 }
 
@@ -526,6 +660,7 @@ void upgrade_begin(struct upgrade *upgrade)
     }
     log_info("main", "a successor was started", "pid=%d", (int)upgrade->child);
     upgrade->state = STATE_STARTING;
+    ports_freeze(upgrade->ports);
     upgrade->fd = pair[0];
     upgrade->event = event_new(upgrade->proxy->control->base, pair[0], EV_READ | EV_PERSIST,
                                on_word_of_successor, upgrade);
@@ -568,7 +703,8 @@ void upgrade_start(struct upgrade *upgrade, struct proxy *proxy, struct ports *p
     if (upgrade->from_fd >= 0) {
         upgrade->from_event = event_new(base, upgrade->from_fd, EV_READ | EV_PERSIST, on_from,
                                         upgrade);
-        CHECK(upgrade->from_event != NULL);
+        upgrade->full_timer = event_new(base, -1, 0, on_full_tick, upgrade);
+        CHECK(upgrade->from_event != NULL && upgrade->full_timer != NULL);
         event_add(upgrade->from_event, NULL);
     }
 }
@@ -580,7 +716,7 @@ void upgrade_end(struct upgrade *upgrade)
         log_warn("main", "the predecessor cannot be told, and ends by itself", NULL);
     }
     if (upgrade->state == STATE_STARTING) {
-        (void)kill(upgrade->child, SIGTERM);
+        stop_successor(upgrade);
         upgrade->state = STATE_ALONE;
         forget_successor(upgrade);
     }

@@ -9,8 +9,12 @@
  *
  * The words between the two: "READY f" (it can reach the backend, and understands
  * connections in this format; others are not given), "GO n" (accept; ids of clients begin
- * at n), then connections (proxy/handover.h), "BYE" (the successor is told to end: so does the
- * predecessor).
+ * at n), "STOP" (it took too long, or the predecessor ends: end as well), "DROP i" (the successor
+ * does not listen on the socket with this number in the list), then connections
+ * (proxy/handover.h), "BYE" (the successor is told to end: so does the predecessor), "NEXT" (the
+ * successor has a successor itself: nothing more is given to it, and who goes on when it is gone is
+ * not the predecessor), "DONE" (the answer: what was sent before is all), "BACK" (it has none any
+ * more). Words that are not known are nothing.
  */
 #ifndef NC_ADMIN_UPGRADE_H
 #define NC_ADMIN_UPGRADE_H

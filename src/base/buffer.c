@@ -137,7 +137,29 @@ int buffer_reserve_slow(struct buffer *buffer, size_t n)
     while (capacity < len + n || capacity <= buffer->capacity) {
         capacity *= 2;
     }
-    return change_storage(buffer, capacity);
+    if (change_storage(buffer, capacity) == 0) {
+        return 0;
+    }
+    /* While memory is short, blocks of this size are still given out. */
+    return len + n <= MEM_SMALL ? change_storage(buffer, MEM_SMALL) : -ENOMEM;
+}
+
+int buffer_reserve_some(struct buffer *buffer, size_t n)
+{
+    const size_t len = buffer_len(buffer);
+
+    if (buffer_reserve(buffer, n) == 0) {
+        return 0;
+    }
+    if (buffer->head > 0) {
+        memmove(buffer->data, buffer->data + buffer->head, len);
+        buffer->head = 0;
+        buffer->tail = len;
+    }
+    if (buffer->capacity > len) {
+        return 0;
+    }
+    return len < MEM_SMALL ? change_storage(buffer, MEM_SMALL) : -ENOMEM;
 }
 
 int buffer_append(struct buffer *buffer, struct bytes bytes)

@@ -56,6 +56,9 @@ NC_MUST_CHECK static inline int buffer_reserve(struct buffer *buffer, size_t n)
     return buffer_reserve_slow(buffer, n);
 }
 
+/* The same, but any room will do while memory is short: at least one byte. */
+NC_MUST_CHECK int buffer_reserve_some(struct buffer *buffer, size_t n);
+
 /* n bytes were written at buffer_end(). */
 static inline void buffer_commit(struct buffer *buffer, size_t n)
 {

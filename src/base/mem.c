@@ -154,6 +154,17 @@ void *mem_try_realloc(void *block, size_t size)
     return grown;
 }
 
+void *mem_realloc(void *block, size_t size)
+{
+    const size_t former = block != NULL ? malloc_usable_size(block) : 0;
+    void *const grown = realloc(block, size == 0 ? 1 : size);
+
+    if (grown != NULL) {
+        count(-(int64_t)former);
+    }
+    return must(grown);
+}
+
 char *mem_strdup(const char *string)
 {
     return must(strdup(string));

@@ -23,6 +23,8 @@ void *mem_alloc(size_t size);
 NC_MUST_CHECK void *mem_try_alloc(size_t size);
 /* Keeps the old block when it returns NULL. */
 NC_MUST_CHECK void *mem_try_realloc(void *block, size_t size);
+/* Never NULL, and never refused: for what is small beside something that was let in already. */
+void *mem_realloc(void *block, size_t size);
 char *mem_strdup(const char *string);
 void mem_free(void *block);
 

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "cache/hash.h"
+#include "cache/hot_keys.h"
 #include "cache/shard.h"
 
 #define SHARD_MIN_BYTES ((size_t)16 << 20)
@@ -308,7 +309,8 @@ bool cache_get(struct cache *cache, const struct cache_query *query, unsigned ch
     pthread_mutex_lock(&shard->lock);
     const bool is_hit = hit_locked(cache, shard, query, copy_to, hit, miss, &work);
     pthread_mutex_unlock(&shard->lock);
-    if (NC_UNLIKELY(!is_hit)) {
+    /* A hit leaves some as well where bans had its bucket judged. */
+    if (NC_UNLIKELY(!is_hit || work.trash != ARENA_NONE)) {
         shard_finish(cache, shard, &work);
     }
     return is_hit;
@@ -666,6 +668,9 @@ bool cache_invalidate(struct cache *cache, struct bytes key)
     const bool was_live = invalidate_locked(cache, shard, key, hash, &work);
     pthread_mutex_unlock(&shard->lock);
     shard_finish(cache, shard, &work);
+    if (was_live) {
+        hot_keys_note(HOT_INVALIDATIONS, hash, key, 1);
+    }
     return was_live;
 }
 

@@ -172,8 +172,10 @@ void cache_set_maxmemory(struct cache *cache, size_t maxmemory)
                  "wanted_bytes=%zu used_bytes=%zu", maxmemory, most);
         maxmemory = most;
     }
+    const size_t ceiling = atomic_load_explicit(&cache->ceiling, memory_order_relaxed);
+
     atomic_store_explicit(&cache->maxmemory, maxmemory, memory_order_relaxed);
-    set_budget(cache, maxmemory);
+    set_budget(cache, maxmemory < ceiling ? maxmemory : ceiling);
 }
 
 void cache_set_ceiling(struct cache *cache, size_t ceiling)

@@ -44,6 +44,7 @@ struct shard_pins {
 struct shard {
     pthread_mutex_t lock;
     uint32_t ban_mark;      /* lock: buckets with another one hold entries to be judged */
+    uint32_t n_late;        /* lock: look-ups that met such a bucket */
     uint64_t ban_serial;    /* lock: of the newest ban */
     struct table table;     /* lock */
     struct policy policy;   /* lock: its queues hold what the table holds */
@@ -213,6 +214,9 @@ bool bans_match_entry(const struct cache *cache, const struct shard *shard,
 /* Judges all entries of a bucket that has another mark than the shard; those that match go. */
 void bans_settle_locked(struct cache *cache, struct shard *shard, struct table_bucket *bucket,
                         struct shard_work *work);
+/* The same for one that was found: of the others perhaps none, whose bucket keeps its mark then. */
+void bans_settle_found_locked(struct cache *cache, struct shard *shard, struct table_bucket *bucket,
+                              uint32_t ref, struct shard_work *work);
 /* An entry leaves the bucket, and the cache. */
 void bans_note_gone_locked(struct cache *cache, const struct shard *shard,
                            const struct table_bucket *bucket, const struct entry *entry);
@@ -231,7 +235,7 @@ static inline uint32_t *shard_find_judged_locked(struct cache *cache, struct sha
     uint32_t *slot = shard_find_locked(shard, hash, key, db);
 
     if (slot != NULL && NC_UNLIKELY(table_bucket_of(slot)->mark != shard->ban_mark)) {
-        bans_settle_locked(cache, shard, table_bucket_of(slot), work);
+        bans_settle_found_locked(cache, shard, table_bucket_of(slot), *slot, work);
         slot = shard_find_locked(shard, hash, key, db);
     }
     return slot;

@@ -95,26 +95,6 @@ bool ban_book_is_removed(struct ban_book *book, uint64_t id)
     return is_removed;
 }
 
-/* ---- on the wire ---- */
-
-size_t ban_text_write(unsigned char out[BAN_TEXT_MAX], uint64_t id, int64_t ttl_ms,
-                      const struct ban_rule *rule)
-{
-    const size_t length = (size_t)snprintf(
-        (char *)out, BAN_TEXT_MAX - BAN_NAME_MAX, "%016" PRIx64 " %" PRId64 " %" PRId64 " %zu %d ",
-        id, ttl_ms, rule->min_age_ms, rule->min_bytes, (int)rule->kind);
-
-    if (rule->name.len > 0) {
-        memcpy(out + length, rule->name.ptr, rule->name.len);
-    }
-    return length + rule->name.len;
-}
-
-size_t ban_text_write_removal(unsigned char out[BAN_TEXT_MAX], uint64_t id)
-{
-    return (size_t)snprintf((char *)out, BAN_TEXT_MAX, "%016" PRIx64 " -", id);
-}
-
 /* ---- lessons ---- */
 
 static void tell_again(struct coherence_fleet *fleet, struct bytes text, int ns)

@@ -12,13 +12,11 @@
 #ifndef NC_COHERENCE_BAN_BOOK_H
 #define NC_COHERENCE_BAN_BOOK_H
 
-#include "cache/bans.h"
+#include "coherence/ban_text.h"
 #include "coherence/coherence.h"
 
 /* Removals that are remembered, each of an id that is never used again. */
 #define BAN_BOOK_MAX 1024u
-/* Longest text of a ban on the bus. */
-#define BAN_TEXT_MAX (96 + BAN_NAME_MAX)
 
 struct ban_book; /* opaque */
 
@@ -30,11 +28,6 @@ void ban_book_note_removed(struct ban_book *book, uint64_t id);
 bool ban_book_is_removed(struct ban_book *book, uint64_t id);
 /* Its namespace is not known here, where it holds for all: not to be told to others like that. */
 void ban_book_note_foreign(struct ban_book *book, uint64_t id);
-
-/* As BUS_BAN has it in a; returns its length. */
-size_t ban_text_write(unsigned char out[BAN_TEXT_MAX], uint64_t id, int64_t ttl_ms,
-                      const struct ban_rule *rule);
-size_t ban_text_write_removal(unsigned char out[BAN_TEXT_MAX], uint64_t id);
 
 /* Sends a piece of what there is to tell, from the beginning or from where it was left. False: that
  * was all. */

@@ -9,6 +9,7 @@
 #include "coherence/ear.h"
 #include "coherence/event_sources.h"
 #include "coherence/events.h"
+#include "coherence/key_orders.h"
 #include "coherence/ledger.h"
 #include "coherence/modes.h"
 #include "coherence/recent.h"
@@ -66,6 +67,20 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     ledger_tick(coherence->ledger, now_us);
 }
 
+static void note_modes(struct coherence *coherence)
+{
+    const struct config *config = coherence->config;
+
+    coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
+    coherence->knows_no_writes = false;
+    /* Those that are not cached as well: sources of what is may be among them. */
+    for (unsigned i = 0; i < config->n_namespaces && config->max_dependencies > 0; i++) {
+        const int mode = config->namespaces[i].coherence;
+
+        coherence->knows_no_writes |= mode == COHERENCE_TTL || mode == COHERENCE_PUBSUB;
+    }
+}
+
 void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
                     struct worker *worker, struct backend *backend, const struct config *config)
 {
@@ -78,12 +93,13 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
     coherence->backend = backend;
     coherence->config = config;
     ear_set_prefix_ids(coherence);
-    coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
+    note_modes(coherence);
     coherence->auditor = auditor_new(coherence);
     coherence->ledger = ledger_new(coherence);
     coherence->watches = dependency_watches_new(coherence);
     coherence->desk = dependency_desk_new(coherence);
     coherence->events = events_new(coherence);
+    coherence->key_orders = key_orders_new(coherence);
     coherence->tick_event = event_new(worker->base, -1, EV_PERSIST, on_tick, coherence);
     CHECK(coherence->tick_event != NULL);
     event_priority_set(coherence->tick_event, PRIORITY_LINK);
@@ -93,6 +109,7 @@ void coherence_init(struct coherence *coherence, struct coherence_fleet *fleet,
 
 void coherence_fini(struct coherence *coherence)
 {
+    key_orders_free(&coherence->key_orders);
     dependency_desk_free(&coherence->desk);
     dependency_watches_free(&coherence->watches);
     auditor_free(&coherence->auditor);
@@ -108,7 +125,7 @@ void coherence_set_config(struct coherence *coherence, const struct config *conf
     miss_leases_set_config(coherence->fleet->leases, config);
     ear_set_prefix_ids(coherence);
     dependency_watches_set_config(coherence->watches);
-    coherence->tells_writes = config_uses_coherence(config, COHERENCE_PUBSUB);
+    note_modes(coherence);
     backend_set_config(coherence->backend, config);
     for (struct backend_node *node = coherence->backend->nodes; node != NULL; node = node->next) {
         track_set_config(node->track);

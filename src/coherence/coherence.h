@@ -74,12 +74,14 @@ struct coherence {
     bool holds_fills; /* reads that tier 1 lacks are relayed: a configuration is on its way */
     struct dependency_desk *desk;       /* CACHE DEPEND */
     struct dependency_watches *watches; /* sources that it hears of */
+    struct key_orders *key_orders;      /* CACHE INVALIDATE of a great many keys */
     struct ledger *ledger;              /* what applications told us, kept at the backend */
     struct events *events;
     struct fetch *first_fetch, *last_fetch; /* on this worker's links, oldest first */
     uint64_t prefixes[2]; /* by enum ear_kind: which keys are to be heard of; ear.c */
     unsigned n_untold;    /* nodes that, in mode auto, offered no tracking when asked last */
     bool tells_writes;    /* some namespace is of mode pubsub */
+    bool knows_no_writes; /* some is of a mode in which the backend tells of none */
     /* Tracking links that are up, by mode; written by the worker, read by who reports them. */
     _Atomic unsigned n_tracking_links, n_broadcast_links, n_keyspace_links, n_pubsub_links;
     _Atomic unsigned n_ttl_links;

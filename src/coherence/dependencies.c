@@ -589,7 +589,7 @@ static void finish(struct cascade *cascade, enum dependency_cause cause)
         } else {
             drop_items(cascade);
         }
-        if (cause == DEPENDENCY_WRITTEN) {
+        if (cause == DEPENDENCY_WRITTEN || cause == DEPENDENCY_LEARNT) {
             tell_others(cascade);
         }
         if (cause == DEPENDENCY_HEARD ||
@@ -666,14 +666,14 @@ void dependencies_drop_held(struct coherence *from, const struct debounce_what *
 }
 
 /* With what is derived from it in turn. */
-static void drop_derived(struct coherence *from, struct bytes derived)
+static void drop_derived(struct coherence *from, struct bytes derived, enum dependency_cause cause)
 {
     struct cascade cascade;
 
     begin(&cascade, from->fleet, from);
     (void)add(&cascade, BYTES(""), (struct item){0});
     (void)add(&cascade, derived, (struct item){0});
-    finish(&cascade, DEPENDENCY_MISSED);
+    finish(&cascade, cause);
 }
 
 /* ---- relations ---- */
@@ -700,8 +700,8 @@ static void note_use(struct dependencies *dependencies)
     }
 }
 
-bool dependencies_add(struct coherence *from, unsigned shard, struct bytes derived,
-                      struct bytes source)
+static bool add_relation(struct coherence *from, unsigned shard, struct bytes derived,
+                         struct bytes source, enum dependency_cause cause)
 {
     struct dependencies *dependencies = from->fleet->dependencies;
     const uint32_t bit = bit_of(cache_hash(source));
@@ -718,9 +718,24 @@ bool dependencies_add(struct coherence *from, unsigned shard, struct bytes deriv
     }
     pthread_rwlock_unlock(&dependencies->lock);
     if (added == DEPENDENCY_ADDED) {
-        drop_derived(from, derived);
+        drop_derived(from, derived, cause);
     }
     return added != DEPENDENCY_FULL;
+}
+
+bool dependencies_add(struct coherence *from, unsigned shard, struct bytes derived,
+                      struct bytes source)
+{
+    return add_relation(from, shard, derived, source, DEPENDENCY_MISSED);
+}
+
+bool dependencies_learn(struct coherence *from, unsigned shard, struct bytes derived,
+                        struct bytes source)
+{
+    const bool is_untold = from->knows_no_writes || from->n_untold > 0;
+
+    return add_relation(from, shard, derived, source,
+                        is_untold ? DEPENDENCY_LEARNT : DEPENDENCY_MISSED);
 }
 
 void dependencies_begin_load(struct dependencies *dependencies, unsigned shard)

@@ -54,6 +54,7 @@ enum dependency_cause {
     DEPENDENCY_HEARD,   /* the backend said so */
     DEPENDENCY_ORDERED, /* somebody wants it dropped, and nobody need have written it */
     DEPENDENCY_MISSED,  /* it may have been written */
+    DEPENDENCY_LEARNT,  /* through this proxy, perhaps, before it knew: the others are told */
 };
 
 /*
@@ -78,6 +79,13 @@ void dependencies_cascade_rules(struct coherence *from);
  */
 bool dependencies_add(struct coherence *from, unsigned shard, struct bytes derived,
                       struct bytes source);
+/*
+ * The same for one that another proxy has made a moment ago. In modes that tell nobody of writes,
+ * it may have cached what is derived since, and a write through this proxy in between is known here
+ * alone: so it is told of what went.
+ */
+bool dependencies_learn(struct coherence *from, unsigned shard, struct bytes derived,
+                        struct bytes source);
 void dependencies_begin_load(struct dependencies *dependencies, unsigned shard);
 /* Returns how many went, as the ledger had them no more. */
 size_t dependencies_end_load(struct dependencies *dependencies, unsigned shard);

@@ -419,8 +419,8 @@ static void read_more(struct dependency_desk *desk)
             break;
         }
         *reader = (struct reader){.desk = desk, .subject = subject};
-        desk->error = ledger_members(desk->home->ledger, LEDGER_DEPENDENCY, subject, 0, on_members,
-                                     on_read, reader);
+        desk->error = ledger_members(desk->home->ledger, LEDGER_DEPENDENCY, subject, -1, 0,
+                                     on_members, on_read, reader);
         reader->is_busy = desk->error == NULL;
         desk->n_reading += desk->error == NULL;
     }
@@ -534,7 +534,7 @@ void dependency_desk_take_record(struct coherence_fleet *fleet, const struct bus
         return;
     }
     if ((record->flags & BUS_IS_UNDO) != 0 ||
-        !dependencies_add(home, shard, record->b, record->a)) {
+        !dependencies_learn(home, shard, record->b, record->a)) {
         mark_dirty(fleet, record->a);
     }
 }

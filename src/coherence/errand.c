@@ -46,7 +46,7 @@ struct errands {
 static void finish(struct errand *errand)
 {
     const struct errand_answer answer = {
-        .error = errand->has_failed ? errand->error : NULL,
+        .error = errand->has_failed ? errand->error + (errand->error[0] == '-') : NULL,
         .replies = buffer_bytes(&errand->replies),
         .source = errand->source,
         .stamp = errand->order.stamp_at > 0
@@ -201,6 +201,8 @@ static void conclude(struct errand *errand, epochs_node from)
         } else {
             wait_or_fail(errand);
         }
+    } else if (errand->order.ends_apart && bytes_start_with(line, BYTES("-TRYAGAIN"))) {
+        finish(errand);
     } else if (is_not_now(line)) {
         begin_anew(errand);
         ask_for_map(errand->errands);

@@ -32,7 +32,7 @@ struct errand_source {
 };
 
 struct errand_answer {
-    const char *error;    /* NULL: replies are whole, and none of them is an error */
+    const char *error;    /* NULL: replies are whole, and none is an error; else without a dash */
     struct bytes replies; /* RESP2, one behind the other */
     struct errand_source source;
     struct bytes stamp; /* as it was sent last */
@@ -48,6 +48,8 @@ struct errand_order {
     /* Where in `requests` ERRAND_STAMP bytes stand that name this sending and no other; 0: nowhere.
      */
     size_t stamp_at;
+    /* -TRYAGAIN is an answer: whoever asks has a way that does not need all keys at one node. */
+    bool ends_apart;
     errand_done_fn done; /* once, never before errand_run() has returned */
     void *context;
 };

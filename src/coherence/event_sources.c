@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "coherence/bus.h"
+#include "coherence/event_push.h"
 #include "coherence/event_stream.h"
 #include "upstream/control_client.h"
 
@@ -245,29 +246,18 @@ static void be_up(struct source *source)
 /* "message" channel payload, "pmessage" pattern channel payload. */
 static void take_push(struct source *source, struct bytes frame)
 {
-    struct resp_value head, kind, channel, payload;
+    struct event_push push;
 
-    if (!resp_next(&frame, &head) || head.n_children < 2 || !resp_next(&frame, &kind) ||
-        !resp_next(&frame, &channel)) {
+    if (!event_push_read(frame, &push)) {
         return;
     }
-    if (bytes_equal(kind.text, BYTES("subscribe")) || bytes_equal(kind.text, BYTES("psubscribe")) ||
-        bytes_equal(kind.text, BYTES("ssubscribe"))) {
+    if (push.kind == EVENT_PUSH_BEGUN) {
         be_up(source);
-        return;
-    }
-    if (bytes_equal(kind.text, BYTES("sunsubscribe"))) {
+    } else if (push.kind == EVENT_PUSH_MOVED) {
         lose(source, RETRY_US);
-        return;
+    } else if (!bus_is_message(push.channel, push.payload)) {
+        take_message(source, push.channel, push.payload);
     }
-    if (bytes_equal(kind.text, BYTES("pmessage")) && !resp_next(&frame, &channel)) {
-        return;
-    }
-    if (head.n_children < 3 || !resp_next(&frame, &payload) || payload.type != '$' ||
-        bus_is_message(channel.text, payload.text)) {
-        return;
-    }
-    take_message(source, channel.text, payload.text);
 }
 
 static void on_frame(const struct resp_value *head, struct bytes frame, void *context)

@@ -383,7 +383,7 @@ static void begin_reading(struct events *events)
     stats_add(METRIC_event_pattern_reads, 1);
     events->is_reading = true;
     events->fresh = event_patterns_new();
-    error = ledger_members(events->home->ledger, LEDGER_EVENT, PATTERNS, 0, on_patterns,
+    error = ledger_members(events->home->ledger, LEDGER_EVENT, PATTERNS, -1, 0, on_patterns,
                            on_patterns_done, events);
     if (error != NULL) {
         events->is_reading = false;
@@ -499,7 +499,7 @@ static bool is_held(struct publish *publish, const struct event_rule *rule, unsi
         .kind = DEBOUNCE_EVENT,
         .rule = (uint8_t)at,
         .db = publish->order.db,
-        .rules = (uintptr_t)publish->events->home->config->events,
+        .rules = publish->events->home->config->events->print,
     };
 
     return rule->debounce_ms > 0 && publish->order.is_heard && !publish->order.is_all &&
@@ -578,8 +578,8 @@ void events_drop_held(struct events *events, const struct debounce_what *what, s
     struct captures found;
     struct held *held;
 
-    /* It was held by a rule of another configuration, which may have stood at the same address. */
-    if (what->rules != (uintptr_t)rules || rule == NULL ||
+    /* The rules have changed since it was held: nobody knows any more what it was to drop. */
+    if (what->rules != rules->print || rule == NULL ||
         !captures_match(rule->match, event, &found)) {
         const struct invalidation everything = {
             .kind = INVALIDATE_EVERYTHING, .is_event = true, .is_heard = true};
@@ -613,7 +613,7 @@ const char *events_publish(struct events *events, const struct events_order *ord
     publish = publish_new(events, order, done, context);
     apply_rules(publish);
     publish->n_waiting += 2;
-    error = ledger_members(ledger, LEDGER_EVENT, subject_of(order->event, room), 0, on_exact,
+    error = ledger_members(ledger, LEDGER_EVENT, subject_of(order->event, room), -1, 0, on_exact,
                            on_exact_done, publish);
     if (error != NULL) {
         note_error(publish, error);
@@ -788,7 +788,7 @@ const char *events_subscribe(struct events *events, struct bytes event, const st
     error = add_names(change, names, n, db);
     if (error == NULL) {
         error = change->is_pattern
-                    ? ledger_members(events->home->ledger, LEDGER_EVENT, PATTERNS,
+                    ? ledger_members(events->home->ledger, LEDGER_EVENT, PATTERNS, -1,
                                      (uint64_t)events->home->config->event_patterns + 1, NULL,
                                      on_counted, change)
                     : send_add(change);
@@ -874,7 +874,7 @@ static const char *begin_round(struct change *change)
     change->n = 0;
     /* Of an exact event so many are read as can be removed; perhaps there are more. */
     change->has_more = !change->is_pattern;
-    return ledger_members(change->events->home->ledger, LEDGER_EVENT, change->in_ledger, max,
+    return ledger_members(change->events->home->ledger, LEDGER_EVENT, change->in_ledger, -1, max,
                           on_found, on_all_found, change);
 }
 
@@ -994,7 +994,7 @@ static void go_on(struct listing *listing)
         memcpy(listing->subject, subject.ptr, subject.len);
         buffer_consume(&listing->subjects, before - run.len);
         error = ledger_members(ledger, LEDGER_EVENT,
-                               bytes_make(listing->subject, listing->subject_len),
+                               bytes_make(listing->subject, listing->subject_len), -1,
                                listing->max - listing->n, on_listed, on_listed_done, listing);
     } else if (listing->shard < LEDGER_SHARDS) {
         error = ledger_subjects(ledger, LEDGER_EVENT, listing->shard++, on_subject, on_listed_done,
@@ -1029,7 +1029,7 @@ const char *events_list(struct events *events, struct bytes glob, uint64_t max,
     if (glob.len > 0) {
         memcpy(listing->glob, glob.ptr, glob.len);
     }
-    error = ledger_members(events->home->ledger, LEDGER_EVENT, PATTERNS, 0, on_listed,
+    error = ledger_members(events->home->ledger, LEDGER_EVENT, PATTERNS, -1, 0, on_listed,
                            on_listed_done, listing);
     if (error != NULL) {
         buffer_fini(&listing->subjects);

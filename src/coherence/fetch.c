@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "cache/hot_keys.h"
 #include "resp/own.h"
 
 #include <errno.h>
@@ -398,6 +399,8 @@ static enum cache_completion complete(struct fetch *fetch, const struct cache_fi
     struct cache_flight *flight = fetch->flight;
     unsigned char key[MISS_KEY_MAX];
     const size_t key_len = flight->key.len;
+    const uint64_t hash = flight->hash;
+    const uint32_t scope = flight->db;
     const bool may_have_lease = fetch->lease_us > 0 && key_len <= sizeof(key);
     enum cache_completion completion;
 
@@ -407,7 +410,7 @@ static enum cache_completion complete(struct fetch *fetch, const struct cache_fi
     completion = cache_complete(coherence->cache, &fetch->flight, fill, now_us,
                                 coherence->config->max_staleness_ms * 1000, waiters);
     if (may_have_lease) {
-        miss_leases_note(coherence->fleet->leases, bytes_make(key, key_len), MISS_FOUND);
+        miss_leases_found(coherence->fleet->leases, bytes_make(key, key_len), hash, scope);
     }
     return completion;
 }
@@ -447,6 +450,8 @@ static void take_reply(struct fetch *fetch, struct bytes reply)
         .kind = COHERENCE_REPLY, .encoding = fill.encoding, .reply = reply, .until_us = INT64_MAX};
 
     set_end(fetch, &fill);
+    hot_keys_note(HOT_BYTES, fetch->flight->hash, fetch->flight->key, reply.len);
+    hot_keys_size(fetch->flight->hash, fetch->flight->key, reply.len);
     const bool may_keep = is_worth_keeping(fetch, reply, fill.deadline_us, now_us);
     if (fetch->pttl >= 0) {
         answer.until_us = fetch->flight->t_sent_us + pttl_us(fetch);
@@ -479,6 +484,20 @@ static void take_pttl(struct fetch *fetch, struct bytes reply)
                         bytes_to_int64(value.text, &fetch->pttl) && fetch->pttl != 0;
 }
 
+/* What a string says of its size; of other replies nobody knows before they have come. */
+static size_t announced_bytes(struct bytes part)
+{
+    const unsigned char *end = memchr(part.ptr, '\r', part.len < 24 ? part.len : 24);
+    int64_t length;
+
+    if (part.ptr[0] != '$' || end == NULL ||
+        !bytes_to_int64(bytes_make(part.ptr + 1, (size_t)(end - part.ptr) - 1), &length) ||
+        length < 0) {
+        return part.len;
+    }
+    return (size_t)length;
+}
+
 /*
  * Larger than anything tier 1 keeps: its readers stream it from another link. When it is so large
  * that what stands behind it would notice, that goes another way as well until it has been read;
@@ -490,6 +509,7 @@ static void take_beginning(struct fetch *fetch, struct bytes part)
     const bool is_large = resp_is_large(part, coherence->config->large_reply);
 
     if (fetch->flight != NULL) {
+        hot_keys_size(fetch->flight->hash, fetch->flight->key, announced_bytes(part));
         cache_note_oversized(coherence->cache, fetch->flight->hash, clock_now_us() + OVERSIZED_US);
         stats_ns_add(fetch->ns, NS_METRIC_fills_large, 1);
         give_up(fetch, is_large ? COHERENCE_LARGE : COHERENCE_RELAY, BYTES(""));

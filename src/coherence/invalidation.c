@@ -271,8 +271,7 @@ bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
     *answer = (struct invalidation_answer){.error = fault_of(what, &ns)};
     if (answer->error == NULL && what->is_all) {
         answer->job = fleet->jobs != NULL ? unlink_jobs_start(fleet->jobs, what, ns) : 0;
-        answer->error = answer->job == 0 ? "as many jobs as unlink-jobs allows are under way"
-                                         : NULL;
+        answer->error = answer->job == 0 ? INVALIDATION_NO_MORE_JOBS : NULL;
     }
     if (answer->error != NULL) {
         stats_add(METRIC_orders_refused, 1);
@@ -289,9 +288,24 @@ void invalidation_repeat(struct coherence_fleet *fleet, const struct invalidatio
     struct invalidation_answer answer = {0};
     int ns;
 
-    if (fault_of(what, &ns) == NULL) {
+    if (what->kind != INVALIDATE_KEYS && fault_of(what, &ns) == NULL) {
         run(fleet, NULL, what, ns, &answer);
     }
+}
+
+void invalidation_repeat_keys(struct coherence_fleet *fleet, const struct invalidation *what,
+                              const struct bytes *keys, size_t n)
+{
+    struct invalidation piece = *what;
+    struct invalidation_answer answer = {0};
+
+    if (what->kind == INVALIDATE_TAGS) {
+        (void)invalidation_drop_keys(fleet, NULL, keys, n, METRIC_invalidations_tag);
+        return;
+    }
+    piece.keys = keys;
+    piece.n_keys = n;
+    run_keys(fleet, NULL, &piece, &answer);
 }
 
 /* ---- standing bans ---- */
@@ -356,26 +370,6 @@ bool invalidation_unban(struct coherence_fleet *fleet, struct coherence *from, u
 
 /* ---- what the bus received ---- */
 
-/* Takes a word off the front. */
-static bool take_number(struct bytes *text, int base, uint64_t *number)
-{
-    char word[24];
-    char *end;
-    size_t n = 0;
-
-    while (n < text->len && text->ptr[n] != ' ') {
-        n++;
-    }
-    if (n == 0 || n >= sizeof(word) || n == text->len) {
-        return false;
-    }
-    memcpy(word, text->ptr, n);
-    word[n] = '\0';
-    *number = strtoull(word, &end, base);
-    *text = bytes_make(text->ptr + n + 1, text->len - n - 1);
-    return *end == '\0';
-}
-
 /* -1: any, or not known here. */
 static int namespace_of(struct bytes name)
 {
@@ -415,33 +409,23 @@ static bool learn_ban(struct coherence_fleet *fleet, const struct ban_order *ord
 /* False: not as above. */
 static bool apply_ban(struct coherence_fleet *fleet, const struct bus_record *record)
 {
-    struct bytes text = record->a;
-    uint64_t id, ttl_ms, age_ms, n_bytes, kind;
+    struct ban_text ban;
 
-    if (!take_number(&text, 16, &id)) {
+    if (!ban_text_read(record->a, &ban)) {
         return false;
     }
-    if (bytes_equal(text, BYTES("-"))) {
-        ban_book_note_removed(fleet->ban_book, id);
-        (void)bans_remove(fleet->cache, id);
+    if (ban.is_removal) {
+        ban_book_note_removed(fleet->ban_book, ban.id);
+        (void)bans_remove(fleet->cache, ban.id);
         return true;
     }
-    if (!take_number(&text, 10, &ttl_ms) || !take_number(&text, 10, &age_ms) ||
-        !take_number(&text, 10, &n_bytes) || !take_number(&text, 10, &kind) || kind > BAN_TAG ||
-        text.len > BAN_NAME_MAX || ttl_ms > INT64_MAX / 2000 || age_ms > INT64_MAX / 2000) {
-        return false;
-    }
-    const int64_t now_us = clock_now_us();
+    ban.rule.ns = namespace_of(record->b);
     const struct ban_order order = {
-        .rule = {.kind = (enum ban_name)kind,
-                 .name = text,
-                 .ns = namespace_of(record->b),
-                 .min_age_ms = (int64_t)age_ms,
-                 .min_bytes = (size_t)n_bytes},
+        .rule = ban.rule,
         .reason = METRIC_invalidations_bus,
         .is_standing = true,
-        .id = id,
-        .expires_at_us = ttl_ms > 0 ? now_us + (int64_t)ttl_ms * 1000 : CACHE_NO_DEADLINE,
+        .id = ban.id,
+        .expires_at_us = ban.ttl_ms > 0 ? clock_now_us() + ban.ttl_ms * 1000 : CACHE_NO_DEADLINE,
     };
     return learn_ban(fleet, &order, record);
 }

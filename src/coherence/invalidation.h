@@ -18,6 +18,7 @@
 #include "cache/bans.h"
 #include "coherence/bus.h"
 #include "coherence/coherence.h"
+#include "coherence/key_pile.h"
 
 enum invalidation_kind {
     INVALIDATE_KEYS,
@@ -32,6 +33,7 @@ struct invalidation {
     enum invalidation_kind kind;
     const struct bytes *keys; /* of INVALIDATE_KEYS and INVALIDATE_TAGS */
     size_t n_keys;
+    struct key_pile *pile;    /* of jobs: more keys, which they take over; or NULL */
     const struct bytes *tags; /* of INVALIDATE_TAGS */
     size_t n_tags;
     struct bytes name; /* prefix, pattern, or the namespace's name */
@@ -49,11 +51,18 @@ struct invalidation_answer {
     const char *error;
 };
 
+#define INVALIDATION_NO_MORE_JOBS "as many jobs as unlink-jobs allows are under way"
+
 bool invalidation_run(struct coherence_fleet *fleet, struct coherence *from,
                       const struct invalidation *what, struct invalidation_answer *answer);
 
-/* The scope L1 of it once more, at the end of its job: nobody has asked for it anew. */
+/*
+ * The scope L1 of it once more, at the end of its job: nobody has asked for it anew. Keys are
+ * repeated by the second one, as they were removed.
+ */
 void invalidation_repeat(struct coherence_fleet *fleet, const struct invalidation *what);
+void invalidation_repeat_keys(struct coherence_fleet *fleet, const struct invalidation *what,
+                              const struct bytes *keys, size_t n);
 
 /*
  * The parts of it, for those who find out themselves what is to go (tags, dependencies, events): on

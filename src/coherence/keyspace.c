@@ -15,9 +15,9 @@
 #include "base/stats.h"
 #include "coherence/dependencies.h"
 #include "coherence/dependency_watch.h"
+#include "coherence/keyspace_words.h"
 #include "resp/own.h"
 
-#include <ctype.h>
 #include <stdio.h>
 
 /* INFO commandstats names each command once. */
@@ -100,21 +100,8 @@ static void announce(const struct ear *ear, struct bytes key)
     track_announce(ear->track->coherence, bytes_make(frame, (size_t)head + key.len + 2));
 }
 
-/* __keyspace@<db>__:<key>. False: it is none. */
-static bool take_channel(const struct ear *ear, struct bytes channel)
+static void take_write(const struct ear *ear, struct bytes key)
 {
-    size_t at = sizeof("__keyspace@") - 1;
-
-    if (!bytes_start_with(channel, BYTES("__keyspace@"))) {
-        return false;
-    }
-    while (at < channel.len && isdigit(channel.ptr[at])) {
-        at++;
-    }
-    if (channel.len - at < 3 || memcmp(channel.ptr + at, "__:", 3) != 0) {
-        return false;
-    }
-    const struct bytes key = bytes_make(channel.ptr + at + 3, channel.len - at - 3);
     stats_add(METRIC_invalidation_messages, 1);
     if (cache_invalidate(ear->track->coherence->cache, key)) {
         stats_add(METRIC_invalidations_keyspace, 1);
@@ -124,7 +111,6 @@ static bool take_channel(const struct ear *ear, struct bytes channel)
         dependency_watch_heard(ear->track->coherence, key);
     }
     announce(ear, key);
-    return true;
 }
 
 static void poll_soon(struct ear *ear)
@@ -135,27 +121,17 @@ static void poll_soon(struct ear *ear)
 
 bool keyspace_take(struct ear *ear, struct bytes frame)
 {
-    struct resp_value head, kind, pattern, channel;
+    struct keyspace_message message;
 
-    if (!resp_next(&frame, &head) || head.n_children < 1 || !resp_next(&frame, &kind) ||
-        kind.type != '$') {
+    if (!keyspace_read_message(frame, &message)) {
         return false;
     }
-    if (bytes_equal(kind.text, BYTES("psubscribe"))) {
-        if (++ear->n_subscribed == count_patterns(ear)) {
-            poll_soon(ear);
-        }
-        return true;
+    if (message.kind == KEYSPACE_SUBSCRIBED && ++ear->n_subscribed == count_patterns(ear)) {
+        poll_soon(ear);
     }
-    if (!bytes_equal(kind.text, BYTES("pmessage"))) {
-        return false;
+    if (message.kind == KEYSPACE_WRITTEN) {
+        take_write(ear, message.key);
     }
-    if (head.n_children != 4 || !resp_next(&frame, &pattern) || !resp_next(&frame, &channel) ||
-        channel.type != '$') {
-        return false;
-    }
-    /* Anybody may publish on such a channel: another name means nothing. */
-    (void)take_channel(ear, channel.text);
     return true;
 }
 
@@ -173,44 +149,6 @@ void keyspace_init_poll(struct track *track)
     track->poll.op.collect = POLL_REPLY_MAX;
 }
 
-/* The reply to CONFIG GET: a map in RESP3, an array in RESP2. */
-static bool has_flags(struct bytes reply)
-{
-    struct resp_value head, name, value;
-
-    return resp_next(&reply, &head) && head.n_children == 2 && resp_next(&reply, &name) &&
-           resp_next(&reply, &value) && value.type == '$' &&
-           memchr(value.text.ptr, 'K', value.text.len) != NULL &&
-           memchr(value.text.ptr, 'A', value.text.len) != NULL;
-}
-
-/* The sum of these commands' calls. False: this is no INFO. */
-static bool count_flushes(struct bytes reply, uint64_t *n_flushes)
-{
-    static const char *const names[] = {"cmdstat_flushall:calls=", "cmdstat_flushdb:calls=",
-                                        "cmdstat_swapdb:calls=", "cmdstat_debug:calls="};
-    struct resp_value value;
-    bool is_info;
-
-    if (!resp_next(&reply, &value) || (value.type != '$' && value.type != '=') || value.is_null) {
-        return false;
-    }
-    is_info = memmem(value.text.ptr, value.text.len, "# Commandstats", 14) != NULL;
-    *n_flushes = 0;
-    for (unsigned i = 0; is_info && i < sizeof(names) / sizeof(names[0]); i++) {
-        const size_t len = strlen(names[i]);
-        const unsigned char *end = value.text.ptr + value.text.len;
-        const unsigned char *at = memmem(value.text.ptr, value.text.len, names[i], len);
-        uint64_t calls = 0;
-
-        for (at = at != NULL ? at + len : end; at < end && isdigit(*at); at++) {
-            calls = calls * 10 + (uint64_t)(*at - '0');
-        }
-        *n_flushes += calls;
-    }
-    return is_info;
-}
-
 static void warn_once(struct track *track, const char *what)
 {
     if (!track->poll.was_warned) {
@@ -226,7 +164,7 @@ static void take_flushes(struct track *track, struct bytes reply)
     struct ear *ear = track->ears[EAR_KEYSPACE];
     uint64_t n_flushes;
 
-    if (!count_flushes(reply, &n_flushes)) {
+    if (!keyspace_count_flushes(reply, &n_flushes)) {
         warn_once(track,
                   "INFO does not tell of FLUSHALL: its bound is the longest life of an entry");
         n_flushes = poll->n_flushes;
@@ -251,7 +189,7 @@ static void on_poll_reply(struct link_op *op, struct link *link, unsigned index,
 
     (void)link;
     if (index == 0 && is_last) {
-        track->poll.has_events = is_whole && has_flags(part);
+        track->poll.has_events = is_whole && keyspace_has_flags(part);
         if (is_whole && part.ptr[0] == '-') {
             track->poll.has_events = track->coherence->config->keyspace_assumed;
         }

@@ -1,7 +1,15 @@
 /*
  * Every operation is one errand, or one after the other. A change is MULTI and EXEC around plain
- * commands, as scripts may be forbidden: the members, the subject's place in the registry, the
- * version. All three are in one slot.
+ * commands, as scripts may be forbidden: the subject's place in the registry, the members, the
+ * place once more, the version. All three keys are in one slot.
+ *
+ * While that slot moves they are at two nodes for a time, which may be long, and no transaction
+ * succeeds. Then the same commands go one by one, each where its key is. Their order is such that
+ * whoever reads in between finds at worst a subject without members, and that a change which ends
+ * half-way leaves no member that no review finds. Only then the version tells of it.
+ *
+ * The place once more is the smallest step ahead: so the reviewer that is about to take the subject
+ * out, as it had no members, sees that it is another one by now (ledger_review.c).
  *
  * A walk over members is ZSCAN, which hands out all that stays in the set; but a cursor means
  * nothing to another server (a replica that became the master, or one that was started again), so
@@ -50,10 +58,13 @@ struct operation {
     size_t stamp_at;
     unsigned n_members;
     bool is_add, is_counted;
+    bool is_plain;            /* without MULTI and EXEC */
+    size_t body_at, body_end; /* of requests: what is between them */
     /* OPERATION_WALK */
     ledger_members_fn on_members;
     ledger_subject_fn on_subject;
     uint64_t max;
+    int db; /* -1: any */
     bool is_subjects;
     unsigned n_restarts;
     struct errand_source source;
@@ -103,6 +114,7 @@ static bool run(struct operation *operation, struct bytes requests, unsigned n_r
         .requests = requests,
         .n_replies = n_replies,
         .stamp_at = stamp_at,
+        .ends_apart = operation->type == OPERATION_CHANGE && !operation->is_plain,
         .done = done,
         .context = operation,
     };
@@ -195,50 +207,79 @@ static void take_version(struct operation *operation, struct bytes text)
 
 /* ---- changes ---- */
 
-/* *1 or *n of EXEC: the number that the first command says. NULL: done. */
-static const char *read_exec(struct bytes replies, unsigned n_queued, uint64_t *n)
+/* Between MULTI and EXEC. */
+static unsigned body_length(const struct operation *operation)
 {
+    return operation->is_add ? 4 : 2;
+}
+
+/* The number that the command about members says, behind the subject's if it is added. NULL: done.
+ */
+static const char *read_change(const struct operation *operation, struct bytes replies, uint64_t *n)
+{
+    const unsigned n_replies = body_length(operation);
     struct resp_value value;
     int64_t number;
 
-    for (unsigned i = 0; i < n_queued + 1; i++) {
+    for (unsigned i = 0; i < n_replies + 1 && !operation->is_plain; i++) {
         if (!resp_skip(&replies)) {
             return NOT_UNDERSTOOD;
         }
     }
-    if (!resp_next(&replies, &value) || value.type != '*' || value.is_null) {
+    if (!operation->is_plain && (!resp_next(&replies, &value) || value.type != '*' ||
+                                 value.is_null || value.n_children != n_replies)) {
         return NOT_UNDERSTOOD;
     }
-    for (size_t i = 0, n_children = value.n_children; i < n_children; i++) {
+    for (unsigned i = 0; i < n_replies; i++) {
         if (!resp_next(&replies, &value)) {
             return NOT_UNDERSTOOD;
         }
         if (value.type == '-') {
             return "a key of the ledger at the backend is not the ledger's (see ledger-prefix)";
         }
-        if (i == 0 && bytes_to_int64(value.text, &number)) {
+        if (i == operation->is_add && bytes_to_int64(value.text, &number)) {
             *n = (uint64_t)number;
         }
     }
     return NULL;
 }
 
+static void send_change(struct operation *operation);
+
 static void on_changed(void *context, const struct errand_answer *answer)
 {
     struct operation *operation = OBJ_FROM(context, struct operation, OPERATION_MAGIC);
     const char *error = answer->error;
 
+    if (error != NULL && !operation->is_plain && strncmp(error, "TRYAGAIN", 8) == 0) {
+        operation->is_plain = true;
+        stats_add(METRIC_ledger_apart, 1);
+        send_change(operation);
+        return;
+    }
     if (error == NULL) {
-        error = read_exec(answer->replies, operation->is_add ? 3 : 2, &operation->answer.n);
+        error = read_change(operation, answer->replies, &operation->answer.n);
         take_version(operation, answer->stamp);
     }
     finish(operation, error);
 }
 
+/* False: no memory. */
+static bool try_change(struct operation *operation)
+{
+    const struct bytes all = buffer_bytes(&operation->requests);
+    const unsigned n = body_length(operation);
+
+    return operation->is_plain ? run(operation,
+                                     bytes_make(all.ptr + operation->body_at,
+                                                operation->body_end - operation->body_at),
+                                     n, operation->stamp_at - operation->body_at, on_changed)
+                               : run(operation, all, n + 2, operation->stamp_at, on_changed);
+}
+
 static void send_change(struct operation *operation)
 {
-    if (!run(operation, buffer_bytes(&operation->requests), operation->is_add ? 5 : 4,
-             operation->stamp_at, on_changed)) {
+    if (!try_change(operation)) {
         finish(operation, NO_MEMORY);
     }
 }
@@ -322,6 +363,19 @@ static bool put_subject(struct operation *operation, struct bytes score)
     return put_request(&operation->requests, "ZADD", argv, 5);
 }
 
+/* 1/1024 ms: exact beside any time there is. */
+static bool put_step(struct operation *operation)
+{
+    unsigned char room[LEDGER_KEY_EXTRA];
+    struct bytes argv[5] = {{0},
+                            key_of(operation, LEDGER_SUBJECTS, room),
+                            BYTES("INCR"),
+                            BYTES("0.0009765625"),
+                            bytes_make(operation->subject, operation->subject_len)};
+
+    return put_request(&operation->requests, "ZADD", argv, 5);
+}
+
 static bool put_version(struct operation *operation)
 {
     unsigned char room[LEDGER_KEY_EXTRA], stamp[ERRAND_STAMP];
@@ -357,10 +411,13 @@ static bool put_change(struct operation *operation, const struct ledger_member *
         return false;
     }
     score = score_now(operation->ledger, digits);
-    is_good = put_request(&operation->requests, "MULTI", argv, 1) &&
+    is_good = put_request(&operation->requests, "MULTI", argv, 1);
+    operation->body_at = buffer_len(&operation->requests);
+    is_good = is_good && (!operation->is_add || put_subject(operation, score)) &&
               put_members(operation, members, n, score, key_of(operation, LEDGER_MEMBERS, room)) &&
-              (!operation->is_add || put_subject(operation, score)) && put_version(operation) &&
-              put_request(&operation->requests, "EXEC", argv, 1);
+              (!operation->is_add || put_step(operation)) && put_version(operation);
+    operation->body_end = buffer_len(&operation->requests);
+    is_good = is_good && put_request(&operation->requests, "EXEC", argv, 1);
     mem_free(room);
     return is_good;
 }
@@ -390,9 +447,7 @@ static const char *change(struct ledger *ledger, enum ledger_kind kind, struct b
     operation->is_add = is_add;
     operation->n_members = n;
     if (!put_change(operation, members, n) ||
-        !(is_add ? send_count(operation)
-                 : run(operation, buffer_bytes(&operation->requests), 4, operation->stamp_at,
-                       on_changed))) {
+        !(is_add ? send_count(operation) : try_change(operation))) {
         operation_free(operation);
         return refuse(NO_MEMORY);
     }
@@ -479,7 +534,8 @@ static bool hand_out(struct operation *operation, struct bytes page, size_t n_va
         if (operation->is_subjects) {
             operation->on_subject(operation->context, name.text);
             n++;
-        } else if (ledger_member_read(name.text, &members[n])) {
+        } else if (ledger_member_read(name.text, &members[n]) &&
+                   (operation->db < 0 || members[n].db == (unsigned)operation->db)) {
             n++;
         }
     }
@@ -563,7 +619,7 @@ static const char *walk(struct operation *operation, ledger_done_fn done, void *
 }
 
 const char *ledger_members(struct ledger *ledger, enum ledger_kind kind, struct bytes subject,
-                           uint64_t max, ledger_members_fn on_members, ledger_done_fn done,
+                           int db, uint64_t max, ledger_members_fn on_members, ledger_done_fn done,
                            void *context)
 {
     const char *fault = fault_of(ledger, subject);
@@ -576,6 +632,7 @@ const char *ledger_members(struct ledger *ledger, enum ledger_kind kind, struct 
     if (operation != NULL) {
         operation->on_members = on_members;
         operation->max = max;
+        operation->db = db;
     }
     return walk(operation, done, context);
 }

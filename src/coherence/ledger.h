@@ -79,12 +79,12 @@ NC_MUST_CHECK const char *ledger_remove(struct ledger *ledger, enum ledger_kind 
                                         unsigned n, ledger_done_fn done, void *context);
 
 /*
- * Every member that is there from beginning to end, in batches, the last of which comes before
- * done(); on_members may be NULL. max: 0 for all, else it ends behind the batch that reaches so
- * many.
+ * Every member of database db (-1: of any) that is there from beginning to end, in batches, the
+ * last of which comes before done(); on_members may be NULL. max: 0 for all, else it ends behind
+ * the batch that reaches so many.
  */
 NC_MUST_CHECK const char *ledger_members(struct ledger *ledger, enum ledger_kind kind,
-                                         struct bytes subject, uint64_t max,
+                                         struct bytes subject, int db, uint64_t max,
                                          ledger_members_fn on_members, ledger_done_fn done,
                                          void *context);
 

@@ -16,13 +16,18 @@
  * that exist have got theirs first, the rest of those with the same time is in the page too, and
  * new times lie a whole ledger-review ahead. (So far the clocks of the proxies may be apart.)
  *
- * A subject leaves the registry by name. That it has no members is asked in the same transaction;
- * if it has got one since, it is put back.
+ * A subject leaves the registry in two steps, so that a proxy that ends between them leaves nothing
+ * behind: it is given a time that nobody else gives (below 0, so it is due), if it has no members
+ * still; then what has exactly that time goes. Who adds a member changes the time. (Proxies of
+ * older versions do not: so members are counted again, and the subject is put back if it has one.)
+ *
+ * A node that cannot be asked pauses its own registries only.
  */
 #include "coherence/ledger_review.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/random.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -62,6 +67,7 @@ struct visit {
     struct visit_member *members;
     unsigned n_members, n_left, page;
     bool is_page_full;
+    char claim[24]; /* the time that the subject was given to leave by */
 };
 
 struct ledger_review {
@@ -69,6 +75,7 @@ struct ledger_review {
     struct errands *errands;
     struct visit visits[N_VISITS];
     unsigned next; /* registry */
+    int64_t paused_until_us[N_REGISTRIES];
     int64_t budget, budgeted_at_us, next_at_us;
     bool is_stopped;
 };
@@ -137,15 +144,34 @@ static void give_up(struct visit *visit)
     visit->n_members = 0;
 }
 
-/* Who refuses once will refuse again: nobody is asked for a while. */
+static unsigned slot_of(const struct visit *visit, unsigned registry)
+{
+    unsigned char room[LEDGER_KEY_EXTRA];
+
+    return is_cluster(visit)
+               ? command_key_slot(ledger_key(
+                     config_of(visit)->ledger_prefix, (enum ledger_kind)(registry % N_LEDGER_KINDS),
+                     registry / N_LEDGER_KINDS, LEDGER_SUBJECTS, (struct bytes){0}, room))
+               : 0;
+}
+
+/* Who refuses once will refuse again: that node is left alone for a while, the others go on. */
 static void fail(struct visit *visit, const char *error)
 {
     struct ledger_review *review = visit->review;
+    struct backend *backend = review->home->backend;
 
     stats_add(METRIC_ledger_review_failures, 1);
     if (!review->is_stopped) {
+        const struct backend_node *node = backend_owner(backend, slot_of(visit, visit->registry));
+        const int64_t until_us = clock_now_us() + period_ms(config_of(visit)) * 1000;
+
         log_debug("ledger", "review failed", "error=%s", log_quote(bytes_of_string(error)));
-        review->next_at_us = clock_now_us() + period_ms(config_of(visit)) * 1000;
+        for (unsigned i = 0; i < N_REGISTRIES; i++) {
+            if (i == visit->registry || backend_owner(backend, slot_of(visit, i)) == node) {
+                review->paused_until_us[i] = until_us;
+            }
+        }
     }
     give_up(visit);
 }
@@ -154,9 +180,8 @@ static void fail(struct visit *visit, const char *error)
 static void run(struct visit *visit, struct buffer *requests, bool is_good, unsigned n_replies,
                 size_t stamp_at, errand_done_fn done)
 {
-    unsigned char room[LEDGER_KEY_EXTRA];
     const struct errand_order order = {
-        .slot = is_cluster(visit) ? command_key_slot(key_of(visit, LEDGER_SUBJECTS, room)) : 0,
+        .slot = slot_of(visit, visit->registry),
         .db = visit->review->home->backend->login->db,
         .requests = buffer_bytes(requests),
         .n_replies = n_replies,
@@ -225,44 +250,89 @@ static void put_back(struct visit *visit)
     run(visit, &requests, is_good, 4, stamp_at, on_put_off);
 }
 
+/* Of MULTI, two commands, EXEC: what the two have said. */
+static bool read_pair(struct bytes replies, struct resp_value *first, struct resp_value *second)
+{
+    struct resp_value exec;
+
+    return resp_skip(&replies) && resp_skip(&replies) && resp_skip(&replies) &&
+           resp_next(&replies, &exec) && resp_next(&replies, first) &&
+           resp_next(&replies, second) && first->type != '-' && second->type != '-';
+}
+
+/* In one transaction: `first` of argc words, and how many members the subject has. */
+static void run_with_count(struct visit *visit, const char *first, struct bytes *argv,
+                           unsigned argc, errand_done_fn done)
+{
+    unsigned char *room = mem_try_alloc(LEDGER_KEY_EXTRA + buffer_len(&visit->subject));
+    struct bytes words[2];
+    struct buffer requests;
+    bool is_good = room != NULL;
+
+    buffer_init(&requests);
+    if (is_good) {
+        is_good = put(&requests, "MULTI", words, 1) && put(&requests, first, argv, argc);
+        words[1] = key_of(visit, LEDGER_MEMBERS, room);
+        is_good = is_good && put(&requests, "ZCARD", words, 2) && put(&requests, "EXEC", words, 1);
+    }
+    run(visit, &requests, is_good, 4, 0, done);
+    mem_free(room);
+}
+
 static void on_left(void *context, const struct errand_answer *answer)
 {
     struct visit *visit = OBJ_FROM(context, struct visit, VISIT_MAGIC);
-    struct bytes replies = answer->replies;
-    struct resp_value exec, removed, left;
+    struct resp_value removed, left;
 
     if (answer->error != NULL) {
         fail(visit, answer->error);
-    } else if (!resp_skip(&replies) || !resp_skip(&replies) || !resp_skip(&replies) ||
-               !resp_next(&replies, &exec) || !resp_next(&replies, &removed) ||
-               !resp_next(&replies, &left)) {
+    } else if (!read_pair(answer->replies, &removed, &left)) {
         fail(visit, "not understood");
-    } else if (bytes_equal(left.text, BYTES("0"))) {
+    } else if (bytes_equal(left.text, BYTES("0")) || bytes_equal(removed.text, BYTES("0"))) {
         next_subject(visit);
     } else {
         put_back(visit);
     }
 }
 
+static void look(struct visit *visit);
+
+static void on_claimed(void *context, const struct errand_answer *answer)
+{
+    struct visit *visit = OBJ_FROM(context, struct visit, VISIT_MAGIC);
+    unsigned char room[LEDGER_KEY_EXTRA];
+    const struct bytes claim = bytes_of_string(visit->claim);
+    struct resp_value changed, left;
+
+    if (answer->error != NULL) {
+        fail(visit, answer->error);
+    } else if (!read_pair(answer->replies, &changed, &left)) {
+        fail(visit, "not understood");
+    } else if (!bytes_equal(left.text, BYTES("0"))) {
+        look(visit); /* it has got members since */
+    } else {
+        struct bytes argv[4] = {{0}, key_of(visit, LEDGER_SUBJECTS, room), claim, claim};
+
+        run_with_count(visit, "ZREMRANGEBYSCORE", argv, 4, on_left);
+    }
+}
+
 static void leave(struct visit *visit)
 {
-    unsigned char *room = mem_try_alloc(LEDGER_KEY_EXTRA + buffer_len(&visit->subject));
-    unsigned char registry[LEDGER_KEY_EXTRA];
-    struct bytes argv[3];
-    struct buffer requests;
-    bool is_good = room != NULL;
+    unsigned char room[LEDGER_KEY_EXTRA];
+    uint64_t random = 0;
 
-    buffer_init(&requests);
-    if (is_good) {
-        is_good = put(&requests, "MULTI", argv, 1);
-        argv[1] = key_of(visit, LEDGER_SUBJECTS, registry);
-        argv[2] = buffer_bytes(&visit->subject);
-        is_good = is_good && put(&requests, "ZREM", argv, 3);
-        argv[1] = key_of(visit, LEDGER_MEMBERS, room);
-        is_good = is_good && put(&requests, "ZCARD", argv, 2) && put(&requests, "EXEC", argv, 1);
+    if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random)) {
+        random = (uint64_t)clock_unix_us();
     }
-    run(visit, &requests, is_good, 4, 0, on_left);
-    mem_free(room);
+    /* 40 bits: a step of 1/1024 still makes another number of it. */
+    snprintf(visit->claim, sizeof(visit->claim), "-%" PRIu64, (random >> 24) + 1);
+    struct bytes argv[5] = {{0},
+                            key_of(visit, LEDGER_SUBJECTS, room),
+                            BYTES("XX"),
+                            bytes_of_string(visit->claim),
+                            buffer_bytes(&visit->subject)};
+    run_with_count(visit, "ZADD", argv, 5, on_claimed);
 }
 
 /* [member, score], or nothing. */
@@ -708,7 +778,8 @@ void ledger_review_tick(struct ledger_review *review, int64_t now_us)
             visit->registry = review->next;
             review->next = (review->next + 1) % N_REGISTRIES;
             /* What is subscribed to events may be no key yet, or a pattern of keys: it stays. */
-            if (kind_of(visit) == LEDGER_EVENT) {
+            if (kind_of(visit) == LEDGER_EVENT ||
+                now_us < review->paused_until_us[visit->registry]) {
                 visit->is_busy = false;
             } else {
                 poll_registry(visit);

@@ -43,6 +43,9 @@
 #define AGAIN_MAX 3
 /* Above this number of leases each tick visits an eighth of the table. */
 #define SWEEP_WHOLE 1024u
+/* Leases that are visited under the lock at once, and in a tick. */
+#define SWEEP_AT_ONCE 512u
+#define SWEEP_MAX 16384u
 #define COSTS 8192u
 
 enum lease_state { VACANT, LOCKING, HERE, ELSEWHERE };
@@ -80,7 +83,7 @@ struct miss_leases {
     struct coherence_fleet *fleet;
     pthread_mutex_t lock;
     struct miss_lease *heads[HEADS];                  /* lock */
-    uint64_t next_number;                             /* lock */
+    uint64_t next_number, n_tokens;                   /* lock */
     unsigned next_head;                               /* lock: where the sweep goes on */
     bool is_over;                                     /* lock */
     uint64_t token_base;                              /* init */
@@ -324,9 +327,16 @@ static void set_holder_locked(struct miss_lease *lease, struct miss_client *clie
     client->held = lease;
 }
 
-static struct miss_lock *new_lock(const struct miss_leases *leases, const struct miss_lease *lease,
+/*
+ * Each request for the lock is of an owner of its own: what gives back one whose reply was lost
+ * must not take the next one away.
+ */
+static struct miss_lock *new_lock(struct miss_leases *leases, struct miss_lease *lease,
                                   bool is_release)
 {
+    if (!is_release) {
+        lease->token = leases->token_base + ++leases->n_tokens;
+    }
     const struct miss_lock_for of = {
         .key = lease->key,
         .hash = lease->hash,
@@ -339,9 +349,23 @@ static struct miss_lock *new_lock(const struct miss_leases *leases, const struct
     return miss_lock_new(leases->fleet->members[lease->lock_worker], &of, is_release);
 }
 
-/* Out of the table; its readers look again. gives_back: the lock may still be ours. */
-static void end_locked(struct miss_leases *leases, struct miss_lease *lease, struct outbox *outbox,
-                       bool gives_back)
+static void give_back_locked(struct miss_leases *leases, struct miss_lease *lease,
+                             struct outbox *outbox)
+{
+    struct miss_lock *lock = new_lock(leases, lease, true);
+
+    if (lock != NULL) {
+        outbox->locks[outbox->n_locks++] = lock;
+    } else {
+        stats_add(METRIC_lease_releases_failed, 1);
+    }
+}
+
+/*
+ * Out of the table; its readers look again. A lock that we had is given back however late: the
+ * backend began to count when the request arrived there, and only its owner can remove it.
+ */
+static void end_locked(struct miss_leases *leases, struct miss_lease *lease, struct outbox *outbox)
 {
     struct miss_lease **at = head_of(leases, lease->hash);
 
@@ -351,12 +375,8 @@ static void end_locked(struct miss_leases *leases, struct miss_lease *lease, str
     *at = lease->next;
     release_all_locked(leases, lease, outbox);
     drop_holder_locked(lease);
-    if (gives_back && lease->has_lock) {
-        struct miss_lock *lock = new_lock(leases, lease, true);
-
-        if (lock != NULL) {
-            outbox->locks[outbox->n_locks++] = lock;
-        }
+    if (lease->has_lock) {
+        give_back_locked(leases, lease, outbox);
     }
     outbox->is_full = outbox->n_locks == sizeof(outbox->locks) / sizeof(outbox->locks[0]);
     atomic_fetch_sub_explicit(&leases->n_leases, 1, memory_order_relaxed);
@@ -372,7 +392,7 @@ static bool computes_locked(const struct miss_client *client)
 /* The client computes from now on. */
 static void begin_locked(struct miss_lease *lease, struct miss_client *client, int64_t now_us)
 {
-    if (lease->was_given && !lease->is_early) {
+    if (lease->was_given) {
         stats_ns_add(lease->ns, NS_METRIC_leases_again, 1);
     } else {
         stats_ns_add(lease->ns, lease->is_early ? NS_METRIC_leases_early : NS_METRIC_leases, 1);
@@ -420,12 +440,13 @@ static void promote_locked(struct miss_leases *leases, struct miss_lease *lease,
     struct miss_wait *wait = lease->first;
 
     lease->state = VACANT;
-    lease->candidate = NULL;
     if (wait == NULL) {
         return;
     }
     if (wait->client->n_waiting == 1 && !computes_locked(wait->client)) {
         begin_locked(lease, wait->client, now_us);
+    } else {
+        stats_ns_add(lease->ns, NS_METRIC_lease_passes_own, 1);
     }
     wait->passes = true;
     release_locked(leases, wait);
@@ -451,7 +472,6 @@ static struct miss_lease *make_locked(struct miss_leases *leases,
     lease->hash = subject->hash;
     lease->scope = subject->scope;
     lease->number = ++leases->next_number;
-    lease->token = leases->token_base + lease->number;
     lease->ns = subject->ns;
     lease->life_us = subject->life_us;
     lease->incarnation = subject->incarnation;
@@ -488,6 +508,8 @@ struct miss_arming miss_leases_arm(struct miss_leases *leases, const struct miss
     if (lease != NULL) {
         arming.number = lease->number;
         arming.n_notes = lease->n_notes;
+        /* From now on: nobody tells of what comes between this and miss_leases_confirm(). */
+        lease->is_told = lease->is_told && subject->is_told;
     }
     pthread_mutex_unlock(&leases->lock);
     return arming;
@@ -552,8 +574,10 @@ static void note_one_locked(struct miss_leases *leases, struct miss_lease *lease
         note_cost(leases, lease);
     }
     if (is_over) {
-        stats_ns_add(lease->ns, NS_METRIC_leases_set, 1);
-        end_locked(leases, lease, outbox, true);
+        if (lease->state == HERE) {
+            stats_ns_add(lease->ns, NS_METRIC_leases_set, 1);
+        }
+        end_locked(leases, lease, outbox);
         return;
     }
     lease->n_notes++;
@@ -566,24 +590,20 @@ static void note_one_locked(struct miss_leases *leases, struct miss_lease *lease
     }
 }
 
-void miss_leases_note(struct miss_leases *leases, struct bytes key, enum miss_cause cause)
+/* Of a database, or (-1) of all. */
+static void note_all(struct miss_leases *leases, struct bytes key, uint64_t hash, int64_t db,
+                     enum miss_cause cause)
 {
     struct outbox outbox = {0};
     struct miss_lease *lease, *next;
-    uint64_t hash;
     bool was_full;
 
-    /* Relaxed: a lease that this does not see was made by a fetch that ends after the key's shard
-     * was told, and finds its flight void. */
-    if (NC_LIKELY(atomic_load_explicit(&leases->n_leases, memory_order_relaxed) == 0)) {
-        return;
-    }
-    hash = cache_hash(key);
     do {
         pthread_mutex_lock(&leases->lock);
         for (lease = *head_of(leases, hash); lease != NULL && !outbox.is_full; lease = next) {
             next = lease->next;
-            if (lease->hash == hash && bytes_equal(lease->key, key)) {
+            if (lease->hash == hash && (db < 0 || cache_scope_db(lease->scope) == db) &&
+                bytes_equal(lease->key, key)) {
                 note_one_locked(leases, lease, cause, &outbox);
             }
         }
@@ -591,6 +611,22 @@ void miss_leases_note(struct miss_leases *leases, struct bytes key, enum miss_ca
         pthread_mutex_unlock(&leases->lock);
         post_all(leases, &outbox);
     } while (was_full);
+}
+
+void miss_leases_note(struct miss_leases *leases, struct bytes key, enum miss_cause cause)
+{
+    /* Relaxed: a lease that this does not see was made by a fetch that ends after the key's shard
+     * was told, and finds its flight void. */
+    if (NC_UNLIKELY(atomic_load_explicit(&leases->n_leases, memory_order_relaxed) > 0)) {
+        note_all(leases, key, cache_hash(key), -1, cause);
+    }
+}
+
+void miss_leases_found(struct miss_leases *leases, struct bytes key, uint64_t hash, uint32_t scope)
+{
+    if (atomic_load_explicit(&leases->n_leases, memory_order_relaxed) > 0) {
+        note_all(leases, key, hash, cache_scope_db(scope), MISS_FOUND);
+    }
 }
 
 /* ---- readers ---- */
@@ -658,7 +694,9 @@ static enum miss_verdict take_locked(struct coherence *coherence, struct miss_le
         return MISS_PASS;
     }
     lease->lock_worker = waiter->waiter.worker;
-    *lock = coherence->config->miss_lease_lock && !lease->has_lock && !lease->is_locking
+    /* Who has waited for its time already, for a lock that is late again and again, does not. */
+    *lock = coherence->config->miss_lease_lock && !lease->has_lock && !lease->is_locking &&
+                    (wait->until_us == 0 || now_us < wait->until_us)
                 ? new_lock(leases, lease, false)
                 : NULL;
     if (*lock == NULL) {
@@ -699,6 +737,9 @@ enum miss_verdict miss_leases_offer(struct coherence *coherence, struct coherenc
     if (lease == NULL || lease->must_fetch) {
         /* It changed since: what was found may be old. */
         verdict = wait->n_again++ < AGAIN_MAX ? MISS_AGAIN : MISS_PASS;
+        if (verdict == MISS_PASS && lease != NULL) {
+            stats_ns_add(lease->ns, NS_METRIC_lease_passes_time, 1);
+        }
     } else if (lease->state == VACANT) {
         lease->view = view;
         verdict = take_locked(coherence, lease, waiter, reply, encoding, now_us, &lock);
@@ -773,13 +814,27 @@ struct miss_client *miss_client_new(void)
     return mem_alloc(sizeof(struct miss_client));
 }
 
+bool miss_client_computes(struct coherence *coherence, const struct miss_client *client)
+{
+    struct miss_leases *leases = coherence->fleet->leases;
+    bool computes;
+
+    if (client == NULL) {
+        return false;
+    }
+    pthread_mutex_lock(&leases->lock);
+    computes = computes_locked(client);
+    pthread_mutex_unlock(&leases->lock);
+    return computes;
+}
+
 static void abandon_locked(struct miss_leases *leases, struct miss_lease *lease,
                            struct outbox *outbox, int64_t now_us)
 {
     drop_holder_locked(lease);
     stats_ns_add(lease->ns, NS_METRIC_leases_abandoned, 1);
     if (lease->first == NULL) {
-        end_locked(leases, lease, outbox, true);
+        end_locked(leases, lease, outbox);
     } else {
         promote_locked(leases, lease, outbox, now_us);
     }
@@ -834,6 +889,7 @@ void miss_leases_hurry(struct coherence *coherence, struct miss_wait *wait)
     }
     pthread_mutex_lock(&leases->lock);
     if (wait->lease != NULL) {
+        stats_ns_add(wait->lease->ns, NS_METRIC_lease_passes_gone, 1);
         wait->passes = true;
         release_locked(leases, wait);
         let_go_locked(&outbox, wait);
@@ -871,14 +927,14 @@ static void refuse_lock_locked(struct miss_leases *leases, struct miss_lease *le
 {
     struct miss_wait *wait = lease->candidate;
 
-    if (lease->is_early && wait != NULL) {
-        end_locked(leases, lease, outbox, false);
-        return;
-    }
     if (lease->state == HERE) {
         return;
     }
-    if (wait != NULL && (wait->client->held != NULL || wait->client->n_candidates > 1)) {
+    if (lease->is_early && wait != NULL) {
+        /* It goes on being served. So do the others, who ask for the lock no more. */
+        release_locked(leases, wait);
+        let_go_locked(outbox, wait);
+    } else if (wait != NULL && (wait->client->held != NULL || wait->client->n_candidates > 1)) {
         /* It computes other keys, for which somebody may wait who computes this one. */
         stats_ns_add(lease->ns, NS_METRIC_lease_passes_own, 1);
         tell_locked(leases, lease, outbox);
@@ -907,9 +963,10 @@ void miss_leases_locked(struct coherence *coherence, const struct miss_lock_for 
     if (lease != NULL) {
         lease->is_locking = false;
     }
-    if (lease == NULL && result == MISS_LOCK_GOT) {
+    if (result == MISS_LOCK_IN_DOUBT || (lease == NULL && result == MISS_LOCK_GOT)) {
         unwanted = miss_lock_new(coherence, of, true);
-    } else if (lease != NULL && result == MISS_LOCK_GOT) {
+    }
+    if (lease != NULL && result == MISS_LOCK_GOT) {
         take_lock_locked(leases, lease, &outbox, now_us);
     } else if (lease != NULL && result == MISS_LOCK_REFUSED) {
         refuse_lock_locked(leases, lease, &outbox, now_us);
@@ -976,14 +1033,36 @@ static void poll_lock_locked(struct miss_leases *leases, struct miss_lease *leas
     }
 }
 
+/* The candidate may be gone, and others wait by now. */
+static bool is_lock_late(const struct miss_lease *lease, int64_t now_us)
+{
+    const bool is_awaited = lease->candidate != NULL || lease->first != NULL;
+
+    return lease->state == LOCKING && is_awaited &&
+           (now_us - lease->lock_at_us > LOCK_PATIENCE_US ||
+            (lease->candidate != NULL && lease->candidate->until_us <= now_us));
+}
+
+static void go_on_without_lock_locked(struct miss_leases *leases, struct miss_lease *lease,
+                                      struct outbox *outbox, int64_t now_us)
+{
+    stats_add(METRIC_lease_locks_late, 1);
+    if (lease->candidate != NULL) {
+        grant_locked(leases, lease, outbox, now_us);
+        outbox->is_full = outbox->n_granted == sizeof(outbox->granted) / sizeof(outbox->granted[0]);
+    } else {
+        promote_locked(leases, lease, outbox, now_us);
+    }
+}
+
 static void visit_locked(struct miss_leases *leases, struct miss_lease *lease,
                          struct outbox *outbox, int64_t now_us)
 {
     if (is_over(lease, now_us)) {
-        if (lease->began_at_us != 0) {
+        if (lease->state == HERE) {
             stats_ns_add(lease->ns, NS_METRIC_leases_ran_out, 1);
         }
-        end_locked(leases, lease, outbox, false);
+        end_locked(leases, lease, outbox);
         return;
     }
     if (!lease->must_fetch && !is_heard_of(leases->fleet->members[0], lease)) {
@@ -994,12 +1073,8 @@ static void visit_locked(struct miss_leases *leases, struct miss_lease *lease,
     if (lease->must_fetch && lease->first != NULL && now_us - lease->looked_for_us > LOOK_US) {
         release_all_locked(leases, lease, outbox);
     }
-    if (lease->state == LOCKING && lease->candidate != NULL &&
-        now_us - lease->lock_at_us > LOCK_PATIENCE_US) {
-        stats_add(METRIC_lease_locks_late, 1);
-        grant_locked(leases, lease, outbox, now_us);
-        outbox->is_full = outbox->n_granted == sizeof(outbox->granted) / sizeof(outbox->granted[0]);
-        return;
+    if (is_lock_late(lease, now_us)) {
+        go_on_without_lock_locked(leases, lease, outbox, now_us);
     }
     if (lease->first != NULL && lease->first_until_us <= now_us) {
         let_overdue_go_locked(leases, lease, outbox, now_us);
@@ -1010,27 +1085,38 @@ static void visit_locked(struct miss_leases *leases, struct miss_lease *lease,
     poll_lock_locked(leases, lease, outbox, now_us);
 }
 
+/* Goes on with the table, without the lock for more than a moment. How many leases were visited. */
+static unsigned sweep(struct miss_leases *leases, unsigned *n_heads, int64_t now_us)
+{
+    struct outbox outbox = {0};
+    unsigned n = 0;
+
+    pthread_mutex_lock(&leases->lock);
+    for (; *n_heads > 0 && n < SWEEP_AT_ONCE && !outbox.is_full; (*n_heads)--) {
+        struct miss_lease *next;
+
+        for (struct miss_lease *lease = leases->heads[leases->next_head];
+             lease != NULL && !outbox.is_full; lease = next) {
+            next = lease->next;
+            visit_locked(leases, lease, &outbox, now_us);
+            n++;
+        }
+        leases->next_head = (leases->next_head + (outbox.is_full ? 0 : 1)) % HEADS;
+    }
+    pthread_mutex_unlock(&leases->lock);
+    post_all(leases, &outbox);
+    return n;
+}
+
 void miss_leases_tick(struct coherence *coherence, int64_t now_us)
 {
     struct miss_leases *leases = coherence->fleet->leases;
     const unsigned n = atomic_load_explicit(&leases->n_leases, memory_order_relaxed);
     unsigned n_heads = n <= SWEEP_WHOLE ? HEADS : HEADS / 8;
-    struct outbox outbox = {0};
+    unsigned n_visited = 0;
 
-    while (n > 0 && n_heads > 0) {
-        pthread_mutex_lock(&leases->lock);
-        for (; n_heads > 0 && !outbox.is_full; n_heads--) {
-            struct miss_lease *next;
-
-            for (struct miss_lease *lease = leases->heads[leases->next_head];
-                 lease != NULL && !outbox.is_full; lease = next) {
-                next = lease->next;
-                visit_locked(leases, lease, &outbox, now_us);
-            }
-            leases->next_head = (leases->next_head + (outbox.is_full ? 0 : 1)) % HEADS;
-        }
-        pthread_mutex_unlock(&leases->lock);
-        post_all(leases, &outbox);
+    while (n > 0 && n_heads > 0 && n_visited < SWEEP_MAX) {
+        n_visited += sweep(leases, &n_heads, now_us);
     }
 }
 

@@ -60,6 +60,8 @@ void miss_leases_drain(struct miss_leases *leases);
 void miss_leases_tick(struct coherence *coherence, int64_t now_us);
 
 struct miss_client *miss_client_new(void);
+/* It holds a lease, or is about to: somebody may wait for what it writes. Accepts NULL. */
+bool miss_client_computes(struct coherence *coherence, const struct miss_client *client);
 /* The connection is gone: its leases go to whoever waits. Accepts NULL; clears the pointer. */
 void miss_client_free(struct coherence *coherence, struct miss_client **client);
 /*
@@ -106,10 +108,12 @@ void miss_leases_confirm(struct miss_leases *leases, uint64_t hash,
 enum miss_cause {
     MISS_TOLD,    /* the backend says that the key changed */
     MISS_WRITTEN, /* a reply that named it came by here */
-    MISS_FOUND,   /* it was read, and is there */
+    MISS_FOUND,   /* of miss_leases_found() */
 };
 /* Something became of the key, in any database, and tier 1 has been told. */
 void miss_leases_note(struct miss_leases *leases, struct bytes key, enum miss_cause cause);
+/* It was read, and is there: in the scope's database. */
+void miss_leases_found(struct miss_leases *leases, struct bytes key, uint64_t hash, uint32_t scope);
 
 enum miss_verdict {
     MISS_PASS,  /* the reader gets what was found */
@@ -140,7 +144,12 @@ unsigned miss_leases_waiting(const struct miss_leases *leases);
 
 /* ---- miss_lock.c: the lock at the backend ---- */
 
-enum miss_lock_result { MISS_LOCK_GOT, MISS_LOCK_REFUSED, MISS_LOCK_FAILED };
+enum miss_lock_result {
+    MISS_LOCK_GOT,
+    MISS_LOCK_REFUSED, /* somebody else has it */
+    MISS_LOCK_FAILED,
+    MISS_LOCK_IN_DOUBT, /* the reply was lost: the same, but the lock is perhaps ours */
+};
 
 /* A request for the lock, or its release; miss_lock_new() copies. */
 struct miss_lock;

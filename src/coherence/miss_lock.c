@@ -68,12 +68,13 @@ static void end(struct miss_lock *lock, enum miss_lock_result result)
         [MISS_LOCK_GOT] = METRIC_lease_locks_got,
         [MISS_LOCK_REFUSED] = METRIC_lease_locks_refused,
         [MISS_LOCK_FAILED] = METRIC_lease_locks_failed,
+        [MISS_LOCK_IN_DOUBT] = METRIC_lease_locks_failed,
     };
 
     if (!lock->is_release) {
         stats_add(metrics[result], 1);
         miss_leases_locked(lock->coherence, &lock->of, result);
-    } else if (result == MISS_LOCK_FAILED) {
+    } else if (result == MISS_LOCK_FAILED || result == MISS_LOCK_IN_DOUBT) {
         stats_add(METRIC_lease_releases_failed, 1);
     }
     mem_free(lock);
@@ -176,6 +177,6 @@ static void on_reply(struct link_op *op, struct link *link, unsigned index, stru
 static void on_lost(struct link_op *op, struct link *link, enum link_loss loss)
 {
     (void)link;
-    (void)loss;
-    end(CONTAINER_OF(op, struct miss_lock, op), MISS_LOCK_FAILED);
+    end(CONTAINER_OF(op, struct miss_lock, op),
+        loss == LINK_LOST_UNSENT ? MISS_LOCK_FAILED : MISS_LOCK_IN_DOUBT);
 }

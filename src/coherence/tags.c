@@ -12,7 +12,6 @@
 #include "base/mem.h"
 #include "coherence/unlink.h"
 
-#define NO_MORE_JOBS "as many jobs as unlink-jobs allows are under way"
 #define JOB_MAGIC 0x74616773u /* "tags" */
 /* Names that an invalidation of scope ALL gathers. */
 #define GATHERED_MAX ((size_t)256 * 1024 * 1024)
@@ -26,8 +25,7 @@ struct tags_job {
     unsigned db;
     bool is_all, has_rules, is_too_much;
     unsigned n_tags, n_left, at;
-    struct buffer gathered; /* of size_t and so many bytes */
-    size_t n_gathered;
+    struct key_pile gathered;
     char error[192];
     struct bytes tags[];
 };
@@ -58,7 +56,6 @@ static struct tags_job *job_new(struct coherence *home, unsigned db, const struc
     job->context = context;
     job->db = db;
     job->n_tags = n;
-    buffer_init(&job->gathered);
     room = (unsigned char *)&job->tags[n];
     for (unsigned i = 0; i < n; i++) {
         if (tags[i].len > 0) {
@@ -75,7 +72,7 @@ static void job_free(struct tags_job *job)
     if (job->is_all) {
         atomic_fetch_sub_explicit(&job->home->fleet->n_gathering, 1, memory_order_relaxed);
     }
-    buffer_fini(&job->gathered);
+    unlink_jobs_discard(job->home->fleet->jobs, &job->gathered);
     mem_free(job);
 }
 
@@ -148,19 +145,10 @@ const char *tags_attach(struct coherence *home, unsigned db, struct bytes key,
 
 /* ---- invalidating ---- */
 
+/* A worker does this for a batch of members at a time, and nothing at all for all of them. */
 static bool gather(struct tags_job *job, struct bytes key)
 {
-    const struct bytes length = bytes_make(&key.len, sizeof(key.len));
-
-    if (key.len + length.len > GATHERED_MAX - buffer_len(&job->gathered) ||
-        buffer_append(&job->gathered, length) != 0) {
-        return false;
-    }
-    if (buffer_append(&job->gathered, key) != 0) {
-        return false;
-    }
-    job->n_gathered++;
-    return true;
+    return job->gathered.n_bytes < GATHERED_MAX && key_pile_add(&job->gathered, key);
 }
 
 static void on_members(void *context, const struct ledger_member *members, unsigned n)
@@ -184,26 +172,11 @@ static void on_members(void *context, const struct ledger_member *members, unsig
     mem_free(keys);
 }
 
-static void take_gathered(const struct tags_job *job, struct bytes *keys)
-{
-    const unsigned char *at = buffer_bytes(&job->gathered).ptr;
-
-    for (size_t i = 0; i < job->n_gathered; i++) {
-        size_t length;
-
-        memcpy(&length, at, sizeof(length));
-        keys[i] = bytes_make(at + sizeof(length), length);
-        at += sizeof(length) + length;
-    }
-}
-
 static void start_unlink(struct tags_job *job)
 {
-    struct bytes *keys = mem_try_alloc((job->n_gathered + 1) * sizeof(*keys));
-    struct invalidation what = {
+    const struct invalidation what = {
         .kind = INVALIDATE_TAGS,
-        .keys = keys,
-        .n_keys = job->n_gathered,
+        .pile = &job->gathered,
         .tags = job->tags,
         .n_tags = job->n_tags,
         .name = job->tags[0],
@@ -211,16 +184,14 @@ static void start_unlink(struct tags_job *job)
         .db = job->db,
     };
 
-    if (job->is_too_much || keys == NULL) {
+    if (job->is_too_much) {
         note_error(job, "too many keys carry the tag to be removed by one job");
-    } else if (job->n_gathered > 0 || job->has_rules) {
-        take_gathered(job, keys);
+    } else if (job->gathered.n > 0 || job->has_rules) {
         job->answer.job = job->home->fleet->jobs != NULL
                               ? unlink_jobs_start(job->home->fleet->jobs, &what, -1)
                               : 0;
-        note_error(job, job->answer.job == 0 ? NO_MORE_JOBS : NULL);
+        note_error(job, job->answer.job == 0 ? INVALIDATION_NO_MORE_JOBS : NULL);
     }
-    mem_free(keys);
 }
 
 static void next_tag(struct tags_job *job);
@@ -237,8 +208,8 @@ static void on_walked(void *context, const struct ledger_answer *answer)
 static void next_tag(struct tags_job *job)
 {
     if (job->error[0] == '\0' && job->at < job->n_tags) {
-        const char *error = ledger_members(job->home->ledger, LEDGER_TAG, job->tags[job->at++], 0,
-                                           on_members, on_walked, job);
+        const char *error = ledger_members(job->home->ledger, LEDGER_TAG, job->tags[job->at++], -1,
+                                           0, on_members, on_walked, job);
 
         if (error == NULL) {
             return;
@@ -274,10 +245,11 @@ const char *tags_invalidate(struct coherence *home, unsigned db, bool is_all,
     }
     if (error == NULL && is_all) {
         job->is_all = true;
-        error = may_gather(home) ? NULL : NO_MORE_JOBS;
+        error = may_gather(home) ? NULL : INVALIDATION_NO_MORE_JOBS;
     }
     if (error == NULL) {
-        error = ledger_members(home->ledger, LEDGER_TAG, tags[0], 0, on_members, on_walked, job);
+        error = ledger_members(home->ledger, LEDGER_TAG, tags[0], -1, 0, on_members, on_walked,
+                               job);
     }
     if (error != NULL) {
         if (job != NULL) {

@@ -15,6 +15,8 @@
 
 #define JOB_MAGIC 0x756e6c6bu /* "unlk" */
 #define BATCH_KEYS 100u
+/* Keys of a step, other masters' included: a tenth of a millisecond or two. */
+#define LOOKED_AT_MAX 1000u
 /* A tenth of a second's worth within these: so long a pause lasts at most, as a rule. */
 #define SCAN_COUNT_MIN 10
 #define SCAN_COUNT_MAX 500
@@ -29,9 +31,9 @@ struct unlink_job {
     struct unlink_jobs *jobs;
     struct mail mail;
     uint64_t id;                                     /* init, and so on to started_at_us */
-    struct invalidation what;                        /* its name and keys are the job's */
-    struct bytes *keys;                              /* room for what.keys; gone at the end */
-    struct bytes *tags;                              /* in the same room; and that of a glob */
+    struct invalidation what;                        /* its name and tags are the job's */
+    struct key_pile keys;                            /* control thread; gone at the end */
+    struct bytes *tags;                              /* with room for a glob; gone at the end */
     struct bytes match;                              /* for SCAN; empty: none */
     int ns;                                          /* -1: any */
     int64_t started_at_us;                           /* init */
@@ -47,8 +49,8 @@ struct unlink_job {
     unsigned at; /* of topology->nodes */
     bool is_connected, is_node_done;
     bool has_rules, are_keys_done; /* of INVALIDATE_TAGS: there is something to SCAN for; so far */
-    size_t key_at;
-    size_t dropped_at; /* of INVALIDATE_TAGS: what is in front of it has left tier 1 again */
+    struct key_place key_at;
+    struct key_place dropped_at; /* what is in front of it has left tier 1 again */
     char cursor[24];
     unsigned n_waiting, n_batch; /* UNLINKs that are not answered; sent in this batch */
     uint64_t n_seen;             /* by the SCAN of this batch */
@@ -65,6 +67,7 @@ struct unlink_jobs {
     struct config *config;     /* control thread */
     struct topology *topology; /* control thread; NULL: none yet */
     bool is_stopped;           /* control thread */
+    struct key_pile trash;     /* lock: freed piece by piece */
 };
 
 /* ---- what a job is about ---- */
@@ -218,8 +221,9 @@ static void finish(struct unlink_job *job)
     }
     release(job);
     invalidation_repeat(jobs->fleet, &job->what);
-    mem_free(job->keys);
-    job->keys = NULL;
+    unlink_jobs_discard(jobs, &job->keys);
+    mem_free(job->tags);
+    job->tags = NULL;
     stats_add(state == UNLINK_DONE
                   ? METRIC_jobs
                   : (state == UNLINK_FAILED ? METRIC_jobs_failed : METRIC_jobs_cancelled),
@@ -249,27 +253,24 @@ static bool is_here(const struct unlink_job *job, struct bytes key)
 }
 
 /* There may be very many: tier 1 drops them batch by batch. */
-static void drop_tagged(struct unlink_job *job)
+static void drop_sent(struct unlink_job *job)
 {
-    struct bytes batch[BATCH_KEYS];
+    struct bytes batch[BATCH_KEYS], key;
     size_t n = 0;
 
-    if (job->what.kind != INVALIDATE_TAGS) {
-        return;
-    }
-    for (; job->dropped_at < job->key_at; job->dropped_at++) {
-        if (is_here(job, job->what.keys[job->dropped_at]) && n < BATCH_KEYS) {
-            batch[n++] = job->what.keys[job->dropped_at];
+    while (job->dropped_at.n < job->key_at.n && key_pile_next(&job->keys, &job->dropped_at, &key)) {
+        if (is_here(job, key) && n < BATCH_KEYS) {
+            batch[n++] = key;
         }
     }
     if (n > 0) {
-        (void)invalidation_drop_keys(job->jobs->fleet, NULL, batch, n, METRIC_invalidations_tag);
+        invalidation_repeat_keys(job->jobs->fleet, &job->what, batch, n);
     }
 }
 
 static void pause_after_batch(struct unlink_job *job)
 {
-    drop_tagged(job);
+    drop_sent(job);
     const uint64_t rate = (uint64_t)job->jobs->config->unlink_rate;
     const uint64_t cost = job->n_batch + job->n_seen / SCAN_CHEAPER;
 
@@ -322,16 +323,21 @@ static bool is_nowhere(const struct unlink_job *job, struct bytes key)
 
 static void send_keys(struct unlink_job *job)
 {
-    while (job->key_at < job->what.n_keys && job->n_batch < BATCH_KEYS) {
-        const struct bytes key = job->what.keys[job->key_at++];
+    struct bytes key;
+    bool has_more = true;
 
-        if (is_here(job, key)) {
+    for (unsigned i = 0; has_more && i < LOOKED_AT_MAX && job->n_batch < BATCH_KEYS; i++) {
+        has_more = key_pile_next(&job->keys, &job->key_at, &key);
+        if (has_more && is_here(job, key)) {
             send_unlink(job, key);
-        } else if (is_nowhere(job, key)) {
+        } else if (has_more && is_nowhere(job, key)) {
             note_error_of(job, "backend", BYTES("a key's slot has no master"));
         }
     }
-    if (job->n_waiting == 0) {
+    if (job->n_waiting == 0 && has_more) {
+        drop_sent(job);
+        step_in(job, 0);
+    } else if (job->n_waiting == 0) {
         end_keys(job);
     }
 }
@@ -450,7 +456,7 @@ static void on_down(const char *reason, bool is_refused, void *context)
     (void)is_refused;
     note_error(job, bytes_of_string(reason));
     job->n_waiting = 0;
-    drop_tagged(job);
+    drop_sent(job);
     end_node(job);
 }
 
@@ -469,7 +475,7 @@ static void connect_to(struct unlink_job *job, const struct topology_node *node)
 
     job->is_connected = job->is_node_done = job->are_keys_done = false;
     job->cursor[0] = '\0';
-    job->key_at = job->dropped_at = 0;
+    job->key_at = job->dropped_at = (struct key_place){0};
     if (!node->is_resolved) {
         note_error(job, BYTES("its name has no address"));
         end_node(job);
@@ -566,19 +572,6 @@ static void begin(struct mail *mail)
 
 /* ---- any thread ---- */
 
-static size_t room_for_keys(const struct invalidation *what)
-{
-    size_t n = (what->n_keys + what->n_tags) * sizeof(struct bytes);
-
-    for (size_t i = 0; i < what->n_keys; i++) {
-        n += what->keys[i].len;
-    }
-    for (size_t i = 0; i < what->n_tags; i++) {
-        n += what->tags[i].len;
-    }
-    return what->kind == INVALIDATE_TAGS ? n + 4 * CAPTURES_TEXT_MAX : n;
-}
-
 static struct bytes keep(unsigned char **room, struct bytes bytes)
 {
     const struct bytes kept = bytes_make(*room, bytes.len);
@@ -590,27 +583,45 @@ static struct bytes keep(unsigned char **room, struct bytes bytes)
     return kept;
 }
 
-/* False: no memory. There may be a great many, so they do not stay with a job that has ended. */
-static bool keep_keys(struct unlink_job *job, const struct invalidation *what)
+/* False: no memory. */
+static bool keep_tags(struct unlink_job *job, const struct invalidation *what)
 {
+    size_t n = what->n_tags * sizeof(struct bytes) + 4 * CAPTURES_TEXT_MAX;
     unsigned char *room;
 
-    if (what->n_keys + what->n_tags == 0) {
+    if (what->n_tags == 0) {
         return true;
     }
-    job->keys = mem_try_alloc(room_for_keys(what));
-    if (job->keys == NULL) {
+    for (size_t i = 0; i < what->n_tags; i++) {
+        n += what->tags[i].len;
+    }
+    job->tags = mem_try_alloc(n);
+    if (job->tags == NULL) {
         return false;
     }
-    job->tags = job->keys + what->n_keys;
     room = (unsigned char *)(job->tags + what->n_tags);
-    for (size_t i = 0; i < what->n_keys; i++) {
-        job->keys[i] = keep(&room, what->keys[i]);
-    }
     for (size_t i = 0; i < what->n_tags; i++) {
         job->tags[i] = keep(&room, what->tags[i]);
     }
     job->match = bytes_make(room, 0);
+    return true;
+}
+
+/* False: no memory. A pile is taken over in the end, when nothing can fail any more. */
+static bool keep_keys(struct unlink_job *job, const struct invalidation *what)
+{
+    bool is_good = true;
+
+    for (size_t i = 0; i < what->n_keys && is_good; i++) {
+        is_good = key_pile_add(&job->keys, what->keys[i]);
+    }
+    if (!is_good || !keep_tags(job, what)) {
+        key_pile_free(&job->keys);
+        return false;
+    }
+    if (what->pile != NULL) {
+        key_pile_move(&job->keys, what->pile);
+    }
     return true;
 }
 
@@ -628,7 +639,9 @@ static struct unlink_job *job_new(struct unlink_jobs *jobs, const struct invalid
     job->mail.run = begin;
     job->what = *what;
     job->what.name = keep(&room, what->name);
-    job->what.keys = job->keys;
+    job->what.keys = NULL;
+    job->what.n_keys = 0;
+    job->what.pile = NULL;
     job->what.tags = job->tags;
     job->ns = ns;
     job->started_at_us = clock_now_us();
@@ -661,6 +674,29 @@ uint64_t unlink_jobs_start(struct unlink_jobs *jobs, const struct invalidation *
     pthread_mutex_unlock(&jobs->lock);
     worker_post(jobs->control, &job->mail);
     return id;
+}
+
+void unlink_jobs_discard(struct unlink_jobs *jobs, struct key_pile *pile)
+{
+    if (jobs == NULL) {
+        key_pile_free(pile);
+        return;
+    }
+    pthread_mutex_lock(&jobs->lock);
+    key_pile_move(&jobs->trash, pile);
+    pthread_mutex_unlock(&jobs->lock);
+}
+
+void unlink_jobs_tick(struct unlink_jobs *jobs)
+{
+    struct key_pile trash = {0};
+
+    pthread_mutex_lock(&jobs->lock);
+    key_pile_move(&trash, &jobs->trash);
+    pthread_mutex_unlock(&jobs->lock);
+    if (key_pile_free_some(&trash)) {
+        unlink_jobs_discard(jobs, &trash);
+    }
 }
 
 bool unlink_jobs_cancel(struct unlink_jobs *jobs, uint64_t id)
@@ -776,10 +812,12 @@ void unlink_jobs_free(struct unlink_jobs **jobs)
     }
     while (gone->first != NULL) {
         struct unlink_job *next = gone->first->next;
-        mem_free(gone->first->keys);
+        key_pile_free(&gone->first->keys);
+        mem_free(gone->first->tags);
         mem_free(gone->first);
         gone->first = next;
     }
+    key_pile_free(&gone->trash);
     topology_unref(&gone->topology);
     config_unref(&gone->config);
     pthread_mutex_destroy(&gone->lock);

@@ -7,7 +7,7 @@
  *             backends without tracking tell nobody what was removed.
  * Ownership:  jobs copy what they are given. The last ones that ended are kept to be read.
  * Threading:  starting, cancelling and reading on any thread; the rest on the control thread, which
- *             the jobs run on.
+ *             the jobs run on, in steps of a fraction of a millisecond.
  * Errors:     what the backend answers or a connection that fails is kept with the job, which goes
  *             on with the next batch or the next master and counts as failed in the end. So it
  *             does when slots have moved to another master meanwhile, as keys may have moved with
@@ -36,11 +36,18 @@ void unlink_jobs_free(struct unlink_jobs **jobs);
 void unlink_jobs_set_topology(struct unlink_jobs *jobs, struct topology *topology);
 void unlink_jobs_set_config(struct unlink_jobs *jobs, struct config *config);
 
-/* Returns its number, or 0: as many as `unlink-jobs` allows are under way. ns: of a namespace. */
+/*
+ * Returns its number, or 0: as many as `unlink-jobs` allows are under way, or there is no memory.
+ * ns: of a namespace. what->pile is empty then, if it was begun.
+ */
 uint64_t unlink_jobs_start(struct unlink_jobs *jobs, const struct invalidation *what, int ns);
 /* False: no such job is under way. It ends after the batch it is at. */
 bool unlink_jobs_cancel(struct unlink_jobs *jobs, uint64_t id);
 unsigned unlink_jobs_running(const struct unlink_jobs *jobs);
+/* Any thread: takes the pile away, which may be too large to be freed at once. jobs may be NULL. */
+void unlink_jobs_discard(struct unlink_jobs *jobs, struct key_pile *pile);
+/* The control thread, every few milliseconds: frees a piece of what was discarded. */
+void unlink_jobs_tick(struct unlink_jobs *jobs);
 
 enum unlink_state { UNLINK_RUNNING, UNLINK_DONE, UNLINK_FAILED, UNLINK_CANCELLED };
 extern const char *const unlink_state_names[];

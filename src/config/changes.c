@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/mem.h"
 #include "config/file.h"
@@ -34,12 +35,18 @@ static bool slurp(FILE *file, struct config_changes *changes)
     return ferror(file) == 0;
 }
 
-struct config_changes *changes_read(const char *file_name, struct config_draft *draft)
+struct config_changes *changes_read(const char *file_name, bool is_again,
+                                    struct config_draft *draft)
 {
     struct config_changes *const changes = mem_alloc(sizeof(*changes));
+    struct stat about;
     FILE *file;
 
     if (file_name == NULL) {
+        return changes;
+    }
+    if (is_again && stat(file_name, &about) == 0 && !S_ISREG(about.st_mode)) {
+        draft_error(draft, LAYER_FILE, 0, "is not a file any more");
         return changes;
     }
     file = fopen(file_name, "re");

@@ -24,8 +24,12 @@ struct config_changes {
     unsigned n_items;
 };
 
-/* file_name NULL: there is no file. */
-struct config_changes *changes_read(const char *file_name, struct config_draft *draft);
+/*
+ * file_name NULL: there is no file. is_again: it is read by a process that serves, which may not
+ * wait for whoever writes to a pipe.
+ */
+struct config_changes *changes_read(const char *file_name, bool is_again,
+                                    struct config_draft *draft);
 struct config_changes *changes_copy(const struct config_changes *from);
 void changes_free(struct config_changes **changes);
 

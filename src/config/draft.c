@@ -796,7 +796,10 @@ static void take_dependencies(struct config_draft *draft)
 
 /* -- The end ---------------------------------------------------------------------------------- */
 
-/* Said, and the old value stays; or an error. */
+/*
+ * Said, and the old value stays; or an error, when it is what is set now. What a file says that was
+ * read before has been told then.
+ */
 static void keep_or_refuse(struct config_draft *draft, const struct config_option *option)
 {
     const struct origin origin = draft->origins[index_of(option)];
@@ -805,14 +808,16 @@ static void keep_or_refuse(struct config_draft *draft, const struct config_optio
 
     config_option_format(option, draft->config, now);
     config_option_format(option, draft->in_force, before);
-    if (draft->restart == RESTART_REFUSE) {
+    if (draft->restart == RESTART_REFUSE && origin.layer == LAYER_SET) {
         draft_error(draft, origin.layer, origin.line,
                     "%s = %s: a change needs a restart, in force is %s", name, now, before);
         return;
     }
-    print_place_to(draft->notes, draft, origin.layer, origin.line);
-    fprintf(draft->notes, ": %s = %s: a change needs a restart, in force is %s\n", name, now,
-            before);
+    if (draft->notes != NULL) {
+        print_place_to(draft->notes, draft, origin.layer, origin.line);
+        fprintf(draft->notes, ": %s = %s: a change needs a restart, in force is %s\n", name, now,
+                before);
+    }
     config_option_assign(option, draft->config, draft->in_force);
 }
 

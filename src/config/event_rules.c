@@ -447,15 +447,28 @@ static void make_source(const struct making *making, struct event_source_rule *s
     take_event(making, source);
 }
 
+/* FNV-1a; what is not given differs from what is empty. */
+static uint64_t add_to_print(uint64_t print, const char *text)
+{
+    for (const char *at = text; at != NULL && *at != '\0'; at++) {
+        print = (print ^ (unsigned char)*at) * UINT64_C(0x100000001b3);
+    }
+    return (print ^ (text != NULL ? 0x100 : 0x101)) * UINT64_C(0x100000001b3);
+}
+
 void event_rules_finish(struct event_rules *rules, struct config_draft *draft)
 {
     rules->rules = mem_alloc(EVENT_RULES_MAX * sizeof(*rules->rules));
     rules->sources = mem_alloc(EVENT_SOURCES_MAX * sizeof(*rules->sources));
+    rules->print = UINT64_C(0xcbf29ce484222325);
     for (const struct event_section *at = rules->sections; at != NULL; at = at->next) {
         const struct making making = {draft, at};
 
         if (strcmp(at->section, "event") == 0) {
             make_rule(&making, &rules->rules[rules->n_rules++]);
+            for (size_t i = 0; i < N_OPTIONS; i++) {
+                rules->print = add_to_print(rules->print, at->values[i]);
+            }
         } else {
             make_source(&making, &rules->sources[rules->n_sources++]);
         }

@@ -53,6 +53,7 @@ struct event_source_rule {
 struct event_rules {
     struct event_rule *rules;
     unsigned n_rules;
+    uint64_t print; /* of what the rules say and of their order: equal ones have the same */
     struct event_source_rule *sources;
     unsigned n_sources;
     struct event_section *sections; /* as they were read; NULL afterwards */

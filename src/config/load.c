@@ -113,7 +113,7 @@ static int load(struct config_source *source, const struct follow *follow,
         draft_follow(draft, follow->in_force, follow->restart, follow->notes);
     }
     if (changes == NULL) {
-        changes = changes_read(source->file_name, draft);
+        changes = changes_read(source->file_name, follow != NULL, draft);
     }
     changes_apply_text(changes, draft);
     if (follow != NULL && follow->restart == RESTART_KEEP) {

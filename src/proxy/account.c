@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/stats.h"
+#include "proxy/slow_log.h"
 
 enum account_family account_family_of(const struct command *command)
 {
@@ -70,6 +71,7 @@ void account_done(const struct request *request)
                      is_miss(request) ? NS_HISTOGRAM_latency_miss : NS_HISTOGRAM_latency_relayed,
                      took_us, 1);
     stats_ns_add(request->ns, metric_of(request), 1);
+    slow_log_note(request, took_us, is_miss(request));
 }
 
 /* ---- errors ---- */

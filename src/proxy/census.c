@@ -66,10 +66,7 @@ void census_set_active(const struct topic_key *key, epochs_node node, bool is_ac
         i++;
     }
     if (is_active && i == citizen->n_nodes) {
-        epochs_node *nodes = mem_try_realloc(citizen->nodes, (i + 1) * sizeof(*nodes));
-
-        CHECK(nodes != NULL); /* a few bytes */
-        citizen->nodes = nodes;
+        citizen->nodes = mem_realloc(citizen->nodes, (i + 1) * sizeof(epochs_node));
         citizen->nodes[citizen->n_nodes++] = node;
     } else if (!is_active && i < citizen->n_nodes) {
         citizen->nodes[i] = citizen->nodes[--citizen->n_nodes];

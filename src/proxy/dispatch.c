@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/stats.h"
+#include "cache/hot_keys.h"
 #include "coherence/dependencies.h"
 #include "proxy/fanout.h"
 #include "proxy/large.h"
@@ -69,9 +70,14 @@ void dispatch_find_route(const struct session *session, const struct dispatch_ca
         route->mask |= key_bit(hash);
         route->is_cached = route->is_cached || config_namespace_of(front->config, key)->cache;
     }
-    /* What is not kept itself may be a source of what is. */
+    /*
+     * What is not kept itself may be a source of what is; and where nobody else tells of writes, it
+     * may become one while this one is under way.
+     */
     route->is_cached = route->is_cached ||
-                       (route->keys.n > 0 && dependencies_are_used(front->coherence.fleet));
+                       (route->keys.n > 0 &&
+                        (dependencies_are_used(front->coherence.fleet) ||
+                         front->coherence.knows_no_writes || front->coherence.n_untold > 0));
     if ((call->command->flags & COMMAND_CHANNEL) != 0) {
         route->is_cached = false;
     }
@@ -228,6 +234,12 @@ static void set_keys(struct request *request, const struct dispatch_call *call,
     const struct config_namespace *ns = config_namespace_of(request->front->config,
                                                             call->argv[route->keys.at[0]]);
 
+    hot_keys_note(HOT_BYTES, route->first_hash, call->argv[route->keys.at[0]], call->frame.len);
+    for (unsigned i = 0; i < route->keys.n; i++) {
+        const struct bytes key = call->argv[route->keys.at[i]];
+
+        hot_keys_note(HOT_REQUESTS, i == 0 ? route->first_hash : cache_hash(key), key, 1);
+    }
     request->slot = route->slot;
     request->key_mask = route->mask;
     request->key_hash = route->first_hash;

@@ -5,7 +5,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "cache/bans.h"
-#include "coherence/audit.h"
+#include "cache/hot_keys.h"
 #include "coherence/ban_book.h"
 #include "coherence/debounce.h"
 #include "coherence/dependencies.h"
@@ -25,7 +25,9 @@
 #include "proxy/pubsub.h"
 #include "proxy/relay.h"
 #include "proxy/request.h"
+#include "proxy/sample.h"
 #include "proxy/session.h"
+#include "proxy/slow_log.h"
 #include "proxy/tracking.h"
 #include "proxy/upload.h"
 
@@ -94,6 +96,14 @@ static int64_t max_staleness_us(const struct config *config)
     return config->dry_run ? INT64_MIN : config->max_staleness_ms * 1000;
 }
 
+/* What looks on: before the workers take the configuration and draw their samples. */
+static void set_watchers(const struct config *config)
+{
+    hot_keys_configure((unsigned)config->hot_keys_sample, (unsigned)config->hot_keys,
+                       config->hot_keys_decay_ms * 1000);
+    slow_log_configure(config->slowlog_threshold_ms * 1000, (unsigned)config->slowlog_length);
+}
+
 /* Which hits are told to be near their end. */
 static void set_margins(struct cache *cache, const struct config *config)
 {
@@ -131,7 +141,7 @@ static int init_front(struct front *front, struct proxy *proxy, struct config *c
     backend_init(&front->backend, &front->worker, proxy->login, config, &coherence_backend_events,
                  &front->coherence);
     coherence_init(&front->coherence, &proxy->fleet, &front->worker, &front->backend, config);
-    front->audit_left = audit_interval(front->coherence.auditor);
+    sample_begin(front);
     front->hits.n_words = hit_words();
     front->max_staleness_us = max_staleness_us(config);
     front->is_restricted = config->has_refusals;
@@ -172,6 +182,7 @@ int proxy_init(struct proxy *proxy, struct cache *cache, struct worker *control,
     proxy->fleet.recent = recent_new();
     proxy->fleet.leases = miss_leases_new(&proxy->fleet, config);
     proxy->fleet.early = early_new();
+    set_watchers(config);
     set_margins(cache, config);
     proxy->fleet.members = mem_alloc(n_workers * sizeof(struct coherence *));
     proxy->fleet.n_members = n_workers;
@@ -484,7 +495,7 @@ static void take_config(struct front *front, void *context)
         bus_set_config(front->proxy->fleet.bus);
         event_sources_set_config(front->proxy->fleet.event_sources, front->config);
     }
-    front->audit_left = audit_interval(front->coherence.auditor);
+    sample_begin(front);
     front->hits.n_words = hit_words();
     front->max_staleness_us = max_staleness_us(front->config);
     overload_fit_front(front);
@@ -512,14 +523,15 @@ static void end_change(void *context)
     struct proxy *proxy = change->proxy;
 
     proxy->first_change = change->next;
+    if (proxy->first_change != NULL) {
+        begin_change(proxy->first_change);
+    }
+    /* Behind the list's change of state: done may set the next configuration. */
     if (change->done != NULL) {
         change->done(change->context);
     }
     config_unref(&change->config);
     mem_free(change);
-    if (proxy->first_change != NULL) {
-        begin_change(proxy->first_change);
-    }
 }
 
 static void on_config_taken(void *context)
@@ -550,6 +562,7 @@ static void on_fills_held(void *context)
 
 static void begin_change(struct config_change *change)
 {
+    set_watchers(change->config);
     dependencies_set_config(change->proxy->fleet.dependencies, change->config);
     if (change->is_staged) {
         proxy_on_all_workers(change->proxy, hold_fills, on_fills_held, change);

@@ -22,6 +22,7 @@
 
 struct broadcast;
 struct config_change;
+struct history;
 struct hub;
 struct overload;
 struct subscriber;
@@ -68,6 +69,12 @@ struct front_hits {
     int64_t n_parts[STATS_NAMESPACES];     /* of those since: not requests by themselves */
 };
 
+/* See sample.h. Hits; 0 is never. */
+struct front_sample {
+    uint64_t left, step;           /* until the next one; what that was at first */
+    uint64_t audit_left, hot_left; /* behind the last one: until each of the two wants one */
+};
+
 /* A dry run; see dry.h. */
 struct front_dry {
     unsigned n_fetches; /* that nobody waits for */
@@ -102,7 +109,7 @@ struct front {
     struct front_tally tally;
     uint64_t n_hits; /* reads answered from tier 1 here */
     struct front_hits hits;
-    uint64_t audit_left; /* hits until one is compared with the backend; from 0 on: never */
+    struct front_sample sample;
     /* max-staleness; in a dry run so low that tier 1 answers nothing: see dry.h. */
     int64_t max_staleness_us;
     struct front_dry dry;
@@ -147,7 +154,8 @@ struct proxy {
     struct tls_context *tls_clients, *tls_backend; /* control thread: those in force, or NULL */
     proxy_cache_fn cache_command;                  /* init */
     proxy_info_fn info_section;                    /* init */
-    struct changer *changer;            /* init: changes the configuration (admin/changer.h) */
+    struct changer *changer; /* init: changes the configuration (admin/changer.h) */
+    struct history *history; /* control thread: of the metrics (admin/history.h), or NULL */
     void (*begin_drain)(void *context); /* init: control thread; as SIGTERM does */
     void *drain_context;
 

@@ -22,10 +22,9 @@ struct request *group_add(struct group *group, enum request_kind kind,
 
     if (group->n_parts == group->capacity) {
         const unsigned capacity = group->capacity == 0 ? 8 : 2 * group->capacity;
-        struct request **parts = mem_try_realloc(group->parts, capacity * sizeof(*parts));
 
-        CHECK(parts != NULL); /* a pointer per argument of a request that was read */
-        group->parts = parts;
+        /* A pointer per argument of a request that was read. */
+        group->parts = mem_realloc(group->parts, capacity * sizeof(struct request *));
         group->capacity = capacity;
     }
     part->is_part = true;

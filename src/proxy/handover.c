@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
+#include "proxy/handover_record.h"
 #include "proxy/request.h"
 #include "proxy/session.h"
 
@@ -16,25 +17,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* "NCs" and the format's number; another one is not taken. */
-#define RECORD_MAGIC 0x02734e43u
-/* Of the name and of input together: well below what one message of a Unix socket holds. */
-#define TAIL_MAX ((size_t)64 * 1024)
 /* How long a session takes no requests, and how long it is left alone then. */
 #define HOLD_US (100 * 1000)
 #define REST_US (1000 * 1000)
 /* Sessions of one worker that share a fence. */
 #define BATCH_MAX 64
-
-struct record {
-    uint32_t magic;
-    uint32_t db;
-    uint64_t id;
-    int64_t age_us;
-    uint32_t name_bytes, input_bytes;
-    uint8_t proto, reply_mode;
-    uint8_t is_authed, may_change_cache, is_no_evict, is_unix, wants_attributes;
-};
 
 /* ---- giving ---- */
 
@@ -44,7 +31,9 @@ static bool is_bound_to_process(const struct session *session)
            session->transaction != NULL || session->subscriber != NULL ||
            session->monitor != NULL || session->tracker != NULL || session->is_target ||
            session->upload != NULL || session->is_paused || session->gone_event != NULL ||
-           session->is_closed || session->is_closing || session->is_eof || session->adopted_in != 0;
+           session->is_closed || session->is_closing || session->is_eof ||
+           session->adopted_in != 0 ||
+           miss_client_computes(&session->front->coherence, session->misses);
 }
 
 static size_t tail_bytes(const struct session *session)
@@ -77,8 +66,8 @@ static void hold(struct session *session)
 
 static int send_session(const struct session *session, int fd)
 {
-    const struct record record = {
-        .magic = RECORD_MAGIC,
+    const struct handover_record record = {
+        .magic = HANDOVER_MAGIC,
         .db = session->db,
         .id = session->id,
         .age_us = clock_now_us() - session->opened_at_us,
@@ -121,7 +110,7 @@ static bool give(struct session *session, int fd)
     const bool is_served = session->first == NULL && outq_len(&session->out) == 0 &&
                            outq_len(&session->pushes) == 0;
 
-    if (is_bound_to_process(session) || tail_bytes(session) > TAIL_MAX) {
+    if (is_bound_to_process(session) || tail_bytes(session) > HANDOVER_TAIL_MAX) {
         let_go(session);
         return false;
     }
@@ -158,7 +147,7 @@ void handover_forget(struct front *front)
 /* ---- taking ---- */
 
 struct adopted {
-    struct record record;
+    struct handover_record record;
     int fd;
     unsigned char *tail; /* name and input */
 };
@@ -198,7 +187,7 @@ static void on_fence(void *arg)
 /* The newest session of the front is the one that was just opened. */
 static void restore(struct session *session, const struct adopted *adopted)
 {
-    const struct record *record = &adopted->record;
+    const struct handover_record *record = &adopted->record;
 
     session->proto = record->proto == 3 ? 3 : 2;
     session->reply_mode = record->reply_mode <= REPLY_SKIP_THIS ? record->reply_mode : REPLY_ON;
@@ -303,71 +292,111 @@ static int fd_of(struct msghdr *message)
 }
 
 /* One message with a descriptor. */
-static void take_session(struct proxy *proxy, struct batch **batches, int fd,
-                         const unsigned char *text, size_t n)
+static void take_session(struct proxy *proxy, struct batch **batches, int fd, struct bytes message)
 {
     struct adopted adopted = {.fd = fd};
-    const size_t tail = n - sizeof(adopted.record);
+    struct bytes tail;
 
-    if (n >= sizeof(adopted.record)) {
-        memcpy(&adopted.record, text, sizeof(adopted.record));
-    }
-    if (n < sizeof(adopted.record) || adopted.record.magic != RECORD_MAGIC || tail > TAIL_MAX ||
-        (size_t)adopted.record.name_bytes + adopted.record.input_bytes != tail) {
+    if (!handover_record_read(message, &adopted.record, &tail)) {
         log_error("proxy", "a connection of the predecessor is not understood, and closed", NULL);
         close(fd);
         return;
     }
-    if (tail > 0) {
-        adopted.tail = mem_alloc(tail);
-        memcpy(adopted.tail, text + sizeof(adopted.record), tail);
+    if (tail.len > 0) {
+        adopted.tail = mem_alloc(tail.len);
+        memcpy(adopted.tail, tail.ptr, tail.len);
     }
     add(proxy, batches, &adopted);
 }
 
+/* What stands first in the socket. It is looked at with MSG_PEEK before it is taken: what comes
+ * without its descriptor, as there are none left, would be gone for good. */
+struct message {
+    ssize_t n;
+    int fd, flags;
+};
+
+static unsigned char room[sizeof(struct handover_record) + HANDOVER_TAIL_MAX];
+
+/* flags: of recvmsg(2). An error is a negative n. */
+static struct message receive(int fd, int flags)
+{
+    union {
+        char room[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr aligned;
+    } control;
+    struct iovec part = {room, sizeof(room)};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.room,
+                             .msg_controllen = sizeof(control.room)};
+    ssize_t n;
+
+    /* ECONNRESET is told once, when the other side has ended without having read all; what it sent
+     * is still there. */
+    do {
+        n = recvmsg(fd, &message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    } while (n < 0 && (errno == EINTR || errno == ECONNRESET));
+    return (struct message){n < 0 ? -errno : n, n > 0 ? fd_of(&message) : -1,
+                            n > 0 ? message.msg_flags : 0};
+}
+
+/* Takes what was looked at, without a further descriptor for it. */
+static void consume(int fd)
+{
+    struct msghdr message = {0};
+
+    (void)!recvmsg(fd, &message, MSG_DONTWAIT);
+}
+
+/* False: *result says why no more is taken now. */
+static bool take_one(struct proxy *proxy, struct batch **batches, int fd,
+                     char word[HANDOVER_WORD_MAX], enum handover_result *result)
+{
+    const struct message message = receive(fd, MSG_PEEK);
+
+    if (message.n <= 0) {
+        *result = message.n == -EAGAIN ? HANDOVER_AGAIN : HANDOVER_END;
+        return false;
+    }
+    if (message.fd < 0 && (message.flags & MSG_CTRUNC) != 0) {
+        *result = HANDOVER_FULL;
+        return false;
+    }
+    consume(fd);
+    if (message.fd < 0) {
+        (void)snprintf(word, HANDOVER_WORD_MAX, "%.*s", (int)message.n, (const char *)room);
+        *result = HANDOVER_SIGNAL;
+        return false;
+    }
+    /* One that was cut is not understood. */
+    take_session(proxy, batches, message.fd,
+                 bytes_make(room, (message.flags & MSG_TRUNC) != 0 ? 0 : (size_t)message.n));
+    return true;
+}
+
 enum handover_result handover_take(struct proxy *proxy, int fd, char word[HANDOVER_WORD_MAX])
 {
-    static unsigned char room[sizeof(struct record) + TAIL_MAX];
     struct batch *batches[64] = {NULL}; /* proxy_init(): no more workers than that */
     enum handover_result result = HANDOVER_AGAIN;
 
-    for (;;) {
-        union {
-            char room[CMSG_SPACE(sizeof(int))];
-            struct cmsghdr aligned;
-        } control;
-        struct iovec part = {room, sizeof(room)};
-        struct msghdr message = {.msg_iov = &part,
-                                 .msg_iovlen = 1,
-                                 .msg_control = control.room,
-                                 .msg_controllen = sizeof(control.room)};
-        const ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            result = n < 0 && errno == EAGAIN ? HANDOVER_AGAIN : HANDOVER_END;
-            break;
-        }
-        if ((message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0) {
-            log_error("proxy", "a connection of the predecessor is lost: out of descriptors", NULL);
-            if (fd_of(&message) >= 0) {
-                close(fd_of(&message));
-            }
-            continue;
-        }
-        if (fd_of(&message) < 0) {
-            (void)snprintf(word, HANDOVER_WORD_MAX, "%.*s", (int)n, (const char *)room);
-            result = HANDOVER_SIGNAL;
-            break;
-        }
-        take_session(proxy, batches, fd_of(&message), room, (size_t)n);
+    while (take_one(proxy, batches, fd, word, &result)) {
     }
     for (unsigned i = 0; i < proxy->n_fronts; i++) {
         post(&batches[i]);
     }
     return result;
+}
+
+void handover_lose(int fd)
+{
+    const struct message message = receive(fd, 0);
+
+    if (message.fd >= 0) {
+        close(message.fd);
+    }
+    stats_add(METRIC_clients_lost_in_handover, 1);
+    log_error("proxy", "a connection of the predecessor is lost: out of descriptors", NULL);
 }
 
 int handover_say(int fd, const char *word)
@@ -377,5 +406,5 @@ int handover_say(int fd, const char *word)
 
 unsigned handover_format(void)
 {
-    return RECORD_MAGIC;
+    return HANDOVER_MAGIC;
 }

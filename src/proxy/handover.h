@@ -7,7 +7,8 @@
  * Threading:  handover_give(), handover_forget(): the front's worker; handover_take(): the control
  *             thread, which mails sessions to their workers.
  * Errors:     what cannot be given stays: TLS, a login at the backend, transactions, subscriptions,
- *             MONITOR, CLIENT TRACKING, what blocks or is paused, half a large request.
+ *             MONITOR, CLIENT TRACKING, what blocks or is paused, half a large request; and who
+ *             holds the lease of a missing key, until it has ended.
  *
  * A session that has requests under way takes no further ones until they are answered, and goes
  * then. What it had sent of the next one goes with it. It is not kept waiting for long: one that is
@@ -32,12 +33,15 @@ unsigned handover_format(void);
 enum handover_result {
     HANDOVER_AGAIN,  /* nothing more for now */
     HANDOVER_SIGNAL, /* a word, in text */
+    HANDOVER_FULL,   /* there is a session, and no descriptor for it: try again later */
     HANDOVER_END,    /* the other side has gone */
 };
 #define HANDOVER_WORD_MAX 64
 
 /* Takes sessions until there are no more, or a word comes. */
 enum handover_result handover_take(struct proxy *proxy, int fd, char word[HANDOVER_WORD_MAX]);
+/* Gives up the session that HANDOVER_FULL was about: its connection is closed, and counted. */
+void handover_lose(int fd);
 /* 0 or a negative errno. */
 NC_MUST_CHECK int handover_say(int fd, const char *word);
 

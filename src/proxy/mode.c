@@ -142,31 +142,35 @@ static const struct config_namespace *find(const struct config *config, uint8_t 
     return NULL;
 }
 
-/* Something is refused that was not. */
-static bool is_stricter(const struct config *former, const struct config *config)
+/* Something is refused that was not; *is_off: reads, too. */
+static bool is_stricter(const struct config *former, const struct config *config, bool *is_off)
 {
+    bool found = false;
+
+    *is_off = config->mode == MODE_OFF;
     for (unsigned i = 0; i < config->n_namespaces; i++) {
         const struct config_namespace *now = &config->namespaces[i];
         const struct config_namespace *before = find(former, now->id);
 
-        if ((now->refuses_writes && (before == NULL || !before->refuses_writes)) ||
-            (now->refuses_all && (before == NULL || !before->refuses_all))) {
-            return true;
+        if (now->refuses_all && (before == NULL || !before->refuses_all)) {
+            found = *is_off = true;
         }
+        found = found || (now->refuses_writes && (before == NULL || !before->refuses_writes));
     }
-    return false;
+    return found;
 }
 
 void mode_take_config(struct front *front, const struct config *former)
 {
     const struct config *config = front->config;
+    bool is_off;
 
     front->is_restricted = config->has_refusals;
-    if (!config->has_refusals || !is_stricter(former, config)) {
+    if (!config->has_refusals || !is_stricter(former, config, &is_off)) {
         return;
     }
     for (struct session *session = front->sessions; session != NULL; session = session->next) {
-        if (config->mode == MODE_OFF || transaction_writes(session)) {
+        if (is_off || transaction_writes(session)) {
             transaction_spoil(session);
         }
     }

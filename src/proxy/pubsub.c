@@ -99,11 +99,10 @@ static struct subscription *subscribe(struct session *session, const struct topi
 
     if (local->n == local->capacity) {
         const unsigned capacity = local->capacity == 0 ? 2 : 2 * local->capacity;
-        struct subscription **grown = mem_try_realloc(local->subscriptions,
-                                                      capacity * sizeof(struct subscription *));
 
-        CHECK(grown != NULL); /* a pointer per subscription */
-        local->subscriptions = grown;
+        /* A pointer per subscription. */
+        local->subscriptions = mem_realloc(local->subscriptions,
+                                           capacity * sizeof(struct subscription *));
         local->capacity = capacity;
     }
     subscription->session = session;

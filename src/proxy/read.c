@@ -13,13 +13,14 @@
 
 #include "base/clock.h"
 #include "base/stats.h"
-#include "coherence/audit.h"
+#include "cache/hot_keys.h"
 #include "coherence/early.h"
 #include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
 #include "proxy/overload.h"
 #include "proxy/relay.h"
+#include "proxy/sample.h"
 #include "proxy/tracking.h"
 
 static void on_answer(struct coherence_waiter *waiter, enum coherence_answer answer,
@@ -87,12 +88,14 @@ static bool put_hit(struct front *front, struct outq *out, const struct cache_hi
 
 static void count_hit(struct front *front, const struct cache_hit *hit)
 {
+    _Atomic uint64_t *const counters = stats_block()->ns_counters[hit->ns];
+
     front->n_hits++;
     front->hits.of_ns[hit->ns] = 1;
-    stats_ns_add(hit->ns, NS_METRIC_hits, 1);
-    stats_ns_add(hit->ns, NS_METRIC_saved_bytes, hit->reply.len);
+    stats_bump(&counters[NS_METRIC_hits], 1);
+    stats_bump(&counters[NS_METRIC_saved_bytes], hit->reply.len);
     if (hit->is_negative) {
-        stats_ns_add(hit->ns, NS_METRIC_hits_negative, 1);
+        stats_bump(&counters[NS_METRIC_hits_negative], 1);
     }
 }
 
@@ -110,22 +113,6 @@ static void renew(struct front *front, const struct cache_query *query,
         (hit->is_renewable &&
          early_is_due(hit->left_us, early_fetch_cost(early, hit->ns), early_random()))) {
         (void)early_refresh(&front->coherence, query, command, identity);
-    }
-}
-
-/* One in audit-sample. */
-static void __attribute__((noinline))
-audit(struct front *front, const struct cache_query *query, const struct command *command)
-{
-    front->audit_left = audit_interval(front->coherence.auditor);
-    audit_hit(front->coherence.auditor, query, command);
-}
-
-static inline void sample(struct front *front, const struct cache_query *query,
-                          const struct command *command)
-{
-    if (NC_UNLIKELY(--front->audit_left == 0)) {
-        audit(front, query, command);
     }
 }
 
@@ -190,7 +177,7 @@ bool read_try_hit(struct session *session, const struct read_call *read)
             renew(front, &query, read->command, session->identity, &hit);
         }
         note_hit(front, &hit);
-        sample(front, &query, read->command);
+        sample_hit(front, &query, read->command, hit.reply.len);
     }
     return is_put;
 }
@@ -276,7 +263,7 @@ static void queue_reply(struct session *session, const struct read_call *read,
     } else if (outq_append(&request->reply, attribute_of(session, left_us, text)) != 0 ||
                !put_hit(session->front, &request->reply, hit, session->proto,
                         command_downgrade(read->command, read->argv, read->argc))) {
-        session_close(session);
+        session_close_for_memory(session);
         return;
     }
     request->held_bytes = outq_len(&request->reply);
@@ -382,12 +369,20 @@ static void prepare(struct request *request, const struct read_call *read)
                              : DOWNGRADE_PLAIN;
 }
 
-static void count_relayed_miss(uint8_t ns, enum coherence_refusal refusal, enum cache_miss miss)
+/* Tier 1 could not answer it; is_fetched: what is relayed instead is noted there. */
+static void note_miss(const struct read_call *read, bool is_fetched)
+{
+    hot_keys_note(HOT_MISSES, read->hash, read->key, 1);
+    if (is_fetched) {
+        hot_keys_note(HOT_REQUESTS, read->hash, read->key, 1);
+    }
+}
+
+static enum ns_metric relayed_miss_metric(enum coherence_refusal refusal, enum cache_miss miss)
 {
     const bool is_absent = miss == CACHE_COLD || miss == CACHE_INVALIDATED || miss == CACHE_EVICTED;
 
-    stats_ns_add(
-        ns, refusal == REFUSED_LINK && is_absent ? NS_METRIC_misses_link : miss_metric(miss), 1);
+    return refusal == REFUSED_LINK && is_absent ? NS_METRIC_misses_link : miss_metric(miss);
 }
 
 /* ---- while the node cannot be asked (stale-if-error) ---- */
@@ -477,6 +472,16 @@ bool read_answer_stale(struct request *request, struct bytes frame)
     return true;
 }
 
+/* What changes the key is told of on the link that showed it. */
+static bool is_heard_of(const struct front *front, const struct config_namespace *ns,
+                        uint16_t incarnation)
+{
+    const struct epochs_incarnation *at = epochs_at(cache_epochs(front->proxy->cache), incarnation);
+
+    return ns->coherence != COHERENCE_TTL &&
+           atomic_load_explicit(&at->is_told, memory_order_relaxed);
+}
+
 /* As leases see its client: a part of MGET is never held, and has none. */
 static struct miss_client *misses_of(struct session *session)
 {
@@ -504,7 +509,7 @@ static bool take_early(struct session *session, const struct dispatch_call *call
         .incarnation = hit->incarnation,
         .slot = slot,
         .slot_word = epochs_slot_word(cache_epochs(session->front->proxy->cache), slot),
-        .is_told = true,
+        .is_told = is_heard_of(session->front, ns, hit->incarnation),
         .ns = ns->id,
         .life_us = ns->miss_lease_ms * 1000,
         .now_us = query->now_us,
@@ -591,6 +596,18 @@ static void unqueue_miss(struct request *request, const struct read_call *read)
     request_unqueue(request);
 }
 
+static enum verdict relay_miss(struct session *session, const struct dispatch_call *call,
+                               const struct read_call *read, uint8_t ns, enum ns_metric metric)
+{
+    const enum verdict verdict = dispatch_relay(session, call);
+
+    if (verdict == VERDICT_TAKEN) {
+        stats_ns_add(ns, metric, 1);
+        note_miss(read, false);
+    }
+    return verdict;
+}
+
 static enum verdict miss_for_session(struct session *session, const struct dispatch_call *call,
                                      const struct read_call *read, enum cache_miss miss,
                                      const struct coherence_order *order)
@@ -640,6 +657,7 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     case CACHE_BEGUN:
         stats_ns_add(ns->id, miss_metric(miss), 1);
         stats_ns_add(ns->id, NS_METRIC_coalesced, outcome == CACHE_JOINED);
+        note_miss(read, true);
         return VERDICT_TAKEN;
     case CACHE_RELAY:
         break;
@@ -648,11 +666,16 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     if (!order->may_hit) {
         return VERDICT_STALL;
     }
-    verdict = dispatch_relay(session, call);
-    if (verdict == VERDICT_TAKEN) {
-        count_relayed_miss(ns->id, refusal, miss);
+    return relay_miss(session, call, read, ns->id, relayed_miss_metric(refusal, miss));
+}
+
+void read_note_order(const struct session *session, const struct read_call *read, bool is_behind)
+{
+    const struct config_namespace *ns = config_namespace_of(session->front->config, read->key);
+
+    if (is_behind && ns->cache) {
+        stats_ns_add(ns->id, NS_METRIC_misses_order, 1);
     }
-    return verdict;
 }
 
 enum verdict read_dispatch(struct session *session, const struct dispatch_call *call)
@@ -672,8 +695,10 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
         if (dry_is_on(front)) {
             return dry_dispatch(session, call, &read);
         }
-        stats_ns_add(config_namespace_of(front->config, read.key)->id, NS_METRIC_misses_order, 1);
-        return dispatch_relay(session, call);
+        const enum verdict verdict = dispatch_relay(session, call);
+        /* Where it has to wait it comes here again. */
+        read_note_order(session, &read, verdict == VERDICT_TAKEN);
+        return verdict;
     }
     if (dispatch_conflicts(session, read.hash, session->cached_mask, true)) {
         order_behind(session, read.hash, NULL, &order);
@@ -688,10 +713,10 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
                 return VERDICT_TAKEN;
             }
             if (!take_direct_hit(session, &read, &hit, room)) {
-                session_close(session);
+                session_close_for_memory(session);
                 return VERDICT_TAKEN;
             }
-            sample(front, &query, read.command);
+            sample_hit(front, &query, read.command, hit.reply.len);
             return VERDICT_TAKEN;
         }
     } else if (cache_get(front->proxy->cache, &query, front->copy, &hit, &miss)) {
@@ -699,7 +724,7 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
             return VERDICT_TAKEN;
         }
         queue_hit(session, &read, &hit);
-        sample(front, &query, read.command);
+        sample_hit(front, &query, read.command, hit.reply.len);
         return VERDICT_TAKEN;
     }
     return miss_for_session(session, call, &read, miss, &order);
@@ -724,6 +749,7 @@ bool read_part(struct group *group, struct session *session, const struct read_c
     struct request *request;
     struct cache_hit hit;
     enum coherence_refusal refusal;
+    enum cache_outcome outcome;
     struct buffer frame;
     struct bytes argv[2] = {bytes_of_string(read->command->name), read->key};
     int64_t left_us;
@@ -752,23 +778,25 @@ bool read_part(struct group *group, struct session *session, const struct read_c
         take_part_hit(request, &hit);
         return true;
     }
-    switch (look_up(request, read, &order, &hit, &refusal)) {
+    outcome = look_up(request, read, &order, &hit, &refusal);
+    switch (outcome) {
     case CACHE_HIT:
         count_hit(front, &hit);
         front->hits.n_parts[hit.ns]++;
+        hot_keys_note(HOT_REQUESTS, read->hash, read->key, 1);
         take_part_hit(request, &hit);
         return true;
     case CACHE_JOINED:
-        stats_ns_add(ns->id, miss_metric(hit.miss), 1);
-        stats_ns_add(ns->id, NS_METRIC_coalesced, 1);
-        return true;
     case CACHE_BEGUN:
-        stats_ns_add(ns->id, miss_metric(hit.miss), 1);
+        stats_ns_add(ns->id, miss_metric((enum cache_miss)hit.miss), 1);
+        stats_ns_add(ns->id, NS_METRIC_coalesced, outcome == CACHE_JOINED);
+        note_miss(read, true);
         return true;
     case CACHE_RELAY:
         break;
     }
-    count_relayed_miss(ns->id, refusal, CACHE_COLD);
+    stats_ns_add(ns->id, relayed_miss_metric(refusal, CACHE_COLD), 1);
+    note_miss(read, false);
     group_drop_last(group);
     return false;
 }

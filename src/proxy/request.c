@@ -266,12 +266,12 @@ void request_take_part(struct request *request, struct bytes part)
     }
     if (session->first == request && !request->is_held) {
         if (outq_append(&session->out, part) != 0) {
-            session_close(session);
+            session_close_for_memory(session);
             return;
         }
     } else {
         if (outq_append(&request->reply, part) != 0) {
-            session_close(session);
+            session_close_for_memory(session);
             return;
         }
         request->held_bytes += part.len;
@@ -324,7 +324,7 @@ static void release_held(struct session *session, struct request *request)
     session->held_bytes -= request->held_bytes;
     request->held_bytes = 0;
     if (outq_len(&request->reply) > 0 && outq_move(&session->out, &request->reply) != 0) {
-        session_close(session);
+        session_close_for_memory(session);
     }
 }
 

@@ -15,6 +15,8 @@
 struct group;
 struct shadow;
 
+#define REQUEST_BRIEF_MAX 224u
+
 enum request_kind { REQUEST_LOCAL, REQUEST_CACHED, REQUEST_RELAYED, REQUEST_GROUP };
 
 /* Look the read up anew, read it uncached, or send it again to whoever owns its slot. */
@@ -86,8 +88,22 @@ struct request {
      * asked again. Behind the keys the frame of a read that may be asked again elsewhere. */
     unsigned char *stored; /* points at few, or at heap memory */
     size_t stored_bytes, frame_bytes;
+    /* How it began, for the slow log; 0 bytes: not known. */
+    uint32_t frame_brief_bytes;
+    uint8_t n_brief;
     unsigned char few[96];
+    unsigned char brief[REQUEST_BRIEF_MAX];
 };
+
+/* Remembers how its frame begins. */
+static inline void request_brief(struct request *request, struct bytes frame)
+{
+    const size_t n = frame.len < REQUEST_BRIEF_MAX ? frame.len : REQUEST_BRIEF_MAX;
+
+    memcpy(request->brief, frame.ptr, n);
+    request->n_brief = (uint8_t)n;
+    request->frame_brief_bytes = frame.len < UINT32_MAX ? (uint32_t)frame.len : UINT32_MAX;
+}
 
 /* From the front's spare list. The caller queues it or makes it a part. */
 struct request *request_new(struct front *front, enum request_kind kind,

@@ -262,6 +262,11 @@ static void close_for(struct session *session, enum metric reason, const char *m
     session_close(session);
 }
 
+void session_close_for_memory(struct session *session)
+{
+    close_for(session, METRIC_clients_closed_memory, "client closed: memory");
+}
+
 bool session_check_output(struct session *session)
 {
     const struct config *config = session->front->config;
@@ -342,7 +347,7 @@ bool session_push(struct session *session, struct bytes frame)
     }
     if (outq_append(to, type) != 0 ||
         outq_append(to, bytes_make(frame.ptr + 1, frame.len - 1)) != 0) {
-        session_close(session);
+        session_close_for_memory(session);
         return false;
     }
     if (!session_check_output(session)) {
@@ -385,7 +390,7 @@ void session_end_reply(struct session *session, struct resp_writer *writer)
         return;
     }
     if (writer->has_failed) {
-        session_close(session);
+        session_close_for_memory(session);
         return;
     }
     if (session->first != NULL) {
@@ -396,7 +401,7 @@ void session_end_reply(struct session *session, struct resp_writer *writer)
     } else if (!session_is_muted(session)) {
         account_reply(NULL, reply);
         if (outq_append(&session->out, reply) != 0) {
-            session_close(session);
+            session_close_for_memory(session);
         }
     }
     buffer_consume(writer->out, reply.len);
@@ -470,7 +475,7 @@ static enum verdict dispatch_inline(struct session *session, struct dispatch_cal
 
     buffer_init(&frame);
     if (argv == NULL || resp_write_request(&frame, call->argv, call->argc) != 0) {
-        session_close(session);
+        session_close_for_memory(session);
     } else {
         at = buffer_bytes(&frame);
         (void)resp_next(&at, &value);
@@ -499,6 +504,7 @@ static enum verdict take_request(struct session *session, const struct resp_requ
         .now_us = session->active_at_us,
     };
     const uint8_t reply_mode = session->reply_mode;
+    const struct request *last = session->last;
     enum verdict verdict;
 
     session_step_reply_mode(session);
@@ -507,6 +513,9 @@ static enum verdict take_request(struct session *session, const struct resp_requ
     if (verdict == VERDICT_STALL) {
         session->reply_mode = reply_mode;
         return verdict;
+    }
+    if (session->last != last && session->last != NULL) {
+        request_brief(session->last, frame);
     }
     session->last_command = call.command;
     session->n_commands++;
@@ -737,8 +746,9 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         (stream_is_in_handshake(&session->stream) && !handshake_may_go_on(session))) {
         return;
     }
-    if (buffer_reserve(&session->in, BUFFER_CHUNK / 4) != 0) {
-        session_close(session);
+    if (NC_UNLIKELY(buffer_reserve(&session->in, BUFFER_CHUNK / 4) != 0) &&
+        buffer_reserve_some(&session->in, BUFFER_CHUNK / 4) != 0) {
+        session_close_for_memory(session);
         return;
     }
     room = session->in.capacity - session->in.tail;

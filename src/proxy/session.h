@@ -86,6 +86,8 @@ struct session {
 void session_open(struct front *front, int fd, bool is_unix, struct tls_context *tls, uint64_t id);
 /* At once; requests under way are orphaned. The struct goes at the end of the turn. */
 void session_close(struct session *session);
+/* Counted and logged: there is no memory for what it sent, or for its reply. */
+void session_close_for_memory(struct session *session);
 /* As it was on connecting: logged in where no password is asked for, and then it stays so. */
 void session_log_out(struct session *session);
 void session_set_db(struct session *session, uint32_t db);

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/stats.h"
+#include "cache/hot_keys.h"
 #include "proxy/dry.h"
 #include "proxy/group.h"
 #include "proxy/large.h"
@@ -132,6 +133,7 @@ static void send_slot(struct split *split, struct group *group, const bool *is_a
             argv[argc++] = call->argv[0];
         }
         is_sent[i] = true;
+        hot_keys_note(HOT_REQUESTS, cache_hash(key_at(split, i)), key_at(split, i), 1);
         argv[argc++] = key_at(split, i);
         if (split->step == 2) {
             argv[argc++] = call->argv[2 + i * 2];
@@ -282,6 +284,7 @@ static void read_cached_parts(struct split *split, struct group *group, const st
             const bool is_behind = dispatch_conflicts(split->session, read.hash,
                                                       split->session->relayed_mask, false);
 
+            read_note_order(split->session, &read, is_behind);
             if (!is_behind && read_part(group, split->session, &read, &part)) {
                 is_asked[i] = false;
                 *any_cached = true;

@@ -5,6 +5,7 @@
 
 #include <limits.h>
 
+/* A few bytes for a key that was read. It must not fail: nobody would drop what a write changes. */
 static bool add_key(struct command_key_list *list, unsigned at)
 {
     const unsigned room = list->capacity > 0 ? list->capacity
@@ -14,7 +15,7 @@ static bool add_key(struct command_key_list *list, unsigned at)
         unsigned *const old = list->capacity > 0 ? list->at : NULL;
         unsigned *const grown = room > UINT_MAX / 2 / sizeof(*grown)
                                     ? NULL
-                                    : mem_try_realloc(old, 2 * room * sizeof(*grown));
+                                    : mem_realloc(old, 2 * room * sizeof(*grown));
 
         if (grown == NULL) {
             return false;

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/stats.h"
 #include "upstream/info_text.h"
+#include "upstream/tracking_tables.h"
 
 #include <event2/util.h>
 #include <stdio.h>
@@ -17,6 +18,8 @@
 #define CONTACT_MAGIC 0x636e7463u /* "cntc" */
 /* Between two look-ups of a name that is not being connected to. */
 #define LOCATE_PAUSE_MS 2000
+/* Between two looks at how full the node's tracking table is. */
+#define TRACKING_PAUSE_MS 5000
 
 /* ---- words of servers ---- */
 
@@ -160,6 +163,8 @@ static void disconnect(struct contact *contact)
     contact->n_asked = 0;
     contact->wants_again = false;
     contact->slots_at_ms = 0;
+    contact->tracking_at_ms = 0;
+    contact->tells_no_limit = false;
     contact->replicas.n = contact->replicas.n_samples = 0;
 }
 
@@ -447,6 +452,57 @@ static void ask(struct contact *contact, const char *command, const char *argume
     control_client_send(contact->client, argv, argument != NULL ? 2 : 1, on_reply);
 }
 
+static void on_stats(const struct resp_value *head, struct bytes reply, void *context)
+{
+    struct contact *contact = OBJ_FROM(context, struct contact, CONTACT_MAGIC);
+    struct bytes field;
+    int64_t n_keys;
+
+    (void)reply;
+    if (head->type == '$' && info_text_find(head->text, "tracking_total_keys", &field) &&
+        bytes_to_int64(field, &n_keys) && n_keys >= 0) {
+        tracking_tables_note_keys(topology_node_number(contact->host, contact->port),
+                                  (uint64_t)n_keys);
+    }
+    end_reply(contact);
+}
+
+static void on_table_limit(const struct resp_value *head, struct bytes reply, void *context)
+{
+    struct contact *contact = OBJ_FROM(context, struct contact, CONTACT_MAGIC);
+    struct resp_value value = {0};
+    int64_t limit;
+
+    /* A refusal is final: each one stands in the server's ACL LOG. */
+    contact->tells_no_limit = head->type == '-';
+    if (head->type == '*' && head->n_children == 2 && resp_next(&reply, &value) &&
+        resp_skip(&reply) && resp_next(&reply, &value) && bytes_to_int64(value.text, &limit) &&
+        limit >= 0) {
+        tracking_tables_note_limit(topology_node_number(contact->host, contact->port),
+                                   (uint64_t)limit);
+    }
+    end_reply(contact);
+}
+
+static void ask_for_tracking(struct contact *contact, int64_t now_ms)
+{
+    static const char *const limit[] = {"CONFIG", "GET", "tracking-table-max-keys"};
+
+    if (contact->is_cluster && !contact->is_in_map) { /* it has no number there */
+        return;
+    }
+    if (contact->tracking_at_ms != 0 && now_ms - contact->tracking_at_ms < TRACKING_PAUSE_MS) {
+        return;
+    }
+    contact->tracking_at_ms = now_ms;
+    contact->n_asked++;
+    ask(contact, "INFO", "stats", on_stats);
+    if (!contact->tells_no_limit) {
+        contact->n_asked++;
+        control_client_send(contact->client, limit, 3, on_table_limit);
+    }
+}
+
 static void poll_server(struct contact *contact, bool needs_map)
 {
     const int64_t now_ms = clock_now_ms();
@@ -458,12 +514,14 @@ static void poll_server(struct contact *contact, bool needs_map)
         contact->n_asked = 2;
         ask(contact, "PING", NULL, on_pong);
         ask(contact, "INFO", "replication", on_replication);
+        ask_for_tracking(contact, now_ms);
         return;
     }
     if (contact->watch->wants_replicas) {
         contact->n_asked = 2;
         ask(contact, "INFO", "replication", on_replication);
     }
+    ask_for_tracking(contact, now_ms);
     /* In this order the epoch may be older than the map that it stands for, but not newer. */
     ask(contact, "CLUSTER", "INFO", on_cluster_info);
     if (needs_map || contact->map == NULL ||

@@ -99,6 +99,8 @@ struct contact {
     bool wants_again;      /* a fresh map was asked for during a poll */
     int64_t located_at_ms; /* when its name was last asked for without connecting; 0: never */
     int64_t polled_at_ms, slots_at_ms;
+    int64_t tracking_at_ms; /* when it was last asked how full its tracking table is; 0: never */
+    bool tells_no_limit;    /* of that table: CONFIG GET is not allowed to us */
     unsigned char *slots_bytes; /* the reply that map was made of */
     size_t n_slots_bytes;
     char refusal[128]; /* the last refused login or permission that was logged */

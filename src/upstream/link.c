@@ -1088,7 +1088,7 @@ static void abandon_overdue(struct link *link, int64_t now_us)
     if (link->settings.is_judge) {
         health_failed(link->settings.health, n, op->sent_at_us, now_us);
     }
-    link->is_losing = true;
+    /* The link is up: whoever is told may send on it, behind what took the places. */
     while (op != NULL) {
         struct link_op *const next = op->next;
 
@@ -1096,7 +1096,6 @@ static void abandon_overdue(struct link *link, int64_t now_us)
         op->type->on_lost(op, link, LINK_LOST_TIMEOUT);
         op = next;
     }
-    link->is_losing = false;
 }
 
 /* Its operations are requests of many clients, each complete in itself. */

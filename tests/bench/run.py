@@ -571,6 +571,43 @@ def bench_replay(bench, stack):
         replay_trace(bench, stack, "orm-busy", "16mb", 40000)
 
 
+# ---- many clients of one key ----
+
+def run_stampede(bench, *flags):
+    """The lines of stampede.py, which uses the tests' harness: a process of its own."""
+    done = subprocess.run(
+        [sys.executable, os.path.join(ROOT, "tests", "bench", "stampede.py"), *map(str, flags)],
+        capture_output=True, text=True, timeout=3600, check=False,
+        env={**os.environ, "NEARCACHED_BIN": bench.binary})
+    if done.returncode != 0:
+        raise Failed(done.stderr.strip()[-600:])
+    return [read_logfmt(line) for line in done.stdout.splitlines() if line.startswith("bench=")]
+
+
+def bench_stampede(bench, _stack):
+    """1000 clients of one missing key; a hot key of 2 s at 5000 requests/s for a minute."""
+    if bench.is_fake:
+        raise Skipped("redis-server stands in the subject's place and has no leases")
+    for line in run_stampede(bench, "--only", "lease"):
+        bench.row(f"1000 clients of a missing key, {line['proxies']:.0f} proxies: p99",
+                  value=line["p99_ms"], unit="ms", target=20.0,
+                  note=f"p50 {line['p50_ms']:.2f}, longest of all {line['worst_ms']:.1f}, of which "
+                       f"this program {line['program_ms']:.1f}")
+    for line in run_stampede(bench, "--only", "hot", "--seconds", 60):
+        is_judged = line["leases"] == "on"
+        name = f"hot key, {line['proxies']:.0f} proxies" + ("" if is_judged else ", no leases")
+        bench.row(f"{name}: p99 near the end of a life", value=line["p99_near_ms"], unit="ms",
+                  peer=line["p99_far_ms"], peer_name="ms otherwise", ratio=line["near_to_far"],
+                  target=2.0 if is_judged else None,
+                  note=f"PING at the server then: {line['ping_p99_near_ms']:.2f}, otherwise "
+                       f"{line['ping_p99_far_ms']:.2f} ms")
+        # Each life costs a read or two for each proxy; a burst would be hundreds.
+        bench.row(f"{name}: reads at the backend, worst second", value=line["worst_second"],
+                  unit="", target=10 * line["proxies"] if is_judged else None,
+                  note=f"{line['backend_reads_per_s']:.1f} a second; computed "
+                       f"{line['computed']:.0f} times in {line['lives']:.0f} lives")
+
+
 SECTIONS = {
     "hit": bench_hit,
     "relayed": bench_relayed,
@@ -585,6 +622,7 @@ SECTIONS = {
     "visibility": bench_visibility,
     "promise": bench_promise,
     "replay": bench_replay,
+    "stampede": bench_stampede,
 }
 
 

@@ -7,13 +7,19 @@ the value? Prints p50, p99 and the longest, in milliseconds, medians over the ro
 all rounds, and how long this program takes to see a thousand replies that are there already.
 
 hot: one key of 2 s time to live, asked for 5000 times a second by eight processes for a minute. Who
-is told nil computes for 20 ms and writes it. With leases and early refresh, and without. Prints how
-often it was computed per life, the hit ratio, and p99 in milliseconds within 100 ms of a write (or of
-the end of a life), and otherwise.
+is told nil computes for 20 ms and writes it. With leases and early refresh through one proxy and through
+two in turn, and without through one. Prints how often it was computed per life, the hit ratio, how many
+reads reached the backend (fetches and what was relayed), on average and in the worst second, p99 in
+milliseconds within 100 ms of a write (or of the end of a life) and otherwise, their ratio, and p99 of a
+PING at the server in the same moments, which is what the machine itself takes.
 
-    NEARCACHED_BIN=build/nearcached /usr/bin/python3 tests/bench/stampede.py [seconds]
+    NEARCACHED_BIN=build/nearcached /usr/bin/python3 tests/bench/stampede.py [--only hot] [--seconds 60]
+
+One logfmt line per case; `run.py --only stampede` makes rows of them.
 """
 
+import argparse
+import bisect
 import multiprocessing
 import pathlib
 import sys
@@ -119,16 +125,56 @@ def reader(address, key, seconds, queue, number):
     queue.put((seen, writes))
 
 
-def hot(directory, server, seconds, has_leases):
-    proxy = start(directory, server, LEASES if has_leases else None)
+def reads_at(server):
+    """GETs that the server has executed."""
+    for line in server.ask("INFO", "commandstats").decode().splitlines():
+        if line.startswith("cmdstat_get:"):
+            return int(line.split("calls=")[1].split(",")[0])
+    return 0
+
+
+def watch_server(server, seconds):
+    """Once a second: reads that it had since; every 5 ms: how long a PING takes."""
+    counts, pings = [], []
+    before = reads_at(server)
+    with server.client() as client:
+        end = time.monotonic() + seconds
+        turn = time.monotonic() + 1
+        while time.monotonic() < end:
+            begun = time.monotonic()
+            client.ask("PING")
+            pings.append((begun, time.monotonic() - begun))
+            if time.monotonic() > turn:
+                count = reads_at(server)
+                counts.append(count - before)
+                before, turn = count, turn + 1
+            time.sleep(.005)
+    return counts, pings
+
+
+def split(series, moments):
+    """(within 100 ms of a moment, otherwise), in milliseconds."""
+    near, far = [], []
+    moments = sorted(moments)
+    for at, took in series:
+        place = bisect.bisect(moments, at)
+        is_near = any(abs(at - moment) < .1 for moment in moments[max(0, place - 1):place + 1])
+        (near if is_near else far).append(took * 1000)
+    return near, far
+
+
+def hot(directory, server, seconds, has_leases, n_proxies=1):
+    proxies = [start(directory / str(i), server, LEASES if has_leases else None)
+               for i in range(n_proxies)]
     key = "m:hot"
     server.ask("DEL", key)
     queue = multiprocessing.Queue()
-    readers = [multiprocessing.Process(target=reader,
-                                       args=(proxy.address, key, seconds, queue, number))
-               for number in range(N_PROCESSES)]
+    readers = [multiprocessing.Process(target=reader, args=(
+        proxies[number % n_proxies].address, key, seconds, queue, number))
+        for number in range(N_PROCESSES)]
     for each in readers:
         each.start()
+    counts, pings = watch_server(server, seconds)
     seen, writes = [], []
     for _ in readers:
         some, written = queue.get()
@@ -137,33 +183,43 @@ def hot(directory, server, seconds, has_leases):
     for each in readers:
         each.join()
     begun = min(at for at, _ in seen) + 1.0
-    moments = sorted(writes)
-    moments += [at + LIFE_S for at in moments]
-    near, far = [], []
-    for at, took in seen:
-        if at > begun:
-            is_near = any(abs(at - moment) < 0.1 for moment in moments)
-            (near if is_near else far).append(took * 1000)
-    metrics = proxy.metrics()
-    hits, misses = metrics.get("hits_total"), metrics.get("misses_total")
-    print(f"bench=hot leases={'on' if has_leases else 'off'} seconds={seconds} "
-          f"requests={len(seen)} computed={len(writes)} lives={seconds / LIFE_S:.0f} "
-          f"hit_ratio={hits / (hits + misses):.5f} p99_near_ms={percentile(near, .99):.3f} "
-          f"p99_far_ms={percentile(far, .99):.3f} max_ms={max(near + far):.1f} "
-          f"early={metrics.get('miss_leases_total', kind='early'):.0f} "
-          f"held={metrics.get('miss_lease_waits_total'):.0f}", flush=True)
-    proxy.stop()
+    moments = writes + [at + LIFE_S for at in writes]
+    near, far = split([one for one in seen if one[0] > begun], moments)
+    ping_near, ping_far = split([one for one in pings if one[0] > begun], moments)
+    metrics = [proxy.metrics() for proxy in proxies]
+    hits = sum(each.get("hits_total") for each in metrics)
+    misses = sum(each.get("misses_total") for each in metrics)
+    counts = counts[1:] or counts  # the first one fills
+    print(f"bench=hot leases={'on' if has_leases else 'off'} proxies={n_proxies} "
+          f"seconds={seconds} requests={len(seen)} computed={len(writes)} "
+          f"lives={seconds / LIFE_S:.0f} hit_ratio={hits / (hits + misses):.5f} "
+          f"backend_reads_per_s={sum(counts) / len(counts):.2f} worst_second={max(counts)} "
+          f"p99_near_ms={percentile(near, .99):.3f} p99_far_ms={percentile(far, .99):.3f} "
+          f"near_to_far={percentile(near, .99) / percentile(far, .99):.2f} "
+          f"p50_near_ms={percentile(near, .5):.3f} p50_far_ms={percentile(far, .5):.3f} "
+          f"ping_p99_near_ms={percentile(ping_near, .99):.3f} "
+          f"ping_p99_far_ms={percentile(ping_far, .99):.3f} max_ms={max(near + far):.1f} "
+          f"early={sum(each.get('miss_leases_total', kind='early') for each in metrics):.0f} "
+          f"held={sum(each.get('miss_lease_waits_total') for each in metrics):.0f}", flush=True)
+    for proxy in proxies:
+        proxy.stop()
 
 
 def main():
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("lease", "hot"))
+    parser.add_argument("--seconds", type=float, default=60.0)
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
         server = RedisServer(directory / "server").start()
-        for n_proxies in (1, 2):
-            lease(directory / f"lease{n_proxies}", server, n_proxies)
-        for has_leases in (True, False):
-            hot(directory / f"hot{has_leases}", server, seconds, has_leases)
+        if arguments.only != "hot":
+            for n_proxies in (1, 2):
+                lease(directory / f"lease{n_proxies}", server, n_proxies)
+        if arguments.only != "lease":
+            for has_leases, n_proxies in ((True, 1), (True, 2), (False, 1)):
+                hot(directory / f"hot{has_leases}{n_proxies}", server, arguments.seconds,
+                    has_leases, n_proxies)
         server.stop()
 
 

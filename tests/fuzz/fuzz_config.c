@@ -3,12 +3,11 @@
  * configuration comes out, never both; and every accepted configuration holds what its header
  * promises
  */
+#include "fuzz.h"
+
 #include "config/options.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* What every option prints as is read back as the same value. */
 static void check_options(const struct config *config)

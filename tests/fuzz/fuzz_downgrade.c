@@ -4,19 +4,11 @@
  *
  * The first byte of the input chooses the form.
  */
+#include "fuzz.h"
+
 #include "resp/resp.h"
 
 #include <errno.h>
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(cond)                                                                                 \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static void check_once_more(struct bytes resp2)
 {

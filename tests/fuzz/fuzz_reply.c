@@ -5,20 +5,11 @@
  *
  * The first byte of the input chooses the split.
  */
+#include "fuzz.h"
+
 #include "resp/command.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(cond)                                                                                 \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 /* Where the reply at the start of input ends, 0 when it does not; in steps, each a copy. */
 static enum resp_status frame_in_steps(struct bytes input, size_t step, size_t *end)

@@ -5,19 +5,9 @@
  *
  * The first byte of the input chooses the limits, whether the client has logged in, and the split.
  */
+#include "fuzz.h"
+
 #include "resp/command.h"
-
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(cond)                                                                                 \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static const struct resp_reader_limits all_limits[] = {
     {.max_args = INT32_MAX, .max_bulk_bytes = 512u << 20, .max_inline_bytes = 64u << 10},

@@ -8,11 +8,14 @@ one that fails costs nothing; sockets of systemd, its notifications, drain-delay
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import pathlib
 import re
+import resource
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -20,7 +23,7 @@ import time
 import pytest
 import redis
 
-from harness.metrics import http_get
+from harness.metrics import http_get, scrape
 from harness.proxy import BINARY, clean_environment, run_binary
 from harness.resp import RawClient, RespError, decode, encode
 from harness.servers import free_port
@@ -355,6 +358,20 @@ def test_off_refuses_what_reaches_a_key(start_proxy, redis_server):
         assert client.ok("GET", "a:1") == b"v"
 
 
+def test_a_transaction_that_only_reads_ends_with_its_namespace(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url(), config={'namespace "a"': {"match": "a:*"}})
+    with proxy.client() as client, proxy.client() as other:
+        client.ok("SET", "a:1", "v")
+        client.ok("MULTI")
+        client.ok("GET", "a:1")
+        other.ok("CACHE", "MODE", "readonly", "a")
+        assert client.ok("EXEC") == [b"v"]
+        client.ok("MULTI")
+        client.ok("GET", "a:1")
+        other.ok("CACHE", "MODE", "off", "a")
+        assert str(client.value("EXEC")).startswith("EXECABORT")
+
+
 # --- upgrade --------------------------------------------------------------------------------------
 
 class Upgrade:
@@ -508,6 +525,30 @@ def test_who_cannot_be_handed_over_is_served_to_the_end(start_proxy, redis_serve
     assert upgrade.first_has_ended() == 0  # with its last client
     with TlsClient(("127.0.0.1", tls_port), client_context(authority.cert)) as late:
         assert late.ok("GET", "t") == b"w"
+
+
+def test_who_computes_a_missing_key_stays_until_it_is_written(start_proxy, redis_server, upgrades):
+    """If it went, its lease would go on to one who waits, and the key be computed twice."""
+    proxy = start_proxy(redis_server.url(), config={
+        'namespace "leased"': {"match": "m:*", "miss-lease": "1m"}})
+    upgrade = upgrades(proxy)
+    proxy.wait_metric("coherence_links", 2, mode="tracking")
+    with proxy.client() as holder, proxy.client() as reader:
+        assert holder.ok("GET", "m:x") is None
+        reader.send(encode("GET", "m:x"))
+        proxy.wait_metric("miss_lease_waiting", 1)
+        upgrade.take_over()
+        with proxy.client() as late:
+            late.send(encode("GET", "m:x"))
+            # The lock is still the predecessor's.
+            proxy.wait_metric("miss_lease_waiting", 1)
+            holder.ok("SET", "m:x", "value")
+            assert decode(reader.read()) == b"value"
+            assert decode(late.read()) == b"value"
+            assert holder.ok("GET", "m:x") == b"value"
+        assert upgrade.first_has_ended() == 0  # now they have gone
+        assert proxy.metrics().get("miss_leases_total") == 0
+        assert reader.ok("GET", "m:x") == b"value"
 
 
 def test_those_left_behind_are_drained_in_the_end(start_proxy, redis_server, upgrades):
@@ -757,3 +798,398 @@ def test_kill_loses_nothing_but_memory(start_proxy, redis_server, tmp_path):
         assert client.ok("GET", "k") == b"v" and other.ok("GET", "k") == b"v"
     new = {each.name for each in tmp_path.iterdir()} - set(left)
     assert new == {again.log_path.name}
+
+
+# --- stages of an upgrade, one by one -------------------------------------------------------------
+
+FORMAT = "READY 2734e43"
+
+
+class Half:
+    """One of the two processes of an upgrade, played by the test: it has the socket of words."""
+
+    def __init__(self, directory, backend, options=()):
+        self.log_path = directory / "successor.log"
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = self.listener.getsockname()
+        self.words, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.words.settimeout(20 * SCALE)
+        inherited = [self.listener.fileno(), theirs.fileno()]
+
+        def hand_over():
+            # Copies first: a number may be among the targets.
+            for number, fd in enumerate([fcntl.fcntl(each, fcntl.F_DUPFD, 50)
+                                         for each in inherited]):
+                os.dup2(fd, 3 + number)
+
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [BINARY, "--listen", "%s:%d" % self.address, "--backend", backend, "--threads", "2",
+                 *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                preexec_fn=hand_over, pass_fds=(3, 4), close_fds=True,
+                env=clean_environment({"LISTEN_FDS": "2", "LISTEN_FDNAMES": "own.listen:own.words",
+                                       "NC_HANDOVER": ""}))
+        theirs.close()
+
+    def hear(self):
+        return self.words.recv(64).decode()
+
+    def log(self):
+        return self.log_path.read_text()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for each in (self.words, self.listener):
+            each.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+        assert self.process.wait(20 * SCALE) in (0, 1), self.log()
+
+
+def record_of(client_id):
+    """A session between two requests, as proxy/handover.c writes it."""
+    return struct.pack("<IIQqII7Bx", 0x02734E43, 0, client_id, 0, 0, 0, 2, 0, 1, 0, 0, 0, 0)
+
+
+def pair_of_tcp():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname(), timeout=20 * SCALE)
+        return client, server.accept()[0]
+
+
+def fails(address):
+    try:
+        socket.create_connection(address, timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_predecessor_that_gives_up_is_not_taken_over_from(redis_server, tmp_path):
+    with Half(tmp_path, redis_server.url()) as half:
+        assert half.hear() == FORMAT
+        half.words.send(b"STOP")
+        half.words.close()
+        assert half.process.wait(20 * SCALE) == 1
+        assert "taken over" not in half.log()
+
+
+def test_a_predecessor_that_dies_before_it_says_go_is_replaced(redis_server, tmp_path):
+    with Half(tmp_path, redis_server.url()) as half:
+        assert half.hear() == FORMAT
+        half.words.close()
+        half.listener.close()
+        wait_until(lambda: accepts(half.address), 10, "the successor to serve")
+        assert "taken over" in half.log()
+
+
+def test_a_successor_told_to_end_does_not_take_over(redis_server, tmp_path):
+    with Half(tmp_path, redis_server.url(), ["--drain-delay", "20s"]) as half:
+        assert half.hear() == FORMAT
+        half.process.terminate()
+        wait_until(lambda: "told to stop" in half.log(), 10, "the signal")
+        half.words.send(b"GO 100")
+        assert half.words.recv(64) == b""  # the predecessor goes on
+        half.process.terminate()
+        assert half.process.wait(20 * SCALE) == 0
+        assert "taken over" not in half.log()
+
+
+def test_no_client_is_lost_for_want_of_descriptors(redis_server, tmp_path):
+    admin = free_port()
+    with Half(tmp_path, redis_server.url(), ["--admin", f"127.0.0.1:{admin}"]) as half:
+        assert half.hear() == FORMAT
+        half.words.send(b"GO 100")
+        wait_until(lambda: "taken over" in half.log(), 10, "the successor")
+        pid = half.process.pid
+        usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        highest = max(int(each) for each in os.listdir(f"/proc/{pid}/fd"))
+        # Holes below the highest one are free.
+        free = highest + 1 - len(os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1, usual[1]))
+        clients = []
+        for number in range(free + 3):
+            client, server = pair_of_tcp()
+            socket.send_fds(half.words, [record_of(10 + number)], [server.fileno()])
+            server.close()
+            client.sendall(b"PING\r\n")
+            clients.append(client)
+        wait_until(lambda: "out of descriptors" in half.log(), 10, "the limit to be met")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+        for client in clients:
+            assert client.recv(100) == b"+PONG\r\n"
+            client.close()
+        metrics = scrape(("127.0.0.1", admin))
+        assert metrics.get("handover_stalls_total") == 1
+        assert metrics.get("clients_lost_in_handover_total") == 0
+        assert metrics.get("clients_adopted_total") == free + 3
+
+
+def test_connections_are_taken_also_from_one_that_has_ended(redis_server, tmp_path):
+    """It has ended without having read our last word, which the kernel tells as an error."""
+    with Half(tmp_path, redis_server.url()) as half:
+        assert half.words.recv(64, socket.MSG_PEEK).decode() == FORMAT
+        half.process.send_signal(signal.SIGSTOP)
+        client, server = pair_of_tcp()
+        half.words.send(b"GO 100")
+        socket.send_fds(half.words, [record_of(10)], [server.fileno()])
+        server.close()
+        client.sendall(b"PING\r\n")
+        half.words.close()
+        half.process.send_signal(signal.SIGCONT)
+        assert client.recv(100) == b"+PONG\r\n"
+        client.close()
+
+
+def test_three_processes_at_once(start_proxy, redis_server, upgrades):
+    """The one in the middle ends when nobody is left there: that is no reason to come back."""
+    proxy = start_proxy(redis_server.url())
+    upgrade = upgrades(proxy)
+    with proxy.client() as listener, proxy.client() as client:
+        listener.send(encode("SUBSCRIBE", "c"))
+        listener.read()
+        second = upgrade.take_over()
+        client.ok("SET", "k", "v")
+        upgrade.take_over()
+        assert client.ok("GET", "k") == b"v"
+        assert wait_for(second) in (0, None)  # reaped here, or by the first
+        client.ok("PUBLISH", "c", "news")
+        assert decode(listener.read())[2] == b"news"
+        listener.send(encode("UNSUBSCRIBE", "c"))
+        listener.read()
+        assert listener.ok("GET", "k") == b"v"  # still there
+        client.ok("SET", "k", "w")
+        wait_until(lambda: listener.ok("GET", "k") == b"w", 10, "the third one's write")
+        assert accepts(proxy.address) and proxy.process.poll() is None
+        assert "this process goes on" not in proxy.log()
+    assert upgrade.first_has_ended() == 0
+    assert accepts(proxy.address)
+
+
+def test_the_one_in_the_middle_dies(start_proxy, redis_server, upgrades):
+    proxy = start_proxy(redis_server.url())
+    upgrade = upgrades(proxy)
+    with proxy.client() as listener:
+        listener.send(encode("SUBSCRIBE", "c"))
+        listener.read()
+        second = upgrade.take_over()
+        with proxy.client() as other:  # keeps the second one
+            other.send(encode("SUBSCRIBE", "c"))
+            other.read()
+            upgrade.take_over()
+            os.kill(second, signal.SIGKILL)
+            upgrade.pids.remove(second)
+            wait_until(lambda: "the successor has ended, its own" in proxy.log(), 10, "its end")
+        with proxy.client() as late:
+            late.ok("PUBLISH", "c", "news")
+        assert decode(listener.read())[2] == b"news"
+        assert "this process goes on" not in proxy.log()
+    assert upgrade.first_has_ended() == 0
+    assert accepts(proxy.address)
+
+
+def test_sockets_that_only_one_of_the_two_knows(start_proxy, redis_server, upgrades, tmp_path):
+    """The successor goes by its file: what was set at run time is closed when it takes over, not
+    left open with nobody behind it; and it is back when the predecessor is."""
+    proxy = start_proxy(redis_server.url())
+    upgrade = upgrades(proxy)
+    path, port = tmp_path / "set.sock", free_port()
+    with proxy.client() as listener, proxy.client() as client:
+        listener.send(encode("SUBSCRIBE", "c"))
+        listener.read()
+        own = "%s:%d" % proxy.address
+        client.ok("CACHE", "CONFIG", "SET", "listen", f"{own} unix:{path} 127.0.0.1:{port}")
+        assert accepts(str(path)) and accepts(("127.0.0.1", port))
+        pid = upgrade.take_over()
+        wait_until(lambda: not path.exists() and fails(("127.0.0.1", port)), 10,
+                   "the sockets to be closed")
+        assert accepts(proxy.address)
+        os.kill(pid, signal.SIGKILL)
+        upgrade.pids.clear()
+        wait_until(lambda: "this process goes on" in proxy.log(), 10, "the predecessor")
+        assert accepts(str(path)) and accepts(("127.0.0.1", port)) and accepts(proxy.address)
+
+
+def test_options_of_sockets_that_changed_behind_a_successor(start_proxy, redis_server, upgrades):
+    ports = [free_port() for _ in range(2)]
+    proxy = start_proxy(redis_server.url())
+    upgrade = upgrades(proxy)
+    own = "%s:%d" % proxy.address
+    with proxy.client(3) as listener:
+        listener.send(encode("SUBSCRIBE", "c"))
+        listener.read()
+        listener.ok("CACHE", "CONFIG", "SET", "listen", f"{own} 127.0.0.1:{ports[0]}")
+        pid = upgrade.take_over()
+        listener.ok("CACHE", "CONFIG", "SET", "listen", f"{own} 127.0.0.1:{ports[1]}")
+        listener.ok("CACHE", "CONFIG", "SET", "maxclients", "5000")
+        assert fails(("127.0.0.1", ports[1]))
+        os.kill(pid, signal.SIGKILL)
+        upgrade.pids.clear()
+        wait_until(lambda: "this process goes on" in proxy.log(), 10, "the predecessor")
+        assert accepts(("127.0.0.1", ports[1])) and fails(("127.0.0.1", ports[0]))
+        assert accepts(proxy.address)
+
+
+def test_a_reload_of_the_former_process_does_not_make_it_the_main_one(start_proxy, redis_server,
+                                                                       upgrades, tmp_path):
+    told = Notifications(tmp_path / "notify")
+    proxy = start_proxy(redis_server.url(), env={"NOTIFY_SOCKET": str(told.path)})
+    upgrade = upgrades(proxy)
+    with proxy.client() as listener:
+        listener.send(encode("SUBSCRIBE", "c"))
+        listener.read()
+        pid = upgrade.take_over()
+        proxy.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "configuration reloaded" in proxy.log(), 10, "the reload")
+    assert upgrade.first_has_ended() == 0
+    os.kill(pid, signal.SIGTERM)
+    told.wait_for("STOPPING=1")
+    assert f"MAINPID={pid}" in told.words
+    assert told.words[::-1].index(f"MAINPID={pid}") < told.words[::-1].index(
+        f"MAINPID={proxy.pid}")
+
+
+# --- files and words that are odd -----------------------------------------------------------------
+
+def test_options_are_set_behind_a_file_that_needs_a_restart(start_proxy, redis_server):
+    """The file has other threads than are in force: the lever works all the same."""
+    config = {"server": {"threads": 2}, "cache": {"max-ttl": "1m"},
+              'namespace "a"': {"match": "a:*"}}
+    proxy = start_proxy(redis_server.url(), config=config)
+    config["server"]["threads"] = 3
+    config["cache"]["max-ttl"] = "2m"
+    proxy.write_config(config)
+    reload(proxy)
+    with proxy.client() as client:
+        client.ok("CACHE", "MODE", "bypass")
+        client.ok("CACHE", "CONFIG", "SET", "negative-ttl", "7s", "namespace.a.max-ttl", "3s")
+        assert config_get(client, "threads", "max-ttl", "negative-ttl", "namespace.a.max-ttl") == {
+            "threads": "2", "max-ttl": "2m", "negative-ttl": "7s", "namespace.a.max-ttl": "3s"}
+        # Asked for, it is still refused, and nothing of what came with it is done.
+        error = client.value("CACHE", "CONFIG", "SET", "max-ttl", "9s", "threads", "4")
+        assert "needs a restart, in force is 2" in str(error)
+        assert config_get(client, "max-ttl")["max-ttl"] == "2m"
+        client.ok("CACHE", "MODE", "on")
+
+
+def test_files_that_cannot_be_taken_change_nothing(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url(), config={"cache": {"max-ttl": "1m"}})
+    path = proxy.config_path
+
+    def is_refused(why):
+        before = proxy.metrics().get("config_reload_failures_total")
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_metric("config_reload_failures_total", before + 1)
+        assert why in proxy.log()
+
+    with proxy.client() as client:
+        path.unlink()
+        is_refused("No such file")
+        path.mkdir()
+        is_refused("is not a file any more")
+        path.rmdir()
+        os.mkfifo(path)  # nobody writes: whoever opened it would wait
+        is_refused("is not a file any more")
+        path.unlink()
+        for text in ("[cache]\nmax-ttl = 2m\n[cac", "[cache]\nmax-ttl = 2m\nnegat",
+                     "\x7fELF\x01\x02", "[cache]\nmax-ttl = 2m\n" + "x" * 5000):
+            path.write_text(text)
+            is_refused("reload refused")
+        assert config_get(client, "max-ttl")["max-ttl"] == "1m"
+        client.ok("CACHE", "MODE", "bypass")
+        client.ok("CACHE", "MODE", "on")
+        proxy.write_config({"cache": {"max-ttl": "2m"}})
+        reload(proxy)
+        assert config_get(client, "max-ttl")["max-ttl"] == "2m"
+
+
+def test_many_change_options_at_once(start_proxy, redis_server):
+    """Each SET stands on the one before, whoever sent it; reloads in between lose no answer."""
+    proxy = start_proxy(redis_server.url(), config={
+        "cache": {"max-ttl": "1m"}, **{f'namespace "n{i}"': {"match": f"n{i}:*"} for i in range(4)}})
+    errors = []
+
+    def change(number):
+        try:
+            with proxy.client() as client:
+                for step in range(40):
+                    client.ok("CACHE", "CONFIG", "SET", f"namespace.n{number}.max-ttl",
+                              f"{step + 1}s", f"namespace.n{number}.mode",
+                              "bypass" if step % 2 else "on")
+                    if number == 0:
+                        for _ in range(5):
+                            proxy.signal(signal.SIGHUP)
+        except Exception as error:  # pylint: disable=broad-except
+            errors.append(repr(error))
+
+    with proxy.client() as client, Load(proxy.address) as load:
+        threads = [threading.Thread(target=change, args=(number,)) for number in range(4)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert not errors, errors
+        # A signal may still be on its way.
+        before = proxy.metrics().get("config_reloads_total")
+        reload(proxy)
+        wait_until(lambda: proxy.metrics().get("config_reloads_total") > before, 10, "the last one")
+        # What a reload does not forget.
+        assert {config_get(client, f"namespace.n{i}.mode")[f"namespace.n{i}.mode"]
+                for i in range(4)} == {"bypass"}
+        names = [word for i in range(4) for word in (f"namespace.n{i}.max-ttl", f"{i + 5}s")]
+        client.ok("CACHE", "CONFIG", "SET", *names)
+        assert config_get(client, "namespace.n?.max-ttl") == dict(zip(names[::2], names[1::2]))
+        load.goes_on()
+    assert proxy.metrics().get("config_reload_failures_total") == 0
+
+
+def test_options_are_set_while_the_proxy_is_about_to_end(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url(), {"drain-delay": "30s"})
+    with proxy.client() as client:
+        proxy.process.terminate()
+        wait_until(lambda: "no longer ready" in proxy.log(), 10, "the signal")
+        client.ok("CACHE", "CONFIG", "SET", "max-ttl", "5s")
+        client.ok("CACHE", "MODE", "bypass")
+        assert client.ok("SET", "k", "v") == b"OK"
+        proxy.process.terminate()
+        assert proxy.wait_exit() == 0
+
+
+def test_clients_in_the_middle_of_something(start_proxy, redis_server, upgrades):
+    """A reply that is half read, a request that is half sent, a reader whom a lease holds, one with
+    a cache of its own: each is served to the end, and most go then."""
+    big, n_bytes = b"b" * 40_000_000, 12_000_000
+    proxy = start_proxy(redis_server.url(), config={
+        'namespace "l"': {"match": "l:*", "miss-lease": "1m"}})
+    redis_server.ask("SET", "big", big)
+    upgrade = upgrades(proxy)
+    with proxy.client() as reader, proxy.client() as sender, proxy.client() as computing, \
+            proxy.client() as waiting, proxy.client(3) as keeper:
+        assert computing.ok("GET", "l:1") is None
+        waiting.send(encode("GET", "l:1"))
+        proxy.wait_metric("miss_lease_waiting", 1)
+        reader.send(encode("GET", "big"))
+        sender.send(b"*3\r\n$3\r\nSET\r\n$2\r\nup\r\n$%d\r\n" % n_bytes + b"u" * (n_bytes // 2))
+        keeper.ok("CLIENT", "TRACKING", "ON")
+        assert keeper.ok("GET", "t") is None
+        upgrade.take_over()
+        assert decode(reader.read()) == big
+        sender.send(b"u" * (n_bytes - n_bytes // 2) + b"\r\n")
+        assert sender.read() == b"+OK\r\n"
+        with proxy.client() as late:
+            assert late.ok("STRLEN", "up") == n_bytes
+            # The holder of the lease is elsewhere now: to this process it has gone.
+            assert waiting.read() == b"$-1\r\n"
+            late.ok("SET", "l:1", "computed")
+            late.ok("SET", "t", "w")
+        assert keeper.read().startswith(b">2\r\n$10\r\ninvalidate")
+        assert keeper.ok("GET", "t") == b"w"
+        assert computing.ok("GET", "l:1") == b"computed"
+        keeper.ok("CLIENT", "TRACKING", "OFF")
+        for each in (reader, sender, computing, waiting, keeper):
+            assert each.ok("PING") == b"PONG"
+        assert upgrade.first_has_ended() == 0  # all have gone
+        for each in (reader, sender, computing, waiting, keeper):
+            assert each.ok("GET", "t") == b"w"

@@ -7,15 +7,30 @@ rules count for writes through proxies, as in ttl, and nothing is dropped for no
 
 import pytest
 
-from harness.resp import RespError
+from harness.resp import RespError, encode
+from harness.servers import key_slot
 from harness.waiting import wait_until
 
+from test_bus import (CHANNEL, GROUP, KEY, _origins, bus_info, fill, is_kept, message, record)
 from test_dependencies import (OPTIONS, RULES, ask, depend, fleet, is_held, set_all, wait_gone,
                                wait_heard, warm)
 
 pytestmark = pytest.mark.needs_proxy
 
 __all__ = ["fleet", "OPTIONS"]
+
+
+def ledger_slots(source):
+    """First and last of those that the ledger may keep it in: as ledger_keys.c has it."""
+    value = 14695981039346656037 ^ 1
+    for byte in source.encode():
+        value = (value ^ byte) * 1099511628211 % (1 << 64)
+    value ^= value >> 32
+    value ^= value >> 16
+    return value % 64 * 256, value % 64 * 256 + 255
+
+
+DEPEND = 16
 
 UNCACHED = {**RULES, "namespace sources": {"match": "user:*", "cache": "off"}}
 
@@ -155,3 +170,63 @@ def test_scope_all_removes_in_the_database_of_the_url(fleet, start_proxy, start_
                        "the backend to have them no more")
         direct.ok("SELECT", 0)
         assert direct.ok("EXISTS", "profile:1", "page:1:a") == 2
+
+
+@pytest.mark.parametrize("mode", ["ttl", "pubsub"])
+def test_a_write_under_way_when_the_first_relation_is_made(start_proxy, cluster, mode):
+    """
+    Its node is paused, the ledger's is not: the write is executed behind the read of what is derived,
+    and is answered when the process has long known of the relation.
+    """
+    slow = cluster.masters()[0]
+    names = [f"user:{i}" for i in range(2000)]
+    # Of whatever group: the ledger's registries are spread over all slots.
+    source = next(name for name in names if cluster.owner(key_slot(name)) is slow and
+                  all(cluster.owner(slot) is not slow for slot in ledger_slots(name)))
+    derived = next(name for name in (f"page:{i}" for i in range(2000))
+                   if cluster.owner(key_slot(name)) is not slow)
+    proxy = start_proxy(cluster.url(), {
+        "coherence": mode, "ttl-mode-max": "1h", "pubsub-mode-max": "1h", "request-timeout": "30s",
+        "breaker": "off"}, config={"namespace sources": {
+            "match": "user:*", "cache": "off", "coherence": "ttl"}})
+    with proxy.client() as writer, proxy.client() as reader:
+        # Connections to all nodes are there before one of them is paused.
+        for i in range(20):
+            wait_until(lambda i=i: reader.value("CACHE", "MEMBERS", f"tag{i}") == [], 20, "links")
+        for key in (source, derived):
+            wait_until(lambda key=key: writer.value("SET", key, "old") == b"OK", 20, "links")
+        slow.pause()
+        try:
+            writer.send(encode("SET", source, "new"))
+            depend(proxy, derived, source)
+            wait_until(lambda: reader.ok("GET", derived) == b"old" and is_held(proxy, derived), 10,
+                       "what is derived to be kept")
+        finally:
+            slow.resume()
+        assert writer.read() == b"+OK\r\n"
+    wait_until(lambda: not is_held(proxy, derived), 5, "what is derived to go")
+
+
+@pytest.mark.parametrize("mode", ["ttl", "pubsub", "tracking"])
+def test_who_learns_of_a_relation_tells_what_it_drops(start_proxy, redis_server, mode):
+    """
+    A write through it may have come between the order at the other proxy and its message; where
+    the backend tells of no writes, nobody else knows of that. Said once, for what is new.
+    """
+    own = start_proxy(redis_server.url(), {"coherence": mode, "bus-heartbeat": "1m", **GROUP})
+    wait_until(lambda: bus_info(own)["bus"] == "up", 10, "the bus")
+    with own.client() as client:
+        fill(client, "page")
+        # In mode pubsub of the write that filled it.
+        before = 1 if mode == "pubsub" else 0
+        own.wait_metric("bus_records_total", before, 10, direction="sent")
+        origin = next(_origins)
+        redis_server.ask("PUBLISH", CHANNEL, message(origin, 1, record(DEPEND, b"user:1", b"page")))
+        wait_until(lambda: not is_kept(client, "page"), 10, "page to be dropped")
+        sent = before + (mode != "tracking")
+        wait_until(lambda: own.metrics().get("bus_records_total", direction="sent") == sent, 10,
+                   "the others to be told")
+        redis_server.ask("PUBLISH", CHANNEL, message(
+            origin, 2, record(DEPEND, b"user:1", b"page"), record(KEY, b"end")))
+        own.wait_metric("bus_records_total", 3, 10, direction="received")
+        assert own.metrics().get("bus_records_total", direction="sent") == sent

@@ -8,6 +8,7 @@ nothing where they stand, and stay away where they were removed, in whatever ord
 """
 
 import json
+import signal
 import urllib.error
 import urllib.request
 
@@ -368,6 +369,34 @@ def test_events_of_sources_are_held(start_proxy, redis_server, window):
         # Who publishes waits for nothing.
         assert cache(own, "PUBLISH", "user.1")["names"] == 2
     wait_until(lambda: held(own, ["profile:1", "view:1:a"]) == [], 10, "the last")
+
+
+@pytest.mark.parametrize("are_same", [True, False])
+def test_what_is_held_over_a_change(start_proxy, redis_server, are_same):
+    """By equal rules it is done as it was to be; by others everything goes, to be sure."""
+    sections = {
+        'event "user"': {"match": "user.{1}", "invalidate": "profile:{1}", "debounce": "2s"},
+        'event-source "app"': {"channel": "app"}}
+    own = start_proxy(redis_server.url(), GROUP, config=sections)
+    wait_until(lambda: redis_server.ask("PUBSUB", "NUMSUB", "app")[1] == 1, 10, "the source")
+    warm(own, ["profile:1", "other"])
+    redis_server.ask("PUBLISH", "app", "user.1")
+    wait_until(lambda: held(own, ["profile:1"]) == [], 10, "the first")
+    warm(own, ["profile:1"])
+    redis_server.ask("PUBLISH", "app", "user.1")
+    wait_until(lambda: debounced(own, "held") > 0, 10, "the second to be held")
+    if not are_same:
+        sections['event "user"']["invalidate"] = "account:{1}"
+        own.write_config(sections)
+        before = own.metrics().get("config_reloads_total")
+        own.signal(signal.SIGHUP)
+        own.wait_metric("config_reloads_total", before + 1)
+    for n in (5, 6, 7) if are_same else ():
+        with own.client() as client:
+            client.ok("CACHE", "CONFIG", "SET", "client-input-limit", f"{n}mb")
+    assert held(own, ["other"]) == ["other"]
+    wait_until(lambda: held(own, ["profile:1"]) == [], 10, "the end of the window")
+    assert held(own, ["other"]) == (["other"] if are_same else [])
 
 
 def test_debounce_is_not_for_scope_all(start_proxy, redis_server, tmp_path):

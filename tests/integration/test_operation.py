@@ -749,6 +749,17 @@ def test_log_lines(start_proxy, redis_server, form):
     assert "the-value" not in proxy.log()
 
 
+def test_an_admin_port_that_is_taken_ends_the_start_in_order():
+    """It is opened when the workers run already: nothing may be taken from under them."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for _ in range(5):
+            done = run_binary("--listen", f"127.0.0.1:{free_port()}", "--backend",
+                              "redis://127.0.0.1:1", "--admin",
+                              f"127.0.0.1:{taken.getsockname()[1]}")
+            assert done.returncode == 1, done.stderr
+            assert "cannot listen: Address already in use" in done.stderr
+
+
 def test_config_text_is_what_inih_reads():
     assert config_text({"a": {"b": 1}, 'namespace "x"': {"match": "x:*"}}) == (
         '[a]\nb = 1\n\n[namespace "x"]\nmatch = x:*\n')

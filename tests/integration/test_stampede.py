@@ -7,16 +7,18 @@ writes, clients, proxies and locks that are lost) costs the lease's time or a se
 never an error; nothing that was written is shown late.
 """
 
+import random
 import re
 import signal
 import socket
+import threading
 import time
 
 import pytest
 
 from harness.consistency import Workload
 from harness.crowd import Crowd
-from harness.resp import decode, encode
+from harness.resp import RawClient, decode, encode
 from harness.servers import key_slot
 from harness.waiting import SCALE, wait_until
 
@@ -318,6 +320,28 @@ def test_a_proxy_that_dies_with_the_lock_costs_its_time(leased):
     proxies[0].is_expected_to_be_gone = True
 
 
+def test_a_lock_that_nobody_needs_any_more_is_given_back(start_listening, start_redis, start_relay):
+    """Its only reader goes while SET NX is under way; others need not wait until it runs out."""
+    server = start_redis()
+    relay = start_relay(server.address)
+    proxy = start_listening(f"redis://127.0.0.1:{relay.address[1]}",
+                            {"request-timeout": "1m", "breaker": "off"}, config=lease_config())
+    with proxy.client() as other:
+        other.ok("SET", "other", "1")  # a link for what is not read
+        relay.hold("other")
+        reader = proxy.client()
+        reader.send(encode("GET", "m:x"))
+        held([proxy], 1)
+        reader.close()
+        held([proxy], 0)
+        relay.flow()
+        proxy.wait_metric("miss_lease_locks_total", 1, result="got")
+        # After a moment, should somebody still ask for the key.
+        wait_until(lambda: proxy.metrics().get("miss_leases") == 0, 5, "the lease to end")
+        wait_until(lambda: server.ask("KEYS", "nc:lease:*") == [], 5, "the lock to be given back")
+    assert proxy.metrics().get("miss_leases_total") == 0
+
+
 def test_a_lock_that_cannot_be_had_costs_a_second_computation(start_listening, start_redis):
     server = start_redis()
     for command in ("SET", "EVAL"):
@@ -436,6 +460,74 @@ def test_leases_end_when_a_reload_takes_them_away_and_at_the_drain(leased):
     proxy.is_expected_to_be_gone = True
 
 
+class Restless(threading.Thread):
+    """A client that asks for a few missing keys, writes some, and hangs up at any moment."""
+
+    def __init__(self, addresses, seed, is_over):
+        super().__init__()
+        self._addresses, self._random, self._is_over = addresses, random.Random(seed), is_over
+        self.n_answered, self.longest, self.error = 0, 0.0, None
+
+    def run(self):
+        try:
+            while not self._is_over.is_set():
+                with RawClient(self._random.choice(self._addresses), timeout=20 * SCALE) as client:
+                    self._use(client)
+                    if self._random.random() < 0.5:
+                        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                                 b"\1\0\0\0\0\0\0\0")
+        except (OSError, EOFError) as error:
+            self.error = error
+
+    def _use(self, client):
+        for _ in range(self._random.randrange(1, 8)):
+            requests = [self._request() for _ in range(self._random.choice([1, 1, 2, 4]))]
+            client.send(b"".join(requests))
+            if self._random.random() < 0.15:
+                return
+            began = time.monotonic()
+            for _ in requests:
+                client.read()
+                self.n_answered += 1
+            self.longest = max(self.longest, time.monotonic() - began)
+
+    def _request(self):
+        key, what = f"m:{self._random.randrange(6)}", self._random.random()
+        if what < 0.75:
+            return encode("GET", key)
+        if what < 0.85:
+            return encode("SET", key, "value", "PX", self._random.choice([50, 300, 2000]))
+        return encode("DEL", key) if what < 0.95 else encode("MGET", key, "m:0")
+
+
+def test_clients_that_come_and_go_leave_nothing_behind(leased):
+    proxies, server = leased(2, "500ms", {"max-leases": 4, "max-waiters": 8},
+                             **{"early-refresh": "1s"})
+    is_over = threading.Event()
+    clients = [Restless([proxy.address for proxy in proxies], seed, is_over) for seed in range(16)]
+    for client in clients:
+        client.start()
+
+    def enough():
+        return total(proxies, "miss_leases_total") >= 100 and \
+            total(proxies, "miss_leases_ended_total", by="client") >= 10
+    try:
+        wait_until(enough, 20, "leases and clients that leave them")
+    finally:
+        is_over.set()
+        for client in clients:
+            client.join()
+    assert [client.error for client in clients if client.error is not None] == []
+    # Four of a pipeline may each wait for their time.
+    assert max(client.longest for client in clients) < (4 * 0.5 + 2) * SCALE
+    wait_until(lambda: total(proxies, "miss_leases") == 0, what="the leases to end")
+    assert total(proxies, "miss_lease_waiting") == 0
+    wait_until(lambda: server.ask("KEYS", "nc:lease:*") == [], what="the locks to be given back")
+    for proxy in proxies:
+        metrics = proxy.metrics()
+        assert metrics.get("miss_leases_total") == metrics.get("miss_leases_ended_total")
+
+
 # --- before and behind the deadline ---------------------------------------------------------------
 
 def test_an_entry_that_the_backend_keeps_is_renewed_before_its_end(start_listening, redis_server):
@@ -482,6 +574,29 @@ def test_one_is_told_early_and_the_others_are_served(leased):
         reader.ok("SET", "m:hot", "fresh", "PX", "60000")
         wait_until(lambda: writer.ask("GET", "m:hot") == b"$5\r\nfresh\r\n", what="the new value")
     wait_until(lambda: proxy.metrics().get("miss_leases_held") == 0, what="the lease to end")
+
+
+def test_an_early_lease_without_messages_ends_with_the_write(start_listening, redis_server):
+    """In mode ttl only the reply to the write tells; who asks later must not wait for more."""
+    proxy = start_listening(redis_server.url(), {"coherence": "ttl", "ttl-mode-max": "200ms"},
+                            mode="ttl", config=lease_config(**{"early-refresh": "10s"}))
+    with proxy.client() as writer, proxy.client() as reader:
+        assert writer.ask("GET", "m:hot") == NIL
+        time.sleep(0.2)  # what the computation costs
+        writer.ok("SET", "m:hot", "value", "PX", "1000")
+
+        def told():
+            if reader.ask("GET", "m:hot") == NIL and redis_server.ask("PTTL", "m:hot") > 0:
+                return True
+            if redis_server.ask("PTTL", "m:hot") < 0:
+                writer.ok("SET", "m:hot", "value", "PX", "1000")
+            return False
+        wait_until(told, 20, "a reader to be told early", pause=0.001)
+        reader.ok("SET", "m:hot", "fresh", "PX", "60000")
+        end = time.monotonic() + 1.5  # the first value would have ended, and be fetched again
+        while time.monotonic() < end:
+            assert writer.ask("GET", "m:hot") == b"$5\r\nfresh\r\n"
+    assert proxy.metrics().get("miss_lease_waits_total") == 0
 
 
 def test_behind_the_end_the_old_value_is_shown_while_one_fetch_renews_it(

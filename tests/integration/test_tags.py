@@ -338,6 +338,19 @@ def test_members_in_other_databases_are_looked_for_there(start_proxy, redis_serv
     assert cache(proxy, "INVALIDATE", "TAG", "t")["members"] == 1
 
 
+def test_members_are_those_of_the_callers_database(start_proxy, redis_server):
+    """However many of others there are."""
+    proxy = start_proxy(redis_server.url(), {"ledger-batch": 10, **GROUP})
+    with proxy.client() as client:
+        client.pipeline([("CACHE", "TAG", f"k{i}", "t") for i in range(1500)])
+        client.ok("SELECT", 3)
+        assert client.ok("CACHE", "TAG", "mine", "t") == 1
+        assert client.ok("CACHE", "MEMBERS", "t") == [b"mine"]
+        assert client.ok("CACHE", "MEMBERS", "t", 1) == [b"mine"]
+    assert len(cache(proxy, "MEMBERS", "t")) == 100
+    assert len(cache(proxy, "MEMBERS", "t", 10000)) == 1500
+
+
 # --- order and races ------------------------------------------------------------------------------
 
 def test_whoever_is_told_is_shown_nothing_older(start_proxy, redis_server):
@@ -583,18 +596,29 @@ def test_a_slot_of_the_ledger_moves(start_proxy, cluster):
     works()
     move(members)
     works()
-    # Whose keys are apart cannot be changed at once: said so, and nothing is half done.
-    assert "TRYAGAIN" in error_of(proxy, "TAG", "other{1}", "t")
-    works()
+    def changes(which):
+        """Also of a tag that nobody has, whose members are nowhere yet."""
+        for tag in ("t", f"new:{which}"):
+            assert cache(proxy, "TAG", "other{1}", tag) == 1, which
+            assert cache(proxy, "TAG", "other{1}", tag) == 0, which
+            assert "other{1}" in cache(proxy, "MEMBERS", tag), which
+            assert cache(proxy, "UNTAG", "other{1}", tag) == 1, which
+        works()
+
+    changes("members")
     move(version)
-    works()
+    changes("version")
     move(next(key for key in parts if key not in (members, version)))
-    works()
+    changes("all")
+    assert proxy.metrics().get("ledger_apart_total") > 0
     for node in (target, source):
         node.ask("CLUSTER", "SETSLOT", slot, "NODE", cluster.node_id(target))
     works()
     assert cache(proxy, "TAG", "other{1}", "t") == 1
     assert sorted(cache(proxy, "MEMBERS", "t")) == ["k{1}", "other{1}"]
+    # The registry has its place, wherever it was added.
+    assert "t" in text_of(target.ask("ZRANGE", next(
+        key for key in parts if key not in (members, version)), 0, -1))
 
 
 def test_a_member_whose_slot_moves_stays(start_proxy, cluster):

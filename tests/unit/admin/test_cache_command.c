@@ -141,7 +141,7 @@ static void help_lists_every_subcommand(void **state)
 
     (void)state;
     assert_contains(help, "\r\n+ATTRIBUTES on|off\r\n+    ");
-    assert_memory_equal(help, "*53\r\n+CACHE <subcommand> ", 24);
+    assert_memory_equal(help, "*59\r\n+CACHE <subcommand> ", 24);
     assert_contains(help, "\r\n+AUDIT [<key>]\r\n+    ");
     assert_contains(help, "\r\n+AUTH <password>\r\n+    ");
     assert_contains(help, "\r\n+CLEAR [<namespace>]\r\n+    ");
@@ -156,6 +156,9 @@ static void help_lists_every_subcommand(void **state)
     assert_contains(help, "\r\n+BAN ADD ");
     assert_contains(help, "\r\n+JOB LIST | CANCEL <id>\r\n+    ");
     assert_contains(help, "\r\n+STATS\r\n+    ");
+    assert_contains(help, "\r\n+HOTKEYS [REQUESTS|BYTES|MISSES|INVALIDATIONS] [COUNT <n>] | RESET");
+    assert_contains(help, "\r\n+BIGKEYS [COUNT <n>]\r\n+    ");
+    assert_contains(help, "\r\n+SLOWLOG GET [<count>] | LEN | RESET\r\n+    ");
     assert_contains(help, "\r\n+CONFIG GET <pattern> ");
     assert_contains(help, "\r\n+MODE on|bypass|readonly|off [<namespace>]\r\n+    ");
     assert_contains(help, "\r\n+EVENTS [<pattern>]\r\n+    ");

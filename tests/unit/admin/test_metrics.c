@@ -7,6 +7,7 @@
 #include "admin/exposition.h"
 
 #include "admin_testing.h"
+#include "upstream/tracking_tables.h"
 
 #include <event2/event.h>
 
@@ -424,6 +425,9 @@ int main(void)
         cmocka_unit_test(gathering_asks_workers_cache_and_process),
         cmocka_unit_test(ttl_links_change_the_mode_and_the_bound),
     };
+
+    tracking_tables_note_keys(a_node.id, 7);
+    tracking_tables_note_limit(a_node.id, 1000);
 
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -3,6 +3,7 @@
  * empty buffer, exact storage after shrinking, and a bounded free list
  */
 #include "base/buffer.h"
+#include "base/mem.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -175,6 +176,41 @@ static void the_free_list_is_bounded_and_serves_again(void **state)
     assert_int_equal(buffer_pool_bytes(), 0);
 }
 
+/* What any client may send is read, and what it has sent stays whole; who wants more goes without.
+ */
+static void some_room_is_found_while_memory_is_short(void **state)
+{
+    const struct mem_bounds none = {INT64_MAX, INT64_MIN / 2, INT64_MIN / 2};
+    const struct mem_bounds any = {INT64_MAX, INT64_MAX, INT64_MAX};
+    struct buffer buffer;
+
+    (void)state;
+    buffer_pool_fini();
+    mem_set_bounds(&none);
+    buffer_init(&buffer);
+    assert_int_equal(buffer_reserve(&buffer, MEM_SMALL), 0);
+    buffer_fini(&buffer);
+    assert_int_equal(buffer_reserve(&buffer, BUFFER_CHUNK / 4), -ENOMEM);
+    assert_int_equal(buffer_reserve_some(&buffer, BUFFER_CHUNK / 4), 0);
+    assert_int_equal(buffer.capacity, MEM_SMALL);
+    memset(buffer_end(&buffer), 'a', MEM_SMALL - 1);
+    buffer_commit(&buffer, MEM_SMALL - 1);
+    assert_int_equal(buffer_reserve_some(&buffer, BUFFER_CHUNK / 4), 0);
+    *buffer_end(&buffer) = 'b';
+    buffer_commit(&buffer, 1);
+    assert_int_equal(buffer_reserve_some(&buffer, BUFFER_CHUNK / 4), -ENOMEM);
+    /* What was consumed is room. */
+    buffer_consume(&buffer, 1);
+    assert_int_equal(buffer_reserve_some(&buffer, BUFFER_CHUNK / 4), 0);
+    assert_int_equal(buffer_len(&buffer), MEM_SMALL - 1);
+    assert_int_equal(buffer_bytes(&buffer).ptr[MEM_SMALL - 2], 'b');
+    mem_set_bounds(&any);
+    assert_int_equal(buffer_reserve_some(&buffer, BUFFER_CHUNK / 4), 0);
+    assert_true(buffer.capacity - buffer.tail >= BUFFER_CHUNK / 4);
+    buffer_fini(&buffer);
+    buffer_pool_fini();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -185,6 +221,7 @@ int main(void)
         cmocka_unit_test(a_size_beyond_memory_changes_nothing),
         cmocka_unit_test(shrinking_leaves_storage_of_its_own_size),
         cmocka_unit_test(the_free_list_is_bounded_and_serves_again),
+        cmocka_unit_test(some_room_is_found_while_memory_is_short),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

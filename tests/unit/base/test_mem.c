@@ -33,6 +33,24 @@ static void what_comes_and_goes_is_counted(void **state)
     mem_note(-2 * (int64_t)MB);
 }
 
+static void what_was_let_in_is_not_refused(void **state)
+{
+    const struct mem_bounds beyond = {INT64_MAX, INT64_MIN / 2, INT64_MIN / 2};
+    const int64_t before = mem_live_bytes();
+    unsigned char *block = mem_alloc(16);
+
+    (void)state;
+    block[15] = 7;
+    mem_set_bounds(&beyond);
+    assert_null(mem_try_realloc(block, 4 * MB));
+    block = mem_realloc(block, 4 * MB);
+    assert_int_equal(block[15], 7);
+    assert_in_range(mem_live_bytes() - before, 4 * MB - 64 * KB, 5 * MB);
+    mem_set_bounds(&none);
+    mem_free(block);
+    assert_true(mem_live_bytes() - before < (int64_t)MB);
+}
+
 static void *free_block(void *block)
 {
     mem_free(block);
@@ -127,6 +145,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_comes_and_goes_is_counted),
+        cmocka_unit_test(what_was_let_in_is_not_refused),
         cmocka_unit_test(another_thread_may_free_it),
         cmocka_unit_test(large_blocks_are_refused_first),
         cmocka_unit_test(then_small_ones),

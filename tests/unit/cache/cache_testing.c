@@ -6,6 +6,7 @@ void rig_init(struct rig *rig, size_t maxmemory, unsigned n_shards)
         .maxmemory = maxmemory, .negative_percent = 5, .n_shards = n_shards, .max_flights = 1024};
 
     memset(rig, 0, sizeof(*rig));
+    rig->allocated = arena_base != NULL ? arena_allocated() : 0;
     assert_int_equal(cache_new(&options, &rig->cache), 0);
     rig->epochs = cache_epochs(rig->cache);
     rig->now_us = clock_now_us();
@@ -16,6 +17,7 @@ void rig_init(struct rig *rig, size_t maxmemory, unsigned n_shards)
 void rig_fini(struct rig *rig)
 {
     cache_free(&rig->cache);
+    assert_int_equal(arena_allocated(), rig->allocated);
 }
 
 struct cache_query rig_query(const struct rig *rig, const char *key, unsigned command,

@@ -88,6 +88,23 @@ static void a_rule_drops_what_it_names_and_nothing_else(void **state)
     assert_true(rig_get(rig, "c"));
 }
 
+/* A look-up judges all that stands in one bucket, also when it is a hit. rig_fini() counts. */
+static void what_goes_beside_a_hit_is_freed(void **state)
+{
+    struct rig *rig = *state;
+    char key[24];
+
+    for (unsigned i = 0; i < 4000; i++) {
+        snprintf(key, sizeof(key), "%c:%u", i % 2 == 0 ? 'a' : 'b', i);
+        fill(rig, key);
+    }
+    ban_name(rig, BAN_PREFIX, "a:");
+    for (unsigned i = 1; i < 4000; i += 2) {
+        snprintf(key, sizeof(key), "b:%u", i);
+        assert_true(rig_get(rig, key));
+    }
+}
+
 static void what_is_fetched_later_stays_whatever_bans_follow(void **state)
 {
     struct rig *rig = *state;
@@ -310,6 +327,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_rule_drops_what_it_names_and_nothing_else),
+        TEST(what_goes_beside_a_hit_is_freed),
         TEST(what_is_fetched_later_stays_whatever_bans_follow),
         TEST(a_flight_of_before_fills_nothing_and_is_not_joined),
         TEST(a_flight_of_after_fills),

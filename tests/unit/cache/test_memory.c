@@ -231,6 +231,29 @@ static void maxmemory_may_change(void **state)
     rig_fini(&rig);
 }
 
+/* What others in the process hold bounds it also when it is set anew. */
+static void maxmemory_stays_below_the_ceiling(void **state)
+{
+    struct rig rig;
+    struct cache_stats stats;
+
+    (void)state;
+    rig_init(&rig, 32 * MIB, 2);
+    cache_set_ceiling(rig.cache, 8 * MIB);
+    cache_set_maxmemory(rig.cache, 64 * MIB);
+    cache_stats(rig.cache, &stats);
+    assert_int_equal(stats.maxmemory, 64 * MIB);
+    assert_true(stats.budget_bytes <= 8 * MIB);
+    fill_keys(&rig, "a", 150000, 200);
+    cache_stats(rig.cache, &stats);
+    assert_true(stats.accounted_bytes <= 8 * MIB);
+    cache_set_ceiling(rig.cache, 128 * MIB);
+    cache_set_maxmemory(rig.cache, 16 * MIB);
+    cache_stats(rig.cache, &stats);
+    assert_int_equal(stats.budget_bytes, 16 * MIB);
+    rig_fini(&rig);
+}
+
 static void table_shrinks_after_a_clear(void **state)
 {
     struct rig rig;
@@ -256,6 +279,7 @@ int main(void)
         cmocka_unit_test(resident_size_keeps_to_maxmemory_after_a_size_shift),
         cmocka_unit_test(entries_left_in_thin_slabs_are_moved_together),
         cmocka_unit_test(maxmemory_may_change),
+        cmocka_unit_test(maxmemory_stays_below_the_ceiling),
         cmocka_unit_test(table_shrinks_after_a_clear),
     };
 

@@ -154,6 +154,39 @@ static void thousands_of_tags_drop_what_they_name_alone(void **state)
     assert_int_equal(n_tags(rig), 0);
 }
 
+/* A look-up judges what it finds and leaves its neighbours for later: no order of these matters. */
+static void nothing_old_is_shown_whoever_was_judged_first(void **state)
+{
+    struct rig *rig = *state;
+    bool is_kept[400] = {false};
+    uint32_t random = 12345;
+    char name[40];
+
+    for (unsigned step = 0; step < 60000; step++) {
+        random = random * 1664525 + 1013904223;
+        const unsigned key = (random >> 8) % 400, what = (random >> 20) % 16;
+
+        snprintf(name, sizeof(name), "session:%u:%u", key / 4, key % 4);
+        if (what == 0) {
+            snprintf(name, sizeof(name), "user:%u", key / 4);
+            assert_int_equal(drop(rig, name), BAN_SET);
+            memset(&is_kept[key / 4 * 4], 0, 4 * sizeof(bool));
+        } else if (what == 1 && step % 9 == 0) {
+            cache_sweep(rig->cache, 7, rig->now_us);
+        } else if (what < 4 && !is_kept[key]) {
+            fill(rig, name);
+            is_kept[key] = true;
+        } else {
+            assert_int_equal(rig_get(rig, name), is_kept[key]);
+        }
+    }
+    bans_settle_all(rig->cache, rig->now_us);
+    for (unsigned key = 0; key < 400; key++) {
+        snprintf(name, sizeof(name), "session:%u:%u", key / 4, key % 4);
+        assert_int_equal(rig_get(rig, name), is_kept[key]);
+    }
+}
+
 static void a_full_set_drops_everything(void **state)
 {
     struct rig *rig = *state;
@@ -240,6 +273,8 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_flight_of_before_fills_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(thousands_of_tags_drop_what_they_name_alone, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(nothing_old_is_shown_whoever_was_judged_first, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_full_set_drops_everything, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_standing_ban_by_tag_drops_and_keeps_out, set_up,

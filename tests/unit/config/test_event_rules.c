@@ -141,6 +141,39 @@ static void sources_are_compared_word_for_word(void **state)
     config_unref(&b);
 }
 
+static uint64_t print_of(const char *text)
+{
+    struct config *config = assert_accepted(text);
+    const uint64_t print = config->events->print;
+
+    config_unref(&config);
+    return print;
+}
+
+/* What one configuration has held is done by the rules of the next one only when they are equal. */
+static void equal_rules_have_equal_prints(void **state)
+{
+    static const char text[] = "[event a]\nmatch = x.{1}\ninvalidate = y:{1}\n"
+                               "[event b]\nmatch = z\ninvalidate = z\n";
+    static const char *const others[] = {
+        "[event a]\nmatch = x.{1}\ninvalidate = v:{1}\n[event b]\nmatch = z\ninvalidate = z\n",
+        "[event b]\nmatch = z\ninvalidate = z\n[event a]\nmatch = x.{1}\ninvalidate = y:{1}\n",
+        "[event a]\nmatch = x.{1}\ninvalidate = y:{1}\n",
+        "[event a]\nmatch = x.{1}\ninvalidate = y:{1}\ndebounce = 1s\n"
+        "[event b]\nmatch = z\ninvalidate = z\n",
+        "[event a]\nmatch = x.{1}\nnamespaces = default\n"
+        "[event b]\nmatch = z\ninvalidate = z\n",
+    };
+
+    (void)state;
+    assert_true(print_of(text) == print_of(text));
+    assert_true(print_of("[event b]\ninvalidate = z\nmatch = z\n") ==
+                print_of("[cache]\nmax-ttl = 1m\n[event c]\nmatch = z\ninvalidate = z\n"));
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        assert_false(print_of(text) == print_of(others[i]));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -149,6 +182,7 @@ int main(void)
         cmocka_unit_test(messages_name_their_event),
         cmocka_unit_test(what_is_too_long_is_no_event),
         cmocka_unit_test(sources_are_compared_word_for_word),
+        cmocka_unit_test(equal_rules_have_equal_prints),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
