@@ -151,9 +151,9 @@ export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 .SECONDEXPANSION:
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: all run demo deps test unit integration clients page fleet soak chaos tcl-suite check bench \
-    asan tsan corpora fuzz model cover format lint lint-fast lint-slow docs install uninstall dist deb \
-    package-test clean help FORCE
+.PHONY: all run demo deps test unit integration clients page fleet soak chaos tcl-suite check \
+    bench asan tsan corpora fuzz model cover format lint lint-fast lint-slow docs install \
+    uninstall dist deb package-test clean help FORCE
 
 all: $(BINARY) $(TOP) ## build the daemon, build/nearcached, and nearcached-top
 
