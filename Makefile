@@ -151,9 +151,9 @@ export TSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/tools/tsan.supp
 .SECONDEXPANSION:
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: all run demo deps test unit integration clients page fleet soak tcl-suite check bench asan \
-    tsan corpora fuzz model cover format lint lint-fast lint-slow docs install uninstall dist deb \
-    package-test clean help FORCE
+.PHONY: all run demo deps test unit integration clients page fleet soak chaos tcl-suite check \
+    bench asan tsan corpora fuzz model cover format lint lint-fast lint-slow docs install \
+    uninstall dist deb package-test clean help FORCE
 
 all: $(BINARY) $(TOP) ## build the daemon, build/nearcached, and nearcached-top
 
@@ -222,6 +222,11 @@ fleet: $(BINARY) ## 2 and 4 proxies under each class of faults, FLEET_SECONDS=60
 	@NEARCACHED_BIN='$(abspath $(BINARY))' FLEET_SECONDS=$${FLEET_SECONDS:-600} \
 	    $(PYTHON) -m pytest -q -ra -s -p no:cacheprovider tests/integration/test_fleet.py \
 	    $(PYTEST_ARGS)
+
+chaos: $(BINARY) ## one proxy on bad days, fault after fault, CHAOS_SECONDS=60 each: half an hour
+	@NEARCACHED_BIN='$(abspath $(BINARY))' CC='$(CC)' CHAOS_SECONDS=$${CHAOS_SECONDS:-60} \
+	    $(RUN_TESTS) $(PYTHON) -m pytest -q -ra -s -p no:cacheprovider \
+	    tests/integration/test_chaos.py $(PYTEST_ARGS)
 
 soak: $(BINARY) ## a load that uses everything, for SOAK_SECONDS (1800): does anything drift?
 	@NEARCACHED_BIN='$(abspath $(BINARY))' SOAK_SECONDS='$(SOAK_SECONDS)' \

@@ -617,8 +617,9 @@ static int run(struct config *config, char **argv)
     struct daemon daemon = {.config = config, .first_config = config_ref(config)};
     char backend[256];
 
-    set_log(config);
     (void)signal(SIGPIPE, SIG_IGN);
+    log_never_block();
+    set_log(config);
     config_backend_text(&config->target, backend, sizeof(backend));
     daemon.upgrade = upgrade_new(argv);
     if (start(&daemon) != 0) {

@@ -3,8 +3,8 @@
  * so their request waits in a struct scrape; a connection that is closed meanwhile takes its
  * request with it, which the scrape hears of through the connection's close callback.
  *
- * evhttp knows no limit for the number of connections: the timeout bounds how long an idle one
- * lasts, and the listener pauses when descriptors run out instead of spinning on accept().
+ * evhttp knows no limit for the number of connections, visitors do. The timeout bounds how long an
+ * idle one lasts, and the listener pauses when descriptors run out instead of spinning on accept().
  */
 #include "admin/http.h"
 
@@ -28,9 +28,11 @@
 #include "admin/readiness.h"
 #include "admin/status_http.h"
 #include "admin/tell_http.h"
+#include "admin/visitors.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/stats.h"
 
 #define HTTP_MAGIC 0x68747470u
 #define SCRAPE_MAGIC 0x73637270u
@@ -46,6 +48,7 @@ struct admin_http {
     struct proxy *proxy;
     const struct discovery *discovery;
     struct evhttp *server;
+    struct visitors *visitors;
     struct evconnlistener *listener; /* the server's */
     struct event *resume_event;
     struct endpoint endpoint;
@@ -122,7 +125,7 @@ static struct scrape *new_scrape(struct admin_http *http, struct evhttp_request 
     scrape->request = request;
     scrape->answer = answer;
     scrape->began_at_us = clock_now_us();
-    evhttp_connection_set_closecb(evhttp_request_get_connection(request), on_reader_gone, scrape);
+    visitors_watch(evhttp_request_get_connection(request), on_reader_gone, scrape);
     return scrape;
 }
 
@@ -134,7 +137,7 @@ static struct evhttp_request *end_scrape(struct scrape *scrape)
     scrape->magic = 0;
     mem_free(scrape);
     if (request != NULL) {
-        evhttp_connection_set_closecb(evhttp_request_get_connection(request), NULL, NULL);
+        visitors_watch(evhttp_request_get_connection(request), NULL, NULL);
     }
     return request;
 }
@@ -412,10 +415,16 @@ static void on_accept_error(struct evconnlistener *listener, void *arg)
 {
     const struct timeval pause = {0, PAUSE_MS * 1000};
     const int error = errno;
+    static struct log_limit limit;
+    unsigned suppressed;
 
     (void)arg;
-    log_warn("admin", "admin connections cannot be accepted", "reason=%s pause_ms=%d",
-             log_quote(bytes_of_string(strerror(error))), PAUSE_MS);
+    stats_add(METRIC_accept_failures, 1);
+    if (log_limit_pass(&limit, clock_now_ms(), &suppressed)) {
+        log_warn("admin", "admin connections cannot be accepted",
+                 "reason=%s pause_ms=%d suppressed=%u", log_quote(bytes_of_string(strerror(error))),
+                 PAUSE_MS, suppressed);
+    }
     evconnlistener_disable(listener);
     event_add(serving->resume_event, &pause);
 }
@@ -480,6 +489,7 @@ int admin_http_start(struct admin_http **http, struct proxy *proxy,
     new->resume_event = event_new(base, -1, 0, on_resume, new);
     CHECK(new->resume_event != NULL);
     new->server = new_server(new, base);
+    new->visitors = visitors_new(base, new->server);
     CHECK(evhttp_bind_listener(new->server, listener) != NULL);
     evconnlistener_set_error_cb(listener, on_accept_error);
     serving = new;
@@ -517,6 +527,7 @@ void admin_http_stop(struct admin_http **http)
     order_stop();
     /* The server frees its listener. */
     evhttp_free((*http)->server);
+    visitors_free(&(*http)->visitors);
     event_free((*http)->resume_event);
     (*http)->magic = 0;
     if (serving == *http) {

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "admin/audit_report.h"
+#include "admin/visitors.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -283,6 +284,7 @@ static void add_process(struct gather *gather)
     facts->n_connecting = gate_count_inside();
     facts->n_buffers_refused = mem_count_refused();
     facts->n_log_dropped = log_dropped();
+    facts->n_visitors = visitors_count();
     facts->n_audits = cache_watch_count(proxy->cache);
     facts->stale_ratio = audit_stale_ratio();
 }

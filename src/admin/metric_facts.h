@@ -66,6 +66,7 @@ struct metrics_facts {
     unsigned n_connecting;
     uint64_t n_buffers_refused;
     uint64_t n_log_dropped;
+    unsigned n_visitors; /* connections of the admin port */
     struct process_figures process;
     struct metric_heap heap;
     struct metric_node *nodes; /* those of the map */

@@ -112,6 +112,7 @@ READ_GAUGE(saved_commands, stats_ns_sum(ns, NS_METRIC_hits) +
 READ_GAUGE(uptime, (double)facts->uptime_us / 1e6)
 READ_GAUGE(ready, facts->is_ready)
 READ_GAUGE(log_dropped, facts->n_log_dropped)
+READ_GAUGE(admin_connections, facts->n_visitors)
 
 static const gauge_fn gauges[N_GAUGES] = {
 #define GAUGE(id, name, labels, help) [GAUGE_##id] = read_##id,

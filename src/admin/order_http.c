@@ -13,6 +13,7 @@
 #include <strings.h>
 
 #include "admin/http.h"
+#include "admin/visitors.h"
 #include "base/mem.h"
 #include "cache/bans.h"
 
@@ -210,7 +211,7 @@ static void finish(struct order *order)
     if (request == NULL) {
         json_decref(json);
     } else {
-        evhttp_connection_set_closecb(evhttp_request_get_connection(request), NULL, NULL);
+        visitors_watch(evhttp_request_get_connection(request), NULL, NULL);
         if (json_is_array(json)) {
             json = json_pack("{s:o, s:I}", "results", json, "failed", (json_int_t)order->n_failed);
         }
@@ -290,7 +291,7 @@ static void begin(struct proxy *proxy, struct evhttp_request *request, order_run
     order->reason = "OK";
     order->next = orders;
     orders = order;
-    evhttp_connection_set_closecb(evhttp_request_get_connection(request), on_caller_gone, order);
+    visitors_watch(evhttp_request_get_connection(request), on_caller_gone, order);
     order_go_on(order);
 }
 

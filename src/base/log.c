@@ -4,12 +4,24 @@
  * A line is put together field by field in LINE_BYTES of stack; a field that does not fit is left
  * out as a whole, with all that follow, and the line says cut=1. Nothing here allocates, so that a
  * failed check can report itself when memory is what is missing.
+ *
+ * Who stops reading our log (a supervisor that hangs, a terminal after Ctrl-S) must not stop
+ * workers. O_NONBLOCK cannot be set on stderr: it would hold for everybody who shares the open
+ * file. So pipes and terminals are opened once more, and sockets are written to with MSG_DONTWAIT.
+ * A pipe of another user's cannot be opened: there poll(2) is asked first, and a lock keeps other
+ * threads out between the two. Files are written to as they are: a disk may be full, but it does
+ * not wait for a reader.
  */
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,7 +47,13 @@
 static _Atomic int max_level = LOG_INFO; /* atomic */
 static _Atomic bool is_json;             /* atomic */
 static _Atomic unsigned long n_dropped;  /* atomic */
+static _Atomic bool is_torn;             /* atomic: the last line was written in part */
 static _Thread_local int worker_index = -1;
+
+enum route { ROUTE_WRITE, ROUTE_SEND, ROUTE_POLL };
+static enum route route = ROUTE_WRITE;                        /* init */
+static int out_fd = STDERR_FILENO;                            /* init */
+static pthread_mutex_t poll_lock = PTHREAD_MUTEX_INITIALIZER; /* a leaf; ROUTE_POLL's writes */
 
 struct line {
     char text[LINE_BYTES];
@@ -66,6 +84,31 @@ bool log_is_on(enum log_level level)
 unsigned long log_dropped(void)
 {
     return atomic_load_explicit(&n_dropped, memory_order_relaxed);
+}
+
+void log_never_block(void)
+{
+    struct stat status;
+
+    if (out_fd != STDERR_FILENO) {
+        close(out_fd);
+    }
+    out_fd = STDERR_FILENO;
+    route = ROUTE_WRITE;
+    if (fstat(STDERR_FILENO, &status) != 0) {
+        return;
+    }
+    if (S_ISSOCK(status.st_mode)) {
+        route = ROUTE_SEND;
+    } else if (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)) {
+        const int fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+        if (fd >= 0) {
+            out_fd = fd;
+        } else {
+            route = ROUTE_POLL;
+        }
+    }
 }
 
 void log_set_worker(int worker)
@@ -354,15 +397,55 @@ static void finish(struct line *line, bool json)
     line->len += strlen(end);
 }
 
-static void write_line(const struct line *line)
+static ssize_t write_if_ready(const char *text, size_t len)
+{
+    struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
+    ssize_t n = -1;
+
+    pthread_mutex_lock(&poll_lock);
+    if (poll(&out, 1, 0) == 1 && (out.revents & POLLOUT) != 0) {
+        n = write(STDERR_FILENO, text, len);
+    } else {
+        errno = EAGAIN;
+    }
+    pthread_mutex_unlock(&poll_lock);
+    return n;
+}
+
+static ssize_t write_some(const char *text, size_t len)
 {
     ssize_t n;
 
     do {
-        n = write(STDERR_FILENO, line->text, line->len);
+        switch (route) {
+        case ROUTE_SEND:
+            n = send(STDERR_FILENO, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+            break;
+        case ROUTE_POLL:
+            n = write_if_ready(text, len);
+            break;
+        default:
+            n = write(out_fd, text, len);
+            break;
+        }
     } while (n < 0 && errno == EINTR);
+    return n;
+}
+
+/* A line that was cut off gets its end with the next one, so that this one stands alone. */
+static void write_line(const struct line *line)
+{
+    ssize_t n;
+
+    if (atomic_load_explicit(&is_torn, memory_order_relaxed) && write_some("\n", 1) == 1) {
+        atomic_store_explicit(&is_torn, false, memory_order_relaxed);
+    }
+    n = write_some(line->text, line->len);
     if (n != (ssize_t)line->len) {
         atomic_fetch_add_explicit(&n_dropped, 1, memory_order_relaxed);
+    }
+    if (n > 0 && n != (ssize_t)line->len) {
+        atomic_store_explicit(&is_torn, true, memory_order_relaxed);
     }
 }
 

@@ -4,7 +4,8 @@
  * Purpose:    tell an operator what changed. msg is a fixed phrase one can grep for; what varies
  *             goes into fields. Requests are counted, never logged.
  * Threading:  any thread; one write(2) per line, so lines never mix.
- * Errors:     a log that cannot be written (disk full) is dropped and counted (log_dropped()).
+ * Errors:     a line that cannot be written (disk full, nobody reads the pipe) is dropped and
+ * counted (log_dropped()). After log_never_block() that takes no time either.
  *
  *     log_warn("upstream", "link lost", "addr=%s retry_ms=%d", addr, retry_ms);
  *
@@ -27,6 +28,12 @@ void log_set_level(enum log_level level);
 void log_set_json(bool json);
 bool log_is_on(enum log_level level);
 unsigned long log_dropped(void);
+
+/*
+ * From now on a full pipe, socket or terminal costs lines instead of holding up who logs. Before
+ * there are other threads; once more when stderr has become something else.
+ */
+void log_never_block(void);
 
 /* The number that lines of this thread carry as worker=N; -1 (the default) leaves it out. */
 void log_set_worker(int worker);

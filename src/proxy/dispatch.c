@@ -1,5 +1,7 @@
 #include "proxy/dispatch.h"
 
+#include "base/clock.h"
+#include "base/log.h"
 #include "base/stats.h"
 #include "cache/hot_keys.h"
 #include "coherence/dependencies.h"
@@ -412,8 +414,36 @@ static enum verdict refuse_stranger(struct session *session, const struct dispat
     return VERDICT_TAKEN;
 }
 
+/*
+ * A browser that was made to talk to this port (cross-protocol scripting). Redis closes a
+ * connection on these words without an answer; were they passed on, it would close the link that
+ * others share.
+ */
+static bool is_http(struct bytes name)
+{
+    return bytes_equal_nocase(name, BYTES("host:")) || bytes_equal_nocase(name, BYTES("post"));
+}
+
+static enum verdict close_http(struct session *session)
+{
+    static _Thread_local struct log_limit limit;
+    unsigned suppressed;
+
+    stats_add(METRIC_errors_protocol, 1);
+    stats_add(METRIC_clients_closed_protocol, 1);
+    if (log_limit_pass(&limit, clock_now_ms(), &suppressed)) {
+        log_warn("proxy", "client closed: it speaks HTTP", "client=%s suppressed=%u",
+                 session->peer.text, suppressed);
+    }
+    session_close_after_reply(session);
+    return VERDICT_TAKEN;
+}
+
 enum verdict dispatch_request(struct session *session, const struct dispatch_call *call)
 {
+    if (NC_UNLIKELY(call->command == NULL) && is_http(call->argv[0])) {
+        return close_http(session);
+    }
     if (NC_UNLIKELY(is_login_needed(session, call->command))) {
         return refuse_stranger(session, call);
     }

@@ -144,6 +144,7 @@ static void on_acceptable(evutil_socket_t socket, short what, void *arg)
         if (errno != EAGAIN) {
             const struct timeval pause = {0, PAUSE_MS * 1000};
 
+            stats_add(METRIC_accept_failures, 1);
             if (log_limit_pass(&limit, clock_now_ms(), &suppressed)) {
                 log_error("proxy", "cannot accept", "reason=%s suppressed=%u",
                           log_quote(bytes_of_string(strerror(errno))), suppressed);

@@ -669,6 +669,21 @@ static void connect_candidate(struct contact *contact)
                            contact->host, &contact->watch->settings);
 }
 
+/* One line for as long as the name service is away. */
+static void log_unresolved(struct contact *contact, const char *error)
+{
+    if (!contact->is_unresolved) {
+        log_warn("upstream", "name cannot be resolved, its last address is tried",
+                 "name=%s addr=%s error=%s", contact->host, contact->endpoint.text,
+                 log_quote(bytes_of_string(error)));
+    }
+    contact->is_unresolved = true;
+}
+
+/*
+ * A name service that is away must not take the backend with it: what it said last is tried. Links
+ * of the workers do the same, as the map keeps the address.
+ */
 static void on_resolved(const struct endpoint *endpoints, unsigned n_endpoints, const char *error,
                         void *context)
 {
@@ -676,11 +691,21 @@ static void on_resolved(const struct endpoint *endpoints, unsigned n_endpoints, 
 
     contact->query = NULL;
     if (error != NULL) {
+        stats_add(METRIC_resolve_failures, 1);
+    }
+    if (error != NULL && !contact->is_resolved) {
         lose(contact, error);
         return;
     }
-    memcpy(contact->candidates, endpoints, n_endpoints * sizeof(endpoints[0]));
-    contact->n_candidates = n_endpoints;
+    if (error != NULL) {
+        log_unresolved(contact, error);
+        contact->candidates[0] = contact->endpoint;
+        contact->n_candidates = 1;
+    } else {
+        contact->is_unresolved = false;
+        memcpy(contact->candidates, endpoints, n_endpoints * sizeof(endpoints[0]));
+        contact->n_candidates = n_endpoints;
+    }
     contact->candidate_at = 0;
     connect_candidate(contact);
 }

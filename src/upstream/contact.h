@@ -91,13 +91,13 @@ struct contact {
     struct event *timer;
     struct endpoint candidates[RESOLVER_MAX]; /* addresses of the name, tried in turn */
     unsigned n_candidates, candidate_at;
-    bool is_name;                /* not a number: to be resolved anew when it may have moved */
-    bool is_loading, is_mapless; /* that was logged */
-    unsigned n_failures;         /* in a row */
-    uint64_t heard_epoch;        /* of the newest CLUSTER INFO */
-    unsigned n_asked;            /* replies of the running poll that are still to come */
-    bool wants_again;            /* a fresh map was asked for during a poll */
-    int64_t located_at_ms;       /* when its name was last asked for without connecting; 0: never */
+    bool is_name; /* not a number: to be resolved anew when it may have moved */
+    bool is_loading, is_mapless, is_unresolved; /* that was logged */
+    unsigned n_failures;                        /* in a row */
+    uint64_t heard_epoch;                       /* of the newest CLUSTER INFO */
+    unsigned n_asked;      /* replies of the running poll that are still to come */
+    bool wants_again;      /* a fresh map was asked for during a poll */
+    int64_t located_at_ms; /* when its name was last asked for without connecting; 0: never */
     int64_t polled_at_ms, slots_at_ms;
     int64_t tracking_at_ms; /* when it was last asked how full its tracking table is; 0: never */
     bool tells_no_limit;    /* of that table: CONFIG GET is not allowed to us */

@@ -29,6 +29,9 @@
 /* A push names the keys of one write; a MULTI of a million keys still fits. */
 #define PUSH_MAX ((size_t)64 * 1024 * 1024)
 #define GREETING_REPLY_MAX ((size_t)64 * 1024)
+
+/* A queue of requests that was longer than this gives its memory back when it is empty. */
+#define OUT_KEPT (4 * BUFFER_CHUNK)
 /* So many replies that nobody waits for are waited for on one link. */
 #define ABANDONED_MAX 100000u
 /* Silence on a leased link before TCP asks whether the node is still there. */
@@ -276,6 +279,16 @@ static uint64_t out_end(const struct link *link)
     return link->out_base + buffer_len(&link->out);
 }
 
+/* What a burst has left behind is given back when the burst is over, and not before. */
+static void drop_out(struct link *link, uint64_t until)
+{
+    buffer_consume(&link->out, (size_t)(until - link->out_base));
+    link->out_base = until;
+    if (buffer_len(&link->out) == 0 && link->out.capacity > OUT_KEPT) {
+        buffer_release(&link->out);
+    }
+}
+
 static void write_out(struct link *link)
 {
     uint64_t until = link->state == LINK_UP ? out_end(link) : link->out_allowed;
@@ -304,8 +317,7 @@ static void write_out(struct link *link)
     }
     stats_add(METRIC_backend_written_bytes, n_written);
     if (!link->settings.keeps_requests && link->out_sent > link->out_base) {
-        buffer_consume(&link->out, (size_t)(link->out_sent - link->out_base));
-        link->out_base = link->out_sent;
+        drop_out(link, link->out_sent);
     }
     if (NC_UNLIKELY(link->is_filling) && n_written > 0) {
         link_note_written(link);
@@ -702,8 +714,7 @@ static void come_up(struct link *link)
                  !link->tracking_asked ? "none" : (link->tracking_refused ? "refused" : "on"));
     }
     if (link->settings.keeps_requests) {
-        buffer_consume(&link->out, (size_t)(link->out_allowed - link->out_base));
-        link->out_base = link->out_allowed;
+        drop_out(link, link->out_allowed);
     }
     if (link->events != NULL) {
         link->events->on_up(link);
@@ -779,8 +790,7 @@ static bool take_greeting(struct link *link, struct bytes reply)
 static void release_request(struct link *link, uint64_t end)
 {
     if (link->settings.keeps_requests && end > link->out_base) {
-        buffer_consume(&link->out, (size_t)(end - link->out_base));
-        link->out_base = end;
+        drop_out(link, end);
     }
 }
 

@@ -352,11 +352,16 @@ static void on_resolved(const struct endpoint *endpoints, unsigned n_endpoints, 
 
     sentinel->query = NULL;
     if (error != NULL) {
+        stats_add(METRIC_resolve_failures, 1);
+    }
+    if (error != NULL && sentinel->endpoint.length == 0) {
         lose(sentinel, error);
         return;
     }
-    /* Of several addresses another one each time. */
-    sentinel->endpoint = endpoints[sentinel->n_failures % n_endpoints];
+    /* Of several addresses another one each time; without the name service the last one. */
+    if (error == NULL) {
+        sentinel->endpoint = endpoints[sentinel->n_failures % n_endpoints];
+    }
     control_client_connect(sentinel->asker, &sentinel->endpoint, sentinel->host,
                            &sentinel->all->settings);
 }

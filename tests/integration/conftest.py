@@ -1,6 +1,7 @@
 """Fixtures of the integration tests. Servers live as long as the session where state allows it;
 every test begins with empty ones."""
 
+import os
 import pathlib
 import resource
 import signal
@@ -11,6 +12,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from harness import proxy as proxy_module  # noqa: E402
+from harness.groups import Group, own_group  # noqa: E402
 from harness.proxy import Proxy  # noqa: E402
 from harness.relay import TcpRelay  # noqa: E402
 from harness.servers import RedisCluster, RedisServer  # noqa: E402
@@ -208,3 +210,24 @@ def start_relay():
     yield start
     for relay in started:
         relay.close()
+
+
+@pytest.fixture(name="group")
+def fixture_group():
+    parent, is_v2 = own_group()
+    if parent is None:
+        pytest.skip("no memory cgroup is to be seen")
+    path = parent / f"nearcached-test-{os.getpid()}"
+    try:
+        path.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made: {error}")
+    group = Group(path, is_v2)
+    try:
+        group.set_limit(1 << 40)
+    except OSError as error:
+        path.rmdir()
+        pytest.skip(f"its memory cannot be limited: {error}")
+    yield group
+    wait_until(lambda: not (path / "cgroup.procs").read_text().strip(), 20, "the group to be empty")
+    path.rmdir()

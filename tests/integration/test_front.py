@@ -768,6 +768,29 @@ def test_a_real_client_library(proxy):
     client.close()
 
 
+@pytest.mark.parametrize("prelude", [(), (("MULTI",),), (("HELLO", 3), ("CLIENT", "TRACKING", "ON")),
+                                     (("SUBSCRIBE", "c"),)], ids=str)
+@needs_proxy
+def test_http_costs_its_own_connection_and_no_link(proxy, prelude):
+    """Redis closes who says so; the links to it are shared."""
+    lost = proxy.metrics().get("backend_connections_lost_total")
+    closed = proxy.metrics().get("client_closed_total", reason="protocol")
+    requests = (b"POST / HTTP/1.1\r\nHost: proxy\r\n\r\n", b"Host: proxy\r\n", encode("pOsT"),
+                b"GET / HTTP/1.1\r\nhost: proxy\r\n\r\nSET smuggled 1\r\n")
+    for request in requests:
+        with proxy.client() as client, proxy.client() as other:
+            for command in prelude:
+                client.ok(*command)
+            client.send(request)
+            assert b"unknown command" not in client.read_all()
+            assert other.ok("SET", "k", "v") == b"OK"
+            assert other.ok("EXISTS", "smuggled") == 0
+    metrics = proxy.metrics()
+    assert metrics.get("backend_connections_lost_total") == lost
+    assert metrics.get("client_closed_total", reason="protocol") == closed + len(requests)
+    assert "client closed: it speaks HTTP" in proxy.log()
+
+
 # --- ten thousand ---------------------------------------------------------------------------------
 
 @needs_proxy

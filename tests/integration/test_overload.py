@@ -6,17 +6,16 @@ they are skipped elsewhere.
 
 import contextlib
 import errno
-import os
 import pathlib
 import resource
 import select
 import signal
 import socket
-import threading
 import time
 
 import pytest
 
+from harness.hostile import hostile_mix
 from harness.proxy import is_sanitized
 from harness.resp import encode
 from harness.waiting import SCALE, wait_until
@@ -41,66 +40,7 @@ def anon_bytes(proxy):
     raise AssertionError("no RssAnon: the proxy is gone")
 
 
-# --- a cgroup of our own --------------------------------------------------------------------------
-
-class Group:
-    """A memory cgroup, version 1 or 2; processes are moved into it."""
-
-    def __init__(self, path, is_v2):
-        self.path, self.is_v2 = path, is_v2
-
-    def set_limit(self, n_bytes):
-        (self.path / ("memory.max" if self.is_v2 else "memory.limit_in_bytes")).write_text(
-            str(n_bytes))
-
-    def add(self, pid):
-        (self.path / "cgroup.procs").write_text(str(pid))
-
-    def n_kills(self):
-        name = "memory.events" if self.is_v2 else "memory.oom_control"
-        for line in (self.path / name).read_text().splitlines():
-            word, _, value = line.partition(" ")
-            if word == "oom_kill":
-                return int(value)
-        return 0
-
-    def n_failures(self):
-        """Times that the kernel had to look for memory at the limit."""
-        if self.is_v2:
-            return 0
-        return int((self.path / "memory.failcnt").read_text())
-
-
-def own_group():
-    for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
-        number, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            return pathlib.Path("/sys/fs/cgroup/memory" + path), False
-        if number == "0" and (pathlib.Path("/sys/fs/cgroup" + path) / "memory.current").exists():
-            return pathlib.Path("/sys/fs/cgroup" + path), True
-    return None, False
-
-
-@pytest.fixture(name="group")
-def fixture_group():
-    parent, is_v2 = own_group()
-    if parent is None:
-        pytest.skip("no memory cgroup is to be seen")
-    path = parent / f"nearcached-test-{os.getpid()}"
-    try:
-        path.mkdir()
-    except OSError as error:
-        pytest.skip(f"no cgroup can be made: {error}")
-    group = Group(path, is_v2)
-    try:
-        group.set_limit(1 << 40)
-    except OSError as error:
-        path.rmdir()
-        pytest.skip(f"its memory cannot be limited: {error}")
-    yield group
-    wait_until(lambda: not (path / "cgroup.procs").read_text().strip(), 20, "the group to be empty")
-    path.rmdir()
-
+# --- in a cgroup and among hostile clients ---------------------------------------------------------
 
 def start_in(group, start_proxy, backend, options, limit):
     """The proxy moves before it has taken much; what it is charged for is its own from then on."""
@@ -110,80 +50,6 @@ def start_in(group, start_proxy, backend, options, limit):
     wait_until(proxy.is_ready, 15, "the proxy to be ready")
     proxy.wait_metric("cgroup_memory_limit_bytes", limit)
     return proxy
-
-
-# --- hostile clients ------------------------------------------------------------------------------
-
-class Crowd:
-    """Connections that send without end and read nothing, driven by one thread."""
-
-    def __init__(self, address):
-        self.address = address
-        self.jobs = {}
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self.run)
-        self.n_sent = self.n_closed = 0
-
-    def add(self, begin, again, count):
-        """count connections that send `begin`, then `again` for ever."""
-        for _ in range(count):
-            with contextlib.suppress(OSError):
-                each = socket.create_connection(self.address, timeout=10)
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                each.setblocking(False)
-                self.jobs[each.fileno()] = [each, begin, again]
-
-    def run(self):
-        poller = select.epoll()
-        for number in self.jobs:
-            poller.register(number, select.EPOLLOUT | select.EPOLLHUP)
-        while not self.stopping.is_set() and self.jobs:
-            for number, _ in poller.poll(0.1):
-                job = self.jobs[number]
-                try:
-                    n = job[0].send(job[1][:1 << 16])
-                    self.n_sent += n
-                    job[1] = job[1][n:] or job[2]
-                    if not job[1]:
-                        poller.unregister(number)
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    poller.unregister(number)
-                    self.jobs.pop(number)[0].close()
-                    self.n_closed += 1
-        poller.close()
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopping.set()
-        self.thread.join()
-        for each, _, _ in self.jobs.values():
-            each.close()
-
-
-def hostile_mix(proxy):
-    """Everything that is known to take memory of a proxy."""
-    crowd = Crowd(proxy.address)
-    many = encode("GET", "big") * 20
-    crowd.add(many, many, 40)                                          # never reads
-    crowd.add(encode("SET", "x", b"v" * 100) * 500,
-              encode("SET", "x", b"v" * 100) * 500, 20)                # pipelines
-    for _ in range(20):                                                # half requests, big ones
-        crowd.add(b"*3\r\n$3\r\nSET\r\n$1\r\nh\r\n$30000000\r\n" + b"h" * 900000, b"h" * 65536, 1)
-    crowd.add(b"*100000\r\n$4\r\nMGET\r\n", b"$10\r\nkkkkkkkkkk\r\n" * 1000, 20)
-    crowd.add(encode("MULTI"), encode("SET", "q", b"q" * 10000), 20)   # MULTI without EXEC
-    crowd.add(encode("MONITOR"), b"", 10)
-    crowd.add(encode("SUBSCRIBE", "news"), b"", 20)
-    crowd.add(encode("PUBLISH", "news", b"n" * 5000), encode("PUBLISH", "news", b"n" * 5000), 5)
-    crowd.add(encode("HELLO", 3) + encode("CLIENT", "TRACKING", "ON"),
-              b"".join(encode("GET", f"t{i}") for i in range(2000)), 10)
-    crowd.add(encode("MGET", *["big"] * 50), encode("MGET", *["big"] * 50), 10)
-    crowd.add(b"", b"", 200)
-    return crowd
 
 
 @needs_real_memory
@@ -437,6 +303,33 @@ def test_clients_that_hold_the_most_are_closed(start_proxy, redis_server):
         assert metrics.get("client_closed_total", reason="memory") <= 2
         assert "client closed: memory" in proxy.log()
         set_budget(proxy, config, 0)
+
+
+@needs_real_memory
+def test_a_burst_of_requests_leaves_no_memory_behind(start_proxy, start_redis):
+    """They queue up on one link; when they have been answered, it gives back what they took."""
+    server = start_redis()
+    proxy = start_proxy(server.url(), {"threads": 1, "request-timeout": "60s",
+                                       "breaker": "off"})
+
+    def working():
+        metrics = proxy.metrics()
+        return metrics.get("allocated_bytes") - metrics.get("memory_bytes")
+
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(proxy.client(timeout=60)) for _ in range(10)]
+        for client in clients:
+            client.ok("SET", "k", "v")
+        before = working()
+        server.pause()
+        for number, client in enumerate(clients):
+            client.send(b"".join(encode("SET", f"{number}:{i}", b"v" * 60000) for i in range(60)))
+        wait_until(lambda: working() > before + 32 * MB, 20, "them to be queued")
+        server.resume()
+        for client in clients:
+            assert all(client.read() == b"+OK\r\n" for _ in range(60))
+        # But for 4 MB of buffers of each thread.
+        wait_until(lambda: working() < before + 12 * MB, 10, "the memory to come back")
 
 
 def test_one_slow_reader_slows_nobody_else(start_proxy, redis_server):

@@ -396,7 +396,10 @@ class Link:
             # A new connection promises nothing about what the former one saw.
             Link._number += 1
             self.name = f"{self._base}#{Link._number}"
-            self._client = self._make()
+            try:
+                self._client = self._make()
+            except RespError as error:  # more clients than are allowed
+                raise ConnectionRefusedError(str(error)) from None
         return self._client
 
     def ok(self, *args, routing_key=None):
@@ -442,13 +445,15 @@ class Workload:
 
     proxy: address to read from and to write to, or a list of several, which readers and writers take
     in turn. direct(): makes a client that goes around them.
+    prefixes: what the names of keys begin with, in turn: so several namespaces are at work.
     bound: seconds after which a foreign write must be seen. are_errors_allowed: faults are at work,
     an error reply or a lost connection is no anomaly.
     """
 
     def __init__(self, proxy, direct, *, bound, ops=ALL, n_keys=24, n_readers=3, n_proxy_writers=2,
                  n_direct_writers=1, are_errors_allowed=False, has_flushall=False,
-                 write_pause=0.002, seed=1, proxy_for_writes=None, client_timeout=6.0):
+                 write_pause=0.002, seed=1, proxy_for_writes=None, client_timeout=6.0,
+                 prefixes=(b"",)):
         self._proxies = proxy if isinstance(proxy, list) else [proxy]
         self._proxy_for_writes = proxy_for_writes
         self._direct = direct
@@ -463,6 +468,7 @@ class Workload:
         self._client_timeout = client_timeout
         self._seed = seed
         self._prefix = b"c%d" % random.Random().randrange(1 << 40)
+        self._prefixes = prefixes
         self._n_names = 0
         self._names_lock = threading.Lock()
         self.rollbacks = []
@@ -478,7 +484,8 @@ class Workload:
     def _new_key(self, is_hash):
         with self._names_lock:
             self._n_names += 1
-            return KeyHistory(b"%s:%d" % (self._prefix, self._n_names), is_hash)
+            return KeyHistory(b"%s%s:%d" % (self._prefixes[self._n_names % len(self._prefixes)],
+                                            self._prefix, self._n_names), is_hash)
 
     # Links
 
@@ -539,7 +546,8 @@ class Workload:
         try:
             expiring = op.run(link, key.name, value, rng)
         except LOST + (RespError,) as error:
-            self._retire(slot, key, begun, error, "write")
+            self._retire(slot, key, begun, error,
+                         "direct write" if link.proxy is NO_PROXY else "write")
             return False
         acked = now()
         expiry = None

@@ -63,10 +63,12 @@ class Proxy:
 
     options: {flag name: value}, later listeners as a list. config: sections of a configuration
     file. wait: "ready" (the backend can be reached), "alive" (it answers PING) or None.
+    command: what the daemon is started by, as ("prlimit", "--nofile=64"); it must exec. before_exec():
+    runs in the new process. stderr: a file or descriptor instead of the log file.
     """
 
     def __init__(self, directory, backend, options=None, *, config=None, env=None, threads=2,
-                 wait="ready"):
+                 wait="ready", command=(), before_exec=None, stderr=None):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.backend = backend
@@ -78,6 +80,9 @@ class Proxy:
         self.log_path = self.directory / f"proxy-{self.port}.log"
         self.config_path = self.directory / f"proxy-{self.port}.conf"
         self._env = env
+        self._command = list(command)
+        self._before_exec = before_exec
+        self._stderr = stderr
         self._wait = wait
         self._options = {"listen": [f"127.0.0.1:{self.port}"], "backend": backend,
                          "admin": f"{self.admin_address[0]}:{self.admin_address[1]}",
@@ -122,14 +127,20 @@ class Proxy:
             pytest.exit(f"{BINARY} is not built (make); NEARCACHED_BIN names another binary", 2)
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [BINARY, *self.arguments()], env=clean_environment(self._env), stdout=log,
-                stderr=log, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
+                [*self._command, BINARY, *self.arguments()], env=clean_environment(self._env),
+                stdout=log, stderr=log if self._stderr is None else self._stderr,
+                stdin=subprocess.DEVNULL, preexec_fn=self._in_child)
         LIVE.append(self)
         if self._wait == "ready":
             wait_until(self.is_ready, 15, "the proxy to be ready")
         elif self._wait == "alive":
             wait_until(self._is_alive, 15, "the proxy to answer PING")
         return self
+
+    def _in_child(self):
+        die_with_parent()
+        if self._before_exec is not None:
+            self._before_exec()
 
     def _assert_running(self):
         status = self.process.poll()
@@ -167,6 +178,14 @@ class Proxy:
     def wait_metric(self, name, at_least, seconds=10, **labels):
         return wait_until(lambda: self.metrics().get(name, **labels) >= at_least, seconds,
                           f"metric {name}{labels or ''} >= {at_least}")
+
+    def n_descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def cpu_seconds(self):
+        """User and system time so far, of all threads."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def rss_bytes(self):
         for line in pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines():

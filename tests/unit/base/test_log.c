@@ -1,7 +1,7 @@
 /*
  * test_log.c - proves of log.h and check.h: the exact shape of a line in both formats, levels, the
- * worker's number, quoting, bounded lines, dropped lines, limited bursts, and the last words of a
- * failed check
+ * worker's number, quoting, bounded lines, dropped lines, readers that stop, limited bursts, and
+ * the last words of a failed check
  */
 #include "base/log.h"
 
@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,6 +29,7 @@ static void capture(void)
     assert_int_equal(pipe2(log_pipe, O_NONBLOCK), 0);
     real_stderr = dup(STDERR_FILENO);
     dup2(log_pipe[1], STDERR_FILENO);
+    log_never_block();
 }
 
 /* Ends it. Returns what was logged, without the timestamp's changing part. */
@@ -35,6 +37,7 @@ static const char *logged(void)
 {
     dup2(real_stderr, STDERR_FILENO);
     close(real_stderr);
+    log_never_block();
     close(log_pipe[1]);
     const ssize_t n = read(log_pipe[0], captured, sizeof captured - 1);
     close(log_pipe[0]);
@@ -201,6 +204,125 @@ static void a_line_that_cannot_be_written_is_dropped_and_counted(void **state)
     assert_int_equal(log_dropped() - before, 2);
 }
 
+/* Everything that stderr takes; it blocks afterwards. */
+static void fill(int fd)
+{
+    const int flags = fcntl(fd, F_GETFL);
+    char block[512] = {0};
+
+    assert_int_equal(fcntl(fd, F_SETFL, flags | O_NONBLOCK), 0);
+    while (write(fd, block, sizeof block) > 0) {
+        /* until it is full */
+    }
+    assert_int_equal(fcntl(fd, F_SETFL, flags & ~O_NONBLOCK), 0);
+}
+
+/* Nobody reads what is logged; then somebody does. Should it block, the alarm ends the test. */
+static void check_never_blocks(int reader, int writer)
+{
+    const unsigned long before = log_dropped();
+    char text[4096];
+    ssize_t n;
+
+    real_stderr = dup(STDERR_FILENO);
+    dup2(writer, STDERR_FILENO);
+    fill(STDERR_FILENO);
+    log_never_block();
+    alarm(20);
+    for (unsigned i = 0; i < 100; i++) {
+        log_warn("x", "lost", NULL);
+    }
+    alarm(0);
+    assert_int_equal(log_dropped() - before, 100);
+    assert_int_equal(fcntl(reader, F_SETFL, fcntl(reader, F_GETFL) | O_NONBLOCK), 0);
+    while (read(reader, text, sizeof text) > 0) {
+        /* until it is empty */
+    }
+    log_warn("x", "comes", "n=%d", 1);
+    n = read(reader, text, sizeof text - 1);
+    dup2(real_stderr, STDERR_FILENO);
+    close(real_stderr);
+    log_never_block();
+    assert_true(n > 0);
+    text[n] = '\0';
+    assert_non_null(strstr(text, "msg=\"comes\" n=1\n"));
+    assert_int_equal(log_dropped() - before, 100);
+}
+
+static void nobody_reads_the_pipe(void **state)
+{
+    int fds[2];
+
+    (void)state;
+    assert_int_equal(pipe(fds), 0);
+    check_never_blocks(fds[0], fds[1]);
+    /* Whoever shares the open file does not find it changed. */
+    assert_int_equal(fcntl(fds[1], F_GETFL) & O_NONBLOCK, 0);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void nobody_reads_the_socket(void **state)
+{
+    int fds[2];
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    check_never_blocks(fds[0], fds[1]);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+/* As after a change of users: it cannot be opened once more. */
+static void nobody_reads_the_pipe_of_another_user(void **state)
+{
+    int fds[2];
+
+    (void)state;
+    assert_int_equal(pipe(fds), 0);
+    if (geteuid() == 0) {
+        assert_int_equal(seteuid(65534), 0);
+    }
+    check_never_blocks(fds[0], fds[1]);
+    if (getuid() == 0) {
+        assert_int_equal(seteuid(0), 0);
+    }
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void a_line_behind_one_that_was_cut_off_stands_alone(void **state)
+{
+    const unsigned long before = log_dropped();
+    char text[4096];
+    int fds[2], size = 4608;
+    ssize_t n, last = 0;
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    assert_int_equal(setsockopt(fds[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof size), 0);
+    real_stderr = dup(STDERR_FILENO);
+    dup2(fds[1], STDERR_FILENO);
+    log_never_block();
+    while (log_dropped() == before) {
+        log_warn("x", "many", NULL);
+    }
+    assert_int_equal(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
+    while ((n = read(fds[0], text, sizeof text)) > 0) {
+        last = text[n - 1];
+    }
+    log_warn("x", "alone", NULL);
+    n = read(fds[0], text, sizeof text - 1);
+    dup2(real_stderr, STDERR_FILENO);
+    close(real_stderr);
+    log_never_block();
+    assert_true(n > 0);
+    text[n] = '\0';
+    assert_int_equal(text[0], last == '\n' ? 't' : '\n');
+    close(fds[0]);
+    close(fds[1]);
+}
+
 static void a_burst_is_limited_and_its_rest_counted(void **state)
 {
     struct log_limit limit = {0};
@@ -254,6 +376,10 @@ int main(void)
         cmocka_unit_test(foreign_bytes_never_break_a_line),
         cmocka_unit_test(long_lines_lose_whole_fields_and_say_so),
         cmocka_unit_test(a_line_that_cannot_be_written_is_dropped_and_counted),
+        cmocka_unit_test(nobody_reads_the_pipe),
+        cmocka_unit_test(nobody_reads_the_socket),
+        cmocka_unit_test(nobody_reads_the_pipe_of_another_user),
+        cmocka_unit_test(a_line_behind_one_that_was_cut_off_stands_alone),
         cmocka_unit_test(a_burst_is_limited_and_its_rest_counted),
         cmocka_unit_test(a_failed_check_says_where_and_aborts),
     };
