@@ -8,7 +8,7 @@ rules count for writes through proxies, as in ttl, and nothing is dropped for no
 import pytest
 
 from harness.resp import RespError, encode
-from harness.servers import key_slot
+from harness.servers import RedisCluster, key_slot
 from harness.waiting import wait_until
 
 from test_bus import (CHANNEL, GROUP, KEY, _origins, bus_info, fill, is_kept, message, record)
@@ -173,11 +173,15 @@ def test_scope_all_removes_in_the_database_of_the_url(fleet, start_proxy, start_
 
 
 @pytest.mark.parametrize("mode", ["ttl", "pubsub"])
-def test_a_write_under_way_when_the_first_relation_is_made(start_proxy, cluster, mode):
+def test_a_write_under_way_when_the_first_relation_is_made(start_proxy, tmp_path, request, mode):
     """
     Its node is paused, the ledger's is not: the write is executed behind the read of what is derived,
     and is answered when the process has long known of the relation.
     """
+    # Nobody takes over from a node that is paused for long.
+    cluster = RedisCluster(tmp_path / "cluster", masters=3, node_timeout_ms=120000)
+    request.addfinalizer(cluster.stop)
+    cluster.start()
     slow = cluster.masters()[0]
     names = [f"user:{i}" for i in range(2000)]
     # Of whatever group: the ledger's registries are spread over all slots.
