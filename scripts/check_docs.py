@@ -120,10 +120,24 @@ def check_selectors(metrics):
                 known = labels.get(name, {}).get(label, set())
                 if known is not None and not set(values.split("|")) <= known:
                     problem(f"{where}: {name} has no {label}={values}")
-        for name, text in re.findall(r"`(nearcached_\w+)` by ((?:`(?!nearcached)\w+`(?:, | and )?)+)", line):
+        for name, text in re.findall(r"`(nearcached_\w+)` by "
+                                     r"((?:`(?!nearcached)\w+`(?:, | and )?)+)", line):
             for label in re.findall(r"`(\w+)`", text):
                 if label not in labels.get(name, {}):
                     problem(f"{where}: {name} has no label {label}")
+
+
+def check_reasons(metrics):
+    """A page that explains the values of a label explains all of them."""
+    labels = labels_of(metrics)
+    for page, name, label in (("metrics.md", "nearcached_misses_total", "reason"),
+                              ("operations.md", "nearcached_invalidations_total", "reason"),
+                              ("runbook.md", "nearcached_errors_total", "kind"),
+                              ("coherence.md", "nearcached_bus_gaps_total", "cause")):
+        text = (ROOT / "docs" / page).read_text().split("<!-- generated", 1)[0]
+        for value in sorted(labels[name][label]):
+            if f"`{value}`" not in text:
+                problem(f"docs/{page}: explains {name}, but not {label}={value}")
 
 
 def names_in_sources():
@@ -251,6 +265,7 @@ def main():
     check_conf(options)
     check_prose(options, metrics)
     check_selectors(metrics)
+    check_reasons(metrics)
     check_backticks(options, metrics, words)
     check_commands()
     check_terminal_view()
