@@ -14,8 +14,9 @@ OTHER_FLAGS = {"config", "test", "describe", "version", "help"}
 # Told apart from options by the configuration's loader; read by nearcached-top.
 OTHER_VARIABLES = {"NEARCACHED_CONFIG", "NEARCACHED_TOKEN"}
 # Names in backticks that look like ours: of Redis, Prometheus, twemproxy, and of data.
-OTHER_NAMES = {"maxmemory-policy", "notify-keyspace-events", "tracking-table-max-keys",
-               "tls-replication", "container_cpu_cfs_throttled_seconds_total"}
+OTHER_NAMES = {"maxmemory-clients", "maxmemory-policy", "notify-keyspace-events",
+               "tracking-table-max-keys", "tls-replication",
+               "container_cpu_cfs_throttled_seconds_total"}
 # Whose members have such names as well: /v1/ as JSON.
 STATUS_PAGE = "docs/status.md"
 
