@@ -296,7 +296,7 @@ lint-fast:
 
 # Each of these tools is used where it is installed; who lacks one is told so.
 lint-slow:
-	$(say) LINT 'format, shell scripts, systemd unit'
+	$(say) LINT 'format, shell scripts, manual pages, systemd unit'
 	$(Q)scripts/lint_tools.sh '$(SHELL_FILES)' $(C_FILES)
 
 docs: ## bring the generated parts of docs/ up to date
