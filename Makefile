@@ -289,14 +289,14 @@ lint: lint-fast lint-slow ## documents against tables, layers, style, format, sh
 
 lint-fast:
 	$(say) LINT 'documents, layers, style'
-	$(Q)status=0; for check in check_docs.py 'gen_commands_doc.py --check' \
+	$(Q)status=0; for check in check_docs.py check_links.py 'gen_commands_doc.py --check' \
 	    'gen_dashboard.py --check' lint_layers.py check_style.py; do \
 	    $(PYTHON) -B scripts/$$check || status=1; \
 	done; exit $$status
 
 # Each of these tools is used where it is installed; who lacks one is told so.
 lint-slow:
-	$(say) LINT 'format, shell scripts, systemd unit'
+	$(say) LINT 'format, shell scripts, manual pages, systemd unit'
 	$(Q)scripts/lint_tools.sh '$(SHELL_FILES)' $(C_FILES)
 
 docs: ## bring the generated parts of docs/ up to date

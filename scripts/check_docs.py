@@ -11,8 +11,14 @@ from gen_docs import ROOT
 
 # Flags that are no options (config/arguments.c).
 OTHER_FLAGS = {"config", "test", "describe", "version", "help"}
-# Told apart from options by the configuration's loader.
-OTHER_VARIABLES = {"NEARCACHED_CONFIG"}
+# Told apart from options by the configuration's loader; read by nearcached-top.
+OTHER_VARIABLES = {"NEARCACHED_CONFIG", "NEARCACHED_TOKEN"}
+# Names in backticks that look like ours: of Redis, Prometheus, twemproxy, and of data.
+OTHER_NAMES = {"maxmemory-clients", "maxmemory-policy", "notify-keyspace-events",
+               "tracking-table-max-keys", "tls-replication",
+               "container_cpu_cfs_throttled_seconds_total"}
+# Whose members have such names as well: /v1/ as JSON.
+STATUS_PAGE = "docs/status.md"
 
 problems = []
 
@@ -78,6 +84,121 @@ def check_conf(options):
             problem(f"conf/nearcached.conf: {name} of [{section}] is missing")
 
 
+def prose():
+    """(page, where, line) of all that people read."""
+    pages = [ROOT / "README.md", ROOT / "demo/README.md", *sorted((ROOT / "docs").glob("*.md")),
+             *sorted((ROOT / "docs").glob("*.[1-8]"))]
+    for page in pages:
+        name = str(page.relative_to(ROOT))
+        for number, line in enumerate(page.read_text().replace("\\-", "-").splitlines(), 1):
+            yield name, f"{name}:{number}", line
+
+
+def labels_of(metrics):
+    """By metric, its labels with the values that the table has, or None where it has none."""
+    found = {}
+    for metric in metrics:
+        labels = {"namespace": None} if metric.is_by_namespace else {}
+        for text in metric.labels:
+            for label, value in re.findall(r'(\w+)(?:="([^"]*)")?(?:,|$)', text):
+                if value and label in labels:
+                    labels[label].add(value)
+                else:
+                    labels[label] = {value} if value else None
+        if metric.kind == "histogram":
+            for suffix in ("_bucket", "_sum", "_count"):
+                found[metric.name + suffix] = {**labels, "le": None}
+        found[metric.name] = labels
+    return found
+
+
+def check_selectors(metrics):
+    """`metric{label="value"}`, and "`metric` by `label`"."""
+    labels = labels_of(metrics)
+    for _, where, line in prose():
+        for name, selector in re.findall(r"\b(nearcached_\w+)\{([^}]*)\}", line):
+            for label, values in re.findall(r'(\w+)=~?"([^"]*)"', selector):
+                known = labels.get(name, {}).get(label, set())
+                if known is not None and not set(values.split("|")) <= known:
+                    problem(f"{where}: {name} has no {label}={values}")
+        for name, text in re.findall(r"`(nearcached_\w+)` by "
+                                     r"((?:`(?!nearcached)\w+`(?:, | and )?)+)", line):
+            for label in re.findall(r"`(\w+)`", text):
+                if label not in labels.get(name, {}):
+                    problem(f"{where}: {name} has no label {label}")
+
+
+def check_reasons(metrics):
+    """A page that explains the values of a label explains all of them."""
+    labels = labels_of(metrics)
+    for page, name, label in (("metrics.md", "nearcached_misses_total", "reason"),
+                              ("operations.md", "nearcached_invalidations_total", "reason"),
+                              ("runbook.md", "nearcached_errors_total", "kind"),
+                              ("coherence.md", "nearcached_bus_gaps_total", "cause")):
+        text = (ROOT / "docs" / page).read_text().split("<!-- generated", 1)[0]
+        for value in sorted(labels[name][label]):
+            if f"`{value}`" not in text:
+                problem(f"docs/{page}: explains {name}, but not {label}={value}")
+
+
+def names_in_sources():
+    """What stands in quotation marks somewhere: labels, fields of replies, reasons, rules of the
+    model."""
+    text = "\n".join(path.read_text() for folder in ("src", "tests/model")
+                     for path in sorted((ROOT / folder).rglob("*.[ch]"))
+                     + sorted((ROOT / folder).rglob("*.def")))
+    return {name for quoted in re.findall(r'"((?:[^"\\\n]|\\.)*)"', text)
+            for name in re.findall(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)+", quoted)}
+
+
+def check_backticks(options, metrics, words):
+    """Options, with the value that is set, and names of metrics without what goes before them."""
+    by_name = {o.spelling: o for o in options}
+    known = names_in_sources() | OTHER_NAMES | set(by_name) | {"nearcached-top"}
+    known |= {m.name for m in metrics}
+    rules = (ROOT / "conf/prometheus/nearcached.rules.yml").read_text()
+    known |= set(re.findall(r"record: (\w+)", rules))
+    # A column for those of another program.
+    foreign = re.compile(r"^\| `[^`]*`(?:, `[^`]*`)* \|.*\|$")
+    for page, where, line in prose():
+        if page == "docs/migration.md" and foreign.match(line):
+            line = line.split("|", 2)[2]
+        for name in re.findall(r"`([a-z][a-z0-9]*(?:-[a-z0-9]+)+)`", line):
+            if name not in known:
+                problem(f"{where}: no option or name {name}")
+        for name in re.findall(r"`(\w+_(?:total|seconds|bytes|rate|ratio))\b", line):
+            if name not in known and page != STATUS_PAGE:
+                problem(f"{where}: no metric or rule {name}")
+        for name, value in re.findall(r"`([a-z][a-z0-9]*(?:-[a-z0-9]+)*) = ([^`]*)`", line):
+            option = by_name.get(name)
+            if option is None:
+                problem(f"{where}: no option {name}")
+            elif option.kind.startswith("ENUM_") and value not in words[option.kind[5:]].split():
+                problem(f"{where}: {name} is never {value}")
+            elif option.kind == "BOOL" and value not in ("on", "off"):
+                problem(f"{where}: {name} is on or off, not {value}")
+
+
+def check_commands():
+    """CACHE and its subcommands, as `CACHE HELP` has them."""
+    source = (ROOT / "src/admin/cache_command.c").read_text()
+    known = set(re.findall(r'^    \{"([A-Z]+)", ', source, re.MULTILINE))
+    for _, where, line in prose():
+        for name in re.findall(r"(?:`|-p 6380 )CACHE ([A-Z]+)\b", line):
+            if name not in known:
+                problem(f"{where}: no command CACHE {name}")
+
+
+def check_terminal_view():
+    """The flags of nearcached-top and its manual page."""
+    source = (ROOT / "src/top/main.c").read_text()
+    flags = set(re.findall(r'\{"([a-z-]+)", (?:required|no)_argument', source))
+    page = (ROOT / "docs/nearcached-top.1").read_text().replace("\\-", "-")
+    told = set(re.findall(r"--([a-z][a-z-]*)", page))
+    for flag in sorted(flags ^ told):
+        problem(f"docs/nearcached-top.1: --{flag} is not in both, the page and src/top/main.c")
+
+
 def check_prose(options, metrics):
     """Names in the README and in docs/ exist."""
     flags = {o.spelling for o in options if o.section not in gen_docs.REPEATED} | OTHER_FLAGS
@@ -87,28 +208,22 @@ def check_prose(options, metrics):
     for metric in metrics:
         if metric.kind == "histogram":
             names |= {metric.name + suffix for suffix in ("_bucket", "_sum", "_count")}
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),
-             *sorted((ROOT / "docs").glob("*.[58]"))]
-    for page in pages:
-        if not page.exists():
-            continue
-        for number, line in enumerate(page.read_text().replace("\\-", "-").splitlines(), 1):
-            where = f"{page.relative_to(ROOT)}:{number}"
-            for name in re.findall(r"\bnearcached_[a-z0-9_]+\b(?!\*)", line):
-                if name not in names:
-                    problem(f"{where}: no metric {name}")
-            for name in re.findall(r"\bNEARCACHED_[A-Z0-9_]+\b", line):
-                if name not in variables:
-                    problem(f"{where}: no variable {name}")
-            # Flags of other programs stand in the same pages: only those of a command line of the
-            # daemon, and those that are named alone, are ours.
-            ours = re.findall(r"`(--[a-z][a-z-]*)[^`]*`", line)
-            command = re.search(r"\bnearcached (--?[a-z].*)", line)
-            if command:
-                ours += re.findall(r"(?<!\S)(--[a-z][a-z-]*)", command.group(1).split("`")[0])
-            for flag in ours:
-                if flag[2:] not in flags:
-                    problem(f"{where}: no flag {flag}")
+    for page, where, line in prose():
+        for name in re.findall(r"\bnearcached_[a-z0-9_]+\b(?!\*)", line):
+            if name not in names:
+                problem(f"{where}: no metric {name}")
+        for name in re.findall(r"\bNEARCACHED_[A-Z0-9_]+\b", line):
+            if name not in variables:
+                problem(f"{where}: no variable {name}")
+        # Flags of other programs stand in the same pages: only those of a command line of the
+        # daemon, and those that are named alone, are ours.
+        ours = re.findall(r"`(--[a-z][a-z-]*)[^`]*`", line)
+        command = re.search(r"\bnearcached (--?[a-z].*)", line)
+        if command:
+            ours += re.findall(r"(?<!\S)(--[a-z][a-z-]*)", command.group(1).split("`")[0])
+        for flag in ours:
+            if flag[2:] not in flags and not page.startswith("demo/"):
+                problem(f"{where}: no flag {flag}")
 
 
 def tests_that_exist():
@@ -143,12 +258,18 @@ def check_tests():
 
 
 def main():
-    options, _ = gen_docs.read_options()
+    options, words = gen_docs.read_options()
+    metrics = gen_docs.read_metrics()
     check_tests()
     check_names(options)
     check_metric_lines()
     check_conf(options)
-    check_prose(options, gen_docs.read_metrics())
+    check_prose(options, metrics)
+    check_selectors(metrics)
+    check_reasons(metrics)
+    check_backticks(options, metrics, words)
+    check_commands()
+    check_terminal_view()
     for name in gen_docs.PAGES:
         old, new = gen_docs.regenerated(name)
         if old != new:

@@ -23,6 +23,12 @@ fi
 if have shellcheck; then
     shellcheck "${shell_files[@]}" || status=1
 fi
+if have groff; then
+    # It warns, and ends with 0 all the same.
+    if groff -ww -man -Tutf8 -z docs/*.[1-8] 2>&1 | grep .; then
+        status=1
+    fi
+fi
 if have systemd-analyze; then
     # The program need not be installed where the unit is checked.
     scratch=$(mktemp -d)

@@ -88,8 +88,9 @@ nearcached is on 127.0.0.1:$port. Try, in another terminal:
     redis-cli -p $port get greeting         # answered from memory
     redis-cli -p $port info nearcached
     curl -s 127.0.0.1:$admin/metrics | grep -E 'nearcached_(hits|misses)_total'
+    ${binary}-top 127.0.0.1:$admin        # the same in a terminal; q ends it
 
-Ctrl-C ends everything that was started here.
+and http://127.0.0.1:$admin/ in a browser. Ctrl-C ends everything that was started here.
 
 TEXT
 }

@@ -272,6 +272,7 @@ static void add_process(struct gather *gather)
     facts->is_backend_away = atomic_load_explicit(&proxy->is_away, memory_order_relaxed);
     facts->n_ledger_operations = atomic_load_explicit(&proxy->fleet.n_ledger_operations,
                                                       memory_order_relaxed);
+    facts->is_bus_enabled = proxy->config->bus;
     facts->is_bus_up = bus_is_up(proxy->fleet.bus);
     facts->n_bus_peers = bus_count_peers(proxy->fleet.bus);
     event_sources_count(proxy->fleet.event_sources, &facts->n_event_sources_up,

@@ -56,7 +56,7 @@ struct metrics_facts {
     unsigned n_leased_taken, n_leased_idle, n_blocked, n_trackers, n_tracked_keys, n_large;
     unsigned n_links_up, n_links_down, n_nodes, n_bus_peers;
     unsigned n_breakers[3]; /* nodes, by enum breaker_state */
-    bool is_tracking, is_ready, is_dry_run, is_bus_up, is_backend_away;
+    bool is_tracking, is_ready, is_dry_run, is_bus_enabled, is_bus_up, is_backend_away;
     struct coherence_state state; /* the counts of links and nodes by mode */
     unsigned n_audits;            /* under way */
     unsigned n_event_patterns, n_event_sources_up, n_event_sources_down;

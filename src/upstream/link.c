@@ -246,11 +246,14 @@ void link_shut(struct link *link)
 
 void link_fini(struct link *link)
 {
-    if (link->state == LINK_UP && link->events != NULL) {
+    const bool was_up = link->state == LINK_UP;
+
+    /* As in go_down: who is told finds the link down, and connects it no more. */
+    link->state = LINK_DOWN;
+    link->retry_at_us = link->down_at_us = INT64_MAX;
+    if (was_up && link->events != NULL) {
         link->events->on_down(link);
     }
-    link->state = LINK_DOWN;
-    link->retry_at_us = INT64_MAX;
     snprintf(link->error, sizeof(link->error), "the node left the map");
     lose_operations(link, false);
     reset_connection(link);

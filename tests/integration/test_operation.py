@@ -495,6 +495,18 @@ def test_a_second_signal_ends_at_once(start_proxy, start_redis):
     server.resume()
 
 
+def test_an_end_in_peace_warns_of_nothing(start_proxy, redis_server):
+    proxy = start_proxy(redis_server.url())
+    with proxy.client() as client:
+        client.ok("SET", "k", "v")
+        assert client.ask("GET", "k") == b"$1\r\nv\r\n"
+    proxy.signal(signal.SIGTERM)
+    assert proxy.wait_exit() == 0
+    end = proxy.log().split('msg="told to stop"')[1]
+    assert 'msg="stopped"' in end
+    assert "level=warn" not in end and "level=error" not in end, end
+
+
 def test_idle_clients_do_not_hold_up_the_end(start_proxy, redis_server):
     proxy = start_proxy(redis_server.url(), {"drain-timeout": "60s"})
     clients = [proxy.client() for _ in range(20)]
