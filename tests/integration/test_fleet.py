@@ -151,7 +151,7 @@ class Fleet:
 
     def _wait_for_replica(self, node):
         wait_until(lambda: node.info("replication")["role"] == "slave"
-                   and node.info("replication")["master_link_status"] == "up", 30,
+                   and node.info("replication")["master_link_status"] == "up", 90,
                    "the former master to follow the new one")
 
     # The run
