@@ -37,11 +37,9 @@ enum account_family account_family_of(const struct command *command)
 
 /* ---- outcomes ---- */
 
-/* It waits for tier 1, or some of its parts do. */
 static bool is_miss(const struct request *request)
 {
-    return request->kind == REQUEST_CACHED ||
-           (request->kind == REQUEST_GROUP && request->counts_cached);
+    return request->kind == REQUEST_CACHED || request->outcome == OUTCOME_MISS;
 }
 
 static enum ns_metric metric_of(const struct request *request)
@@ -56,8 +54,24 @@ static enum ns_metric metric_of(const struct request *request)
     if (is_miss(request)) {
         return NS_METRIC_requests_miss;
     }
-    return request->is_bypass ? NS_METRIC_requests_bypass
-                              : relayed[account_family_of(request->command)];
+    switch ((enum request_outcome)request->outcome) {
+    case OUTCOME_HIT:
+        return NS_METRIC_requests_hit;
+    case OUTCOME_STALE:
+        return NS_METRIC_requests_stale;
+    case OUTCOME_BYPASS:
+        return NS_METRIC_requests_bypass;
+    case OUTCOME_OF_KIND:
+    case OUTCOME_MISS:
+        break;
+    }
+    return relayed[account_family_of(request->command)];
+}
+
+/* Its parts have been counted and timed where they were found. */
+static bool is_from_tier_1(const struct request *request)
+{
+    return request->outcome == OUTCOME_HIT || request->outcome == OUTCOME_STALE;
 }
 
 void account_done(const struct request *request)
@@ -67,10 +81,13 @@ void account_done(const struct request *request)
     if (request->kind == REQUEST_LOCAL) {
         return;
     }
+    stats_ns_add(request->ns, metric_of(request), 1);
+    if (is_from_tier_1(request)) {
+        return;
+    }
     stats_ns_observe(request->ns,
                      is_miss(request) ? NS_HISTOGRAM_latency_miss : NS_HISTOGRAM_latency_relayed,
                      took_us, 1);
-    stats_ns_add(request->ns, metric_of(request), 1);
     slow_log_note(request, took_us, is_miss(request));
 }
 

@@ -227,6 +227,14 @@ static struct request *queue_relayed(struct session *session, const struct dispa
     return request;
 }
 
+/* That tier 1 would look up, were its namespace cached. EXISTS is that of one key. */
+static bool is_cacheable(const struct command *command, unsigned n_keys)
+{
+    return command != NULL && (command->class == CLASS_CACHED_READ ||
+                               (command->class == CLASS_SPLIT_READ && command->merge == MERGE_SUM &&
+                                (command->flags & COMMAND_BY_KEY) != 0 && n_keys == 1));
+}
+
 /* The first one's namespace is what it is counted under. */
 static void set_keys(struct request *request, const struct dispatch_call *call,
                      const struct dispatch_route *route)
@@ -245,8 +253,10 @@ static void set_keys(struct request *request, const struct dispatch_call *call,
     request->key_hash = route->first_hash;
     request->has_one_key = route->keys.n == 1;
     request->ns = ns->id;
-    request->is_bypass = !ns->cache && request->command != NULL &&
-                         request->command->class == CLASS_CACHED_READ;
+    if (!ns->cache && is_cacheable(request->command, route->keys.n)) {
+        request->outcome = OUTCOME_BYPASS;
+        stats_ns_add(ns->id, NS_METRIC_misses_bypass, 1);
+    }
 }
 
 static enum verdict relay_by(struct session *session, const struct dispatch_call *call,

@@ -130,9 +130,13 @@ void dry_look_up(struct session *session, const struct read_call *read)
 {
     struct front *front = session->front;
     const struct cache_query query = query_of(front, read, session->scope, session->active_at_us);
+    const struct config_namespace *ns = config_namespace_of(front->config, read->key);
     bool is_hit = false;
 
-    if (!config_namespace_of(front->config, read->key)->cache || read->key.len > CACHE_KEY_MAX) {
+    if (!ns->cache) {
+        stats_ns_add(ns->id, NS_METRIC_misses_bypass, 1);
+    }
+    if (!ns->cache || read->key.len > CACHE_KEY_MAX) {
         return;
     }
     if (!is_behind_relayed(session, read)) {
@@ -240,9 +244,7 @@ enum verdict dry_dispatch(struct session *session, const struct dispatch_call *c
     bool is_hit;
 
     if (!ns->cache) {
-        verdict = dispatch_relay(session, call);
-        stats_ns_add(ns->id, NS_METRIC_misses_bypass, verdict == VERDICT_TAKEN);
-        return verdict;
+        return dispatch_relay(session, call);
     }
     if (is_behind_relayed(session, read)) {
         verdict = dispatch_relay(session, call);

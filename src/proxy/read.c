@@ -491,6 +491,13 @@ static struct miss_client *misses_of(struct session *session)
     return session->misses;
 }
 
+/* Who is not shown what expires soon missed it, as if it had expired. */
+static void note_early(const struct read_call *read, uint8_t ns)
+{
+    stats_ns_add(ns, NS_METRIC_misses_expired, 1);
+    note_miss(read, true);
+}
+
 /*
  * A key with a lease is about to expire at the backend: this reader is perhaps told that it is
  * missing, so that it computes the value while the others go on being served.
@@ -536,9 +543,11 @@ static bool take_early(struct session *session, const struct dispatch_call *call
     switch (miss_leases_take_early(coherence, &request->waiter, &subject,
                                    query->now_us + hit->left_us)) {
     case MISS_PASS:
+        note_early(read, ns->id);
         on_answer(&request->waiter, COHERENCE_MISSING, BYTES("_\r\n"), CACHE_RESP3);
         return true;
     case MISS_HELD:
+        note_early(read, ns->id);
         return true;
     case MISS_AGAIN:
         break;
@@ -617,16 +626,13 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     struct cache_hit hit;
     enum coherence_refusal refusal;
     enum cache_outcome outcome;
-    enum verdict verdict;
     int64_t left_us;
 
     if (dry_is_on(session->front)) {
         return dry_dispatch(session, call, read);
     }
     if (!ns->cache) {
-        verdict = dispatch_relay(session, call);
-        stats_ns_add(ns->id, NS_METRIC_misses_bypass, verdict == VERDICT_TAKEN);
-        return verdict;
+        return dispatch_relay(session, call);
     }
     if (NC_UNLIKELY(ns->stale_if_error_ms > 0) && order->may_hit && session->identity == NULL &&
         is_away(session->front, read) &&
@@ -669,13 +675,32 @@ static enum verdict miss_for_session(struct session *session, const struct dispa
     return relay_miss(session, call, read, ns->id, relayed_miss_metric(refusal, miss));
 }
 
-void read_note_order(const struct session *session, const struct read_call *read, bool is_behind)
+void read_note_guard(const struct session *session, struct bytes key)
+{
+    const struct config_namespace *ns = config_namespace_of(session->front->config, key);
+
+    if (ns->cache) {
+        stats_ns_add(ns->id, NS_METRIC_misses_guard, 1);
+    }
+}
+
+static void note_order(const struct config_namespace *ns)
+{
+    if (ns->cache) {
+        stats_ns_add(ns->id, NS_METRIC_misses_order, 1);
+    }
+}
+
+bool read_note_apart(const struct session *session, const struct read_call *read, bool is_behind)
 {
     const struct config_namespace *ns = config_namespace_of(session->front->config, read->key);
 
-    if (is_behind && ns->cache) {
-        stats_ns_add(ns->id, NS_METRIC_misses_order, 1);
+    if (!ns->cache) {
+        stats_ns_add(ns->id, NS_METRIC_misses_bypass, 1);
+    } else if (is_behind) {
+        note_order(ns);
     }
+    return !ns->cache;
 }
 
 enum verdict read_dispatch(struct session *session, const struct dispatch_call *call)
@@ -697,7 +722,9 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
         }
         const enum verdict verdict = dispatch_relay(session, call);
         /* Where it has to wait it comes here again. */
-        read_note_order(session, &read, verdict == VERDICT_TAKEN);
+        if (verdict == VERDICT_TAKEN) {
+            note_order(config_namespace_of(front->config, read.key));
+        }
         return verdict;
     }
     if (dispatch_conflicts(session, read.hash, session->cached_mask, true)) {
@@ -732,8 +759,10 @@ enum verdict read_dispatch(struct session *session, const struct dispatch_call *
 
 /* ---- parts of MGET and EXISTS ---- */
 
-static void take_part_hit(struct request *request, const struct cache_hit *hit)
+static void take_part_hit(struct request *request, const struct cache_hit *hit,
+                          enum request_outcome outcome)
 {
+    request->outcome = (uint8_t)outcome;
     if (!copy_hit(request->front, &request->reply.tail, hit, request->proto, DOWNGRADE_PLAIN)) {
         group_part_failed(request);
     }
@@ -758,6 +787,7 @@ bool read_part(struct group *group, struct session *session, const struct read_c
     if (!ns->cache || read->key.len > CACHE_KEY_MAX) {
         return false;
     }
+    hit.miss = CACHE_COLD;
     buffer_init(&frame);
     error = resp_write_request(&frame, argv, 2);
     request = group_add(group, REQUEST_CACHED, read->command);
@@ -775,7 +805,7 @@ bool read_part(struct group *group, struct session *session, const struct read_c
     if (NC_UNLIKELY(ns->stale_if_error_ms > 0) && request->identity == NULL && !dry_is_on(front) &&
         is_away(front, read) &&
         find_stale(front, read, cache_scope(0, request->db), &hit, &left_us)) {
-        take_part_hit(request, &hit);
+        take_part_hit(request, &hit, OUTCOME_STALE);
         return true;
     }
     outcome = look_up(request, read, &order, &hit, &refusal);
@@ -784,7 +814,7 @@ bool read_part(struct group *group, struct session *session, const struct read_c
         count_hit(front, &hit);
         front->hits.n_parts[hit.ns]++;
         hot_keys_note(HOT_REQUESTS, read->hash, read->key, 1);
-        take_part_hit(request, &hit);
+        take_part_hit(request, &hit, OUTCOME_HIT);
         return true;
     case CACHE_JOINED:
     case CACHE_BEGUN:
@@ -795,7 +825,7 @@ bool read_part(struct group *group, struct session *session, const struct read_c
     case CACHE_RELAY:
         break;
     }
-    stats_ns_add(ns->id, relayed_miss_metric(refusal, CACHE_COLD), 1);
+    stats_ns_add(ns->id, relayed_miss_metric(refusal, (enum cache_miss)hit.miss), 1);
     note_miss(read, false);
     group_drop_last(group);
     return false;
@@ -985,7 +1015,7 @@ void read_again(struct request *request)
     const char *error;
 
     if (!request->is_part && request->session == NULL) {
-        request_free(request);
+        request_drop(request);
         return;
     }
     buffer_init(&frame);

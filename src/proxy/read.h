@@ -33,8 +33,11 @@ void read_settle_hits(struct front *front, bool do_count);
 /* All hits since the last call took this long: a batch shares one reading of the clock. */
 void read_observe_hits(struct front *front, int64_t took_us);
 
-/* A key that waits behind a relayed request of its session is a miss, as far as it is cached. */
-void read_note_order(const struct session *session, const struct read_call *read, bool is_behind);
+/* Counts a key of a split read that is no part of its own, if it is one: its namespace is not
+ * cached (true), or it waits behind a relayed request of its session. */
+bool read_note_apart(const struct session *session, const struct read_call *read, bool is_behind);
+/* The key was refused: a limit, or memory pressure. */
+void read_note_guard(const struct session *session, struct bytes key);
 /* A part of a split read: hit, join or begin; false: relay it with its slot's other keys. */
 bool read_part(struct group *group, struct session *session, const struct read_call *read,
                unsigned *part);

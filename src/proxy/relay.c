@@ -532,7 +532,7 @@ static void resend(struct request *request)
 
     if (!request->is_part && request->session == NULL) {
         /* The client left before its request was accepted anywhere. */
-        request_free(request);
+        request_drop(request);
         return;
     }
     frame = mem_try_alloc(len);

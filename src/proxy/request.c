@@ -257,12 +257,12 @@ void request_take_part(struct request *request, struct bytes part)
         keep_for_group(request, part);
         return;
     }
+    if (session == NULL || request->is_muted) {
+        return;
+    }
     if (!request->has_reply) {
         request->has_reply = true;
         account_reply(request->command, part);
-    }
-    if (session == NULL || request->is_muted) {
-        return;
     }
     if (session->first == request && !request->is_held) {
         if (outq_append(&session->out, part) != 0) {
@@ -357,6 +357,14 @@ void session_advance(struct session *session)
     }
 }
 
+void request_drop(struct request *request)
+{
+    if (!request->is_done) {
+        account_done(request);
+    }
+    request_free(request);
+}
+
 void request_orphan(struct request *request)
 {
     uncount(request);
@@ -366,7 +374,7 @@ void request_orphan(struct request *request)
     request->is_held = false;
     if (miss_leases_leave(&request->front->coherence, &request->waiter.miss) || request->is_done ||
         request->awaits_turn) {
-        request_free(request);
+        request_drop(request);
     } else if (large_is_alone(request)) {
         /* The rest of the reply is for nobody. */
         link_shut(request->on_link);

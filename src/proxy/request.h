@@ -17,6 +17,15 @@ struct shadow;
 
 #define REQUEST_BRIEF_MAX 224u
 
+/* As what it is counted when it is done; see account.h. */
+enum request_outcome {
+    OUTCOME_OF_KIND, /* cached: a miss; else relayed */
+    OUTCOME_HIT,     /* all its keys were, while it waited for what is before it */
+    OUTCOME_STALE,
+    OUTCOME_MISS,
+    OUTCOME_BYPASS /* a read of a namespace that is not cached */
+};
+
 enum request_kind { REQUEST_LOCAL, REQUEST_CACHED, REQUEST_RELAYED, REQUEST_GROUP };
 
 /* Look the read up anew, read it uncached, or send it again to whoever owns its slot. */
@@ -76,7 +85,7 @@ struct request {
     bool is_dry;              /* tier 1 would have answered it: its reply drops nothing */
     bool counts_apart;        /* in its session's n_apart */
     bool counts_large;        /* in the proxy's n_large */
-    bool is_bypass;           /* a read of a namespace that is not cached */
+    uint8_t outcome;          /* enum request_outcome */
     bool has_reply;           /* some of it was taken */
     bool awaits_turn;         /* goes to the retry list when it heads the queue */
     uint8_t again;            /* enum request_again: what the retry list does with it */
@@ -139,6 +148,8 @@ void request_fail(struct request *request, const char *format, ...) NC_PRINTF(2,
 void session_advance(struct session *session);
 /* The client is gone: the request lives on until it is answered. */
 void request_orphan(struct request *request);
+/* Its client left, and nobody works on it any more: counted, if it was not, and freed. */
+void request_drop(struct request *request);
 void request_free(struct request *request);
 void front_free_spare_requests(struct front *front);
 

@@ -272,8 +272,23 @@ static bool may_begin_now(const struct split *split)
     return true;
 }
 
+/* What became of the keys so far. */
+struct tally {
+    unsigned n_asked;    /* the backend is asked for them, by the client's command */
+    unsigned n_bypassed; /* of these */
+    unsigned n_cached;
+    unsigned n_hits, n_stale; /* of these */
+};
+
+static void count_part(struct tally *tally, const struct request *part)
+{
+    tally->n_cached++;
+    tally->n_hits += part->outcome == OUTCOME_HIT;
+    tally->n_stale += part->outcome == OUTCOME_STALE;
+}
+
 static void read_cached_parts(struct split *split, struct group *group, const struct command *view,
-                              bool *is_asked, bool *any_cached, bool *any_asked)
+                              bool *is_asked, struct tally *tally)
 {
     for (unsigned i = 0; i < split->n_keys; i++) {
         unsigned part = 0;
@@ -284,17 +299,28 @@ static void read_cached_parts(struct split *split, struct group *group, const st
             const bool is_behind = dispatch_conflicts(split->session, read.hash,
                                                       split->session->relayed_mask, false);
 
-            read_note_order(split->session, &read, is_behind);
+            tally->n_bypassed += read_note_apart(split->session, &read, is_behind);
             if (!is_behind && read_part(group, split->session, &read, &part)) {
                 is_asked[i] = false;
-                *any_cached = true;
+                count_part(tally, group->parts[part]);
                 if (group->places != NULL) {
                     group->places[i] = (struct group_place){part, 0, false};
                 }
             }
         }
-        *any_asked = *any_asked || is_asked[i];
+        tally->n_asked += is_asked[i];
     }
+}
+
+static enum request_outcome outcome_of(const struct tally *tally)
+{
+    if (tally->n_hits + tally->n_stale < tally->n_cached) {
+        return OUTCOME_MISS;
+    }
+    if (tally->n_asked > 0) {
+        return tally->n_bypassed == tally->n_asked ? OUTCOME_BYPASS : OUTCOME_OF_KIND;
+    }
+    return tally->n_stale > 0 ? OUTCOME_STALE : OUTCOME_HIT;
 }
 
 /* Of a client that tracks: keys that tier 1 does not hold are made known to the tracking links. */
@@ -335,7 +361,7 @@ static void begin_parts(struct split *split, const struct command *view)
         owner, is_mget(split) ? merge_mget
                               : (command->merge == MERGE_SUM ? group_merge_sum : merge_all_ok));
     bool *flags = mem_try_alloc(2 * (size_t)split->n_keys);
-    bool any_cached = false, any_asked = false;
+    struct tally tally = {0};
 
     owner->ns = config_namespace_of(split->session->front->config, key_at(split, 0))->id;
     owner->key_mask = split->mask;
@@ -354,17 +380,18 @@ static void begin_parts(struct split *split, const struct command *view)
         return;
     }
     memset(flags, 0, 2 * (size_t)split->n_keys);
-    read_cached_parts(split, group, view, flags, &any_cached, &any_asked);
-    request_count(owner, any_cached, any_asked);
+    read_cached_parts(split, group, view, flags, &tally);
+    owner->outcome = (uint8_t)outcome_of(&tally);
+    request_count(owner, tally.n_cached > 0, tally.n_asked > 0);
     for (unsigned i = 0; i < split->n_keys; i++) {
         if (flags[i] && !flags[split->n_keys + i]) {
             send_slot(split, group, flags, i, flags + split->n_keys);
         }
     }
     mem_free(flags);
-    stats_add(METRIC_commands_relayed, any_asked ? 1 : 0);
+    stats_add(METRIC_commands_relayed, tally.n_asked > 0 ? 1 : 0);
     group_seal(group);
-    if (NC_UNLIKELY(split->session->tracker != NULL) && any_asked) {
+    if (NC_UNLIKELY(split->session->tracker != NULL) && tally.n_asked > 0) {
         note_relayed(split);
     }
 }
@@ -419,6 +446,9 @@ static enum verdict dispatch(struct split *split, const struct command *view)
     }
     if (NC_UNLIKELY(overload_is_guarded(session->front)) &&
         !overload_admit(session, call, key_at(split, 0))) {
+        for (unsigned i = 0; view != NULL && i < split->n_keys; i++) {
+            read_note_guard(session, key_at(split, i));
+        }
         return VERDICT_TAKEN;
     }
     begin_parts(split, view);

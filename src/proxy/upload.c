@@ -538,6 +538,7 @@ static void begin(struct session *session, const struct dispatch_call *call,
         overload_hold(front, request);
     }
     request->slot = route->slot;
+    request->ns = config_namespace_of(front->config, key)->id;
     request->key_mask = UINT64_MAX;
     request->needs_fence = dispatch_is_opaque(session, call);
     large_set_apart(request);
