@@ -574,6 +574,10 @@ def test_one_is_told_early_and_the_others_are_served(leased):
         reader.ok("SET", "m:hot", "fresh", "PX", "60000")
         wait_until(lambda: writer.ask("GET", "m:hot") == b"$5\r\nfresh\r\n", what="the new value")
     wait_until(lambda: proxy.metrics().get("miss_leases_held") == 0, what="the lease to end")
+    metrics = proxy.metrics()
+    # Who was told early is a miss, as its request is.
+    assert metrics.get("misses_total") + metrics.get("hits_total") == \
+        metrics.get("requests_total", family="read")
 
 
 def test_an_early_lease_without_messages_ends_with_the_write(start_listening, redis_server):
