@@ -137,7 +137,9 @@ def add_a_namespace(proxy, client, ledger):
 
 def test_clients_that_leave_midway_are_counted(start_redis, start_proxy):
     server = start_redis()
-    proxy = start_proxy(server.url(), config=CONFIG)
+    # Nothing is given up while the server stands still, however long that takes here.
+    proxy = start_proxy(server.url(), {"request-timeout": "60s", "flight-timeout": "30s",
+                                       "link-timeout": "60s", "breaker": "off"}, config=CONFIG)
     ledger = Ledger(proxy)
 
     def open_clients():
