@@ -32,27 +32,14 @@ struct stats_block *stats_register(void)
     return block;
 }
 
-/* What is observed most is short, so the search begins at the short end. */
-static void observe(struct stats_histogram *mine, int64_t us, uint64_t n)
-{
-    const int64_t counted_us = us < 0 ? 0 : us;
-    unsigned bucket = 0;
-
-    while (bucket < STATS_BUCKETS - 1 && counted_us > stats_bucket_us[bucket]) {
-        bucket++;
-    }
-    stats_bump(&mine->buckets[bucket], n);
-    stats_bump(&mine->sum_us, (uint64_t)counted_us * n);
-}
-
 void stats_observe(enum histogram histogram, int64_t us, uint64_t n)
 {
-    observe(&stats_block()->histograms[histogram], us, n);
+    stats_observe_in(&stats_block()->histograms[histogram], us, n);
 }
 
 void stats_ns_observe(unsigned ns, enum ns_histogram histogram, int64_t us, uint64_t n)
 {
-    observe(&stats_block()->ns_histograms[ns][histogram], us, n);
+    stats_observe_in(&stats_block()->ns_histograms[ns][histogram], us, n);
 }
 
 static const struct stats_block *first_block(void)

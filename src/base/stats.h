@@ -86,6 +86,19 @@ static inline void stats_ns_add(unsigned ns, enum ns_metric metric, uint64_t n)
     stats_bump(&stats_block()->ns_counters[ns][metric], n);
 }
 
+/* Of this thread's block. What is observed most is short, so the search begins at the short end. */
+static inline void stats_observe_in(struct stats_histogram *mine, int64_t us, uint64_t n)
+{
+    const int64_t counted_us = us < 0 ? 0 : us;
+    unsigned bucket = 0;
+
+    while (bucket < STATS_BUCKETS - 1 && counted_us > stats_bucket_us[bucket]) {
+        bucket++;
+    }
+    stats_bump(&mine->buckets[bucket], n);
+    stats_bump(&mine->sum_us, (uint64_t)counted_us * n);
+}
+
 /* n observations of one value: a batch of hits shares one clock reading. */
 void stats_observe(enum histogram histogram, int64_t us, uint64_t n);
 void stats_ns_observe(unsigned ns, enum ns_histogram histogram, int64_t us, uint64_t n);
