@@ -153,6 +153,8 @@ class Fleet:
         wait_until(lambda: node.info("replication")["role"] == "slave"
                    and node.info("replication")["master_link_status"] == "up", 90,
                    "the former master to follow the new one")
+        # A replica that has not heard which slots its master has takes over from nobody.
+        wait_until(self.cluster.is_ready, 60, "the nodes to agree")
 
     # The run
 
